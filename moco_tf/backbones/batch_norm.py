@@ -1,0 +1,99 @@
+"""Batch normalisation on the fused op, with torch's conventions and groups."""
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable("moco_tf")
+class BatchNorm(keras.layers.Layer):
+    """Batch normalisation of NxHxWxC maps, as `torch.nn.BatchNorm2d` does it.
+
+    Runs on the fused op, several times faster on CPU than Keras' own layer.
+    The running variance is the unbiased one, torch's rule.
+
+    With `group_size`, consecutive rows of the batch are normalised in groups:
+    group g holds rows [g * group_size, (g + 1) * group_size). So one large
+    device reproduces the statistics of many small ones, which shuffle-BN
+    (MoCo v1, section 3.3) needs. Running statistics are the mean over groups.
+
+    Args:
+        group_size: rows in a group, or None for one group per replica.
+        momentum: share of the old running statistics kept at each update
+            (0.9 here is torch's 0.1).
+        epsilon: added to the variance.
+
+    Raises:
+        ValueError: in training, when the batch is not a whole number of groups.
+
+    Source: torch.nn.BatchNorm2d; groups as SplitBatchNorm of MoCo's CIFAR-10
+    demo, but of consecutive rather than interleaved rows.
+    """
+
+    def __init__(self, group_size=None, momentum=0.9, epsilon=1e-5, **kwargs):
+        super().__init__(**kwargs)
+        self.group_size = group_size
+        self.momentum = momentum
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        def weight(name, initializer, trainable):
+            return self.add_weight(
+                name=name,
+                shape=(input_shape[-1],),
+                initializer=initializer,
+                trainable=trainable,
+                dtype="float32",  # statistics keep full precision under mixed_bfloat16
+                autocast=False,
+            )
+
+        self.gamma = weight("gamma", "ones", True)
+        self.beta = weight("beta", "zeros", True)
+        self.moving_mean = weight("moving_mean", "zeros", False)
+        self.moving_variance = weight("moving_variance", "ones", False)
+
+    def call(self, x, training=False):
+        if not (training and self.trainable):
+            return self._fused(x, self.moving_mean, self.moving_variance, training=False)[0]
+
+        groups = self._num_groups(x.shape[0])
+        outputs = [self._fused(part, [], [], training=True) for part in tf.split(x, groups)]
+        y, mean, variance = zip(*outputs)
+        self._update(self.moving_mean, tf.add_n(mean) / groups)
+        self._update(self.moving_variance, tf.add_n(variance) / groups)
+        return tf.concat(y, axis=0)
+
+    def _num_groups(self, batch):
+        if self.group_size is None:
+            return 1
+        if batch is None or batch % self.group_size:
+            raise ValueError(
+                "The rows given to a BatchNorm with groups must be a known multiple of "
+                f"`group_size`. Received: {batch} rows, group_size={self.group_size}. Use a batch "
+                "with drop_remainder=True, and a size per replica (and micro-batch) that divides."
+            )
+        return batch // self.group_size
+
+    def _fused(self, x, mean, variance, training):
+        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=x,
+            scale=self.gamma,
+            offset=self.beta,
+            mean=mean,
+            variance=variance,
+            epsilon=self.epsilon,
+            is_training=training,
+        )
+        return y, mean, variance
+
+    def _update(self, moving, value):
+        moving.assign(self.momentum * moving + (1 - self.momentum) * value)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return super().get_config() | {
+            "group_size": self.group_size,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+        }

@@ -1,0 +1,50 @@
+"""Projection heads on top of a backbone, with torch's default initialisation."""
+
+import math
+
+import keras
+from keras import layers
+
+from moco_tf.backbones.resnet import TORCH_DEFAULT
+
+
+def linear(features, dim=128):
+    """MoCo v1's head, one linear layer: NxC features to Nxdim. Source: v1, section 3.3."""
+    return _dense(features, dim, name="fc")
+
+
+def mlp(features, dim=128):
+    """MoCo v2's head, C-C-ReLU-dim: NxC features to Nxdim. Source: v2, section 3."""
+    x = _dense(features, features.shape[-1], name="fc.0")
+    x = layers.ReLU(name="fc.1")(x)
+    return _dense(x, dim, name="fc.2")
+
+
+def encoder(backbone, head, dim=128):
+    """Joins a backbone and a head into an encoder.
+
+    Args:
+        backbone: `keras.Model` from images to NxC features.
+        head: `linear` or `mlp`, or any function `(features, dim) -> Nxdim`.
+        dim: length of the embeddings.
+
+    Returns:
+        A `keras.Model` from images to Nxdim float32 embeddings, not normalised. Its
+        layer `backbone` is the given model.
+    """
+    images = keras.Input(backbone.input.shape[1:], name="images")
+    features = backbone(images)  # NxC
+    embeddings = head(features, dim)  # NxD
+    # Similarities and the loss are float32, also under mixed_bfloat16.
+    embeddings = layers.Activation("linear", dtype="float32", name="embeddings")(embeddings)
+    return keras.Model(images, embeddings, name="encoder")
+
+
+def _dense(x, units, name):
+    limit = 1 / math.sqrt(x.shape[-1])
+    return layers.Dense(
+        units,
+        kernel_initializer=TORCH_DEFAULT(),
+        bias_initializer=keras.initializers.RandomUniform(-limit, limit),
+        name=name,
+    )(x)

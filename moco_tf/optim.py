@@ -1,0 +1,99 @@
+"""SGD and learning-rate schedules with torch's semantics."""
+
+import math
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("moco_tf")
+class SGD(keras.optimizers.Optimizer):
+    """SGD with momentum and L2 weight decay, as `torch.optim.SGD`.
+
+    Keras' own keeps the learning rate inside the velocity and decouples the decay;
+    the two part at the first change of the learning rate.
+
+        g = gradient + weight_decay * w;  v = momentum * v + g;  w = w - learning_rate * v
+
+    Args:
+        learning_rate: float or `LearningRateSchedule`.
+        momentum: share of the velocity kept, in [0, 1).
+        weight_decay: L2 factor on every parameter, biases and BN included.
+    """
+
+    def __init__(self, learning_rate=0.03, momentum=0.9, weight_decay=0.0, name="sgd", **kwargs):
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        self.momentum = momentum
+        self.l2 = weight_decay  # `self.weight_decay` would switch on Keras' decoupled decay
+
+    def build(self, variables):
+        if not self.built:
+            super().build(variables)
+            self.velocities = self.add_optimizer_variables(variables, "velocity")
+
+    def update_step(self, gradient, variable, learning_rate):
+        velocity = self.velocities[self._get_variable_index(variable)]
+        gradient = gradient + self.l2 * variable
+        self.assign(velocity, self.momentum * velocity + gradient)
+        self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * velocity)
+
+    def get_config(self):
+        return super().get_config() | {"momentum": self.momentum, "weight_decay": self.l2}
+
+
+@keras.saving.register_keras_serializable("moco_tf")
+class Cosine(keras.optimizers.schedules.LearningRateSchedule):
+    """Half a cosine from `base` to 0, changing once an epoch as the reference does.
+
+    Args:
+        base: learning rate of epoch 0.
+        epochs: epochs until 0 is reached.
+        steps_per_epoch: optimizer steps in an epoch.
+        first_epoch: number of the first epoch; 1 in the CIFAR-10 demo, whose
+            first epoch is thus already below `base`.
+        warmup_epochs: linear rise from 0, step by step, before; the cosine is not shifted by it.
+    """
+
+    def __init__(self, base, epochs, steps_per_epoch, first_epoch=0, warmup_epochs=0):
+        self.base, self.epochs, self.steps_per_epoch = base, epochs, steps_per_epoch
+        self.first_epoch, self.warmup_epochs = first_epoch, warmup_epochs
+
+    def __call__(self, step):
+        epoch = tf.cast(step // self.steps_per_epoch + self.first_epoch, tf.float32)
+        rate = 0.5 * self.base * (1 + tf.cos(math.pi * epoch / self.epochs))
+        return _warm_up(rate, step, self.warmup_epochs * self.steps_per_epoch)
+
+    def get_config(self):
+        return dict(vars(self))
+
+
+@keras.saving.register_keras_serializable("moco_tf")
+class Steps(keras.optimizers.schedules.LearningRateSchedule):
+    """`base` times `factor` for each milestone passed.
+
+    Args:
+        base: learning rate at the start.
+        milestones: optimizer steps from which on the rate is lower.
+        factor: of each fall.
+        warmup_steps: linear rise from 0 before.
+    """
+
+    def __init__(self, base, milestones, factor=0.1, warmup_steps=0):
+        self.base, self.milestones, self.factor = base, tuple(milestones), factor
+        self.warmup_steps = warmup_steps
+
+    def __call__(self, step):
+        passed = tf.reduce_sum(
+            tf.cast(step >= tf.constant(self.milestones, step.dtype), tf.float32)
+        )
+        return _warm_up(self.base * self.factor**passed, step, self.warmup_steps)
+
+    def get_config(self):
+        return dict(vars(self))
+
+
+def _warm_up(rate, step, warmup_steps):
+    if not warmup_steps:
+        return rate
+    return rate * tf.minimum(1.0, tf.cast(step + 1, tf.float32) / warmup_steps)
