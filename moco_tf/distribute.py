@@ -133,7 +133,7 @@ def shuffle(x, seed):
         seed: int, [2], the same on all replicas.
 
     Returns:
-        `(x, order)`: this replica's permuted rows, nx..., and the global row each came from (int32, n).
+        `(x, order)`: this replica's permuted rows, nx..., and the global row of each (int32, n).
     """
     n = x.shape[0]
     order = tf.gather(permutation(n * num_replicas(), seed), local_rows(n))

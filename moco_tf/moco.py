@@ -243,7 +243,7 @@ class MoCo(keras.Model):
         return self.encoder_q(images, training=training)
 
     def compile(self, optimizer="sgd", jit_compile=False, **kwargs):
-        """As `keras.Model.compile`. XLA is off unless asked for: it fails under MirroredStrategy."""
+        """As `keras.Model.compile`, but XLA is off by default: it fails under MirroredStrategy."""
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
 
     @property
@@ -269,8 +269,8 @@ def _copy(encoder):
         copy = keras.models.clone_model(encoder)
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
-            "`encoder` must be clonable, to make the key encoder: a functional or Sequential model, "
-            f"or a subclass with `get_config`. Received: {type(encoder).__name__}, which "
+            "`encoder` must be clonable, to make the key encoder: a functional or Sequential "
+            f"model, or a subclass with `get_config`. Received: {type(encoder).__name__}, which "
             f"`keras.models.clone_model` refused: {error}"
         ) from error
     copy.set_weights(encoder.get_weights())

@@ -140,3 +140,11 @@ resnet152 = functools.partial(resnet, bottleneck_block, (3, 8, 36, 3), name="res
 resnet50x2 = functools.partial(resnet50, width=128, name="resnet50x2")
 resnet50x4 = functools.partial(resnet50, width=256, name="resnet50x4")
 resnext50 = functools.partial(resnet50, groups=32, group_width=8, name="resnext50")
+
+ADDRESSES = tuple(
+    f"resnet:{name}"
+    for name in (
+        *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+        *("resnet50x2", "resnet50x4", "resnext50"),
+    )
+)

@@ -1,0 +1,124 @@
+"""What a data source is: images addressed by number, or a stream of records."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Images with random access.
+
+    Attributes:
+        num_examples: how many there are.
+        read: graph function from an int64 scalar (0 <= index < num_examples) to
+            the encoded bytes (string scalar), or to a decoded uint8 HxWx3 image.
+        name: graph function from the index to a string scalar, for messages.
+        encoded: whether `read` gives encoded bytes.
+        labels: int64, num_examples; None without labels.
+    """
+
+    num_examples: int
+    read: Callable
+    name: Callable
+    encoded: bool
+    labels: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """Records too many to address, in shards.
+
+    Attributes:
+        num_examples: records in all shards.
+        shards: `(path, skip, take)` per shard, records; take -1 is all.
+        parse: graph function from a serialized record to `(encoded bytes, name)`.
+    """
+
+    num_examples: int
+    shards: tuple
+    parse: Callable
+
+    def epoch(self, seed, epoch, buffer_size, shard_files=(1, 0)):
+        """The records of one epoch: shards in random order, interleaved, through a shuffle buffer.
+
+        Args:
+            seed: int.
+            epoch: int64 tensor or int; each epoch has its own order.
+            buffer_size: records of the shuffle buffer.
+            shard_files: `(n, i)`: take every n-th shard from the i-th on.
+
+        Returns:
+            `tf.data.Dataset` of serialized records.
+        """
+        n, i = shard_files
+        paths, skip, take = (tf.constant(x) for x in zip(*self.shards[i::n]))
+        key = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
+        order = tf.argsort(tf.random.stateless_uniform(paths.shape, key, alg="philox"))
+        shards = tf.data.Dataset.from_tensor_slices(
+            tuple(tf.gather(x, order) for x in (paths, skip, take))
+        )
+
+        def records(path, skip, take):
+            return (
+                tf.data.TFRecordDataset(path)
+                .skip(tf.cast(skip, tf.int64))
+                .take(tf.cast(take, tf.int64))
+            )
+
+        records = shards.interleave(
+            records,
+            cycle_length=min(16, len(self.shards)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        return records.shuffle(buffer_size, seed=key[0] * 1_000_003 + key[1])
+
+
+def from_arrays(images, labels=None):
+    """A source of NumPy arrays, for scripts of your own.
+
+    Args:
+        images: uint8 NxHxWx3.
+        labels: int N, or None.
+    """
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(
+            "`images` must be a uint8 array NxHxWx3. "
+            f"Received: {images.dtype} of shape {images.shape}."
+        )
+    if labels is not None and len(labels) != len(images):
+        raise ValueError(
+            f"`labels` must be as many as the images, {len(images)}. Received: {len(labels)}."
+        )
+    with tf.device("CPU"):
+        tensor = tf.constant(images)
+    return Source(
+        num_examples=len(images),
+        read=lambda index: tf.gather(tensor, index),
+        name=lambda index: tf.strings.as_string(index),
+        encoded=False,
+        labels=None if labels is None else np.asarray(labels, np.int64),
+    )
+
+
+def from_bytes(encoded, names, labels=None):
+    """A source of encoded images held in memory.
+
+    Args:
+        encoded: list of bytes.
+        names: list of str.
+        labels: int array, or None.
+    """
+    with tf.device("CPU"):
+        encoded, names = tf.constant(encoded), tf.constant(names)
+    return Source(
+        num_examples=len(encoded),
+        read=lambda index: tf.gather(encoded, index),
+        name=lambda index: tf.gather(names, index),
+        encoded=True,
+        labels=None if labels is None else np.asarray(labels, np.int64),
+    )

@@ -1,0 +1,89 @@
+"""TensorFlow Datasets, prepared on disk (offline) or downloaded by TFDS."""
+
+import math
+
+import tensorflow as tf
+
+from moco_tf.datasets.source import Stream, from_arrays
+
+ADDRESSES = ("tfds:NAME[/CONFIG][:SPLIT]",)
+# Images of one known size are held in memory, decoded, up to this many bytes.
+MEMORY_LIMIT = 2 << 30
+
+
+def open(rest, data_dir=None, **_):
+    """Opens "tfds:NAME[/CONFIG][:SPLIT]", SPLIT "train" by default, also as "train[:10%]".
+
+    Raises:
+        ValueError: for an unknown name or split, no images, or data that cannot be had.
+    """
+    import tensorflow_datasets as tfds
+
+    name, _, split = rest.partition(":")
+    builder = _builder(name, data_dir)
+    split = split or "train"
+    try:
+        info = builder.info.splits[split]
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"The split must be one of {', '.join(builder.info.splits)}. Received: {rest!r}."
+        ) from error
+    image = builder.info.features.get("image")
+    if image is None:
+        raise ValueError(
+            f"A TFDS data set must have an `image` feature. Received: {name!r}, which has "
+            f"{', '.join(builder.info.features)}."
+        )
+    if None not in image.shape and math.prod(image.shape) * info.num_examples <= MEMORY_LIMIT:
+        read_config = tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1)
+        data = tfds.as_numpy(
+            builder.as_dataset(split=split, batch_size=-1, read_config=read_config)
+        )
+        images = data["image"]
+        if images.shape[-1] == 1:
+            images = images.repeat(3, axis=-1)
+        return from_arrays(images, data.get("label"))
+
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    features = tfds.features.FeaturesDict(
+        {k: v for k, v in builder.info.features.items() if k in ("image", "file_name")}
+    )
+
+    def parse(record):
+        example = features.deserialize_example(record, decoders=decoders)
+        return example["image"], example.get("file_name", tf.constant(""))
+
+    return Stream(
+        num_examples=info.num_examples,
+        shards=tuple((str(f.filename), f.skip, f.take) for f in info.file_instructions),
+        parse=parse,
+    )
+
+
+def labelled_splits(rest, data_dir=None):
+    """The data set's train split beside its test or validation split, if it has labels."""
+    name = rest.partition(":")[0]
+    info = _builder(name, data_dir).info
+    held_out = [s for s in ("test", "validation") if s in info.splits]
+    if "label" not in info.features or "train" not in info.splits or not held_out:
+        return None
+    return f"tfds:{name}:train", f"tfds:{name}:{held_out[0]}"
+
+
+def _builder(name, data_dir):
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+        if (
+            not builder.is_prepared()
+            if hasattr(builder, "is_prepared")
+            else not builder.info.splits
+        ):
+            builder.download_and_prepare()
+    except Exception as error:
+        raise ValueError(
+            "`tfds:NAME` must be a data set that TFDS has prepared, or can download. Received: "
+            f"{name!r} with data_dir={data_dir!r}. TFDS says: {str(error).strip().splitlines()[0]}"
+        ) from error
+    return builder

@@ -1,0 +1,49 @@
+"""TFRecord shards of `tf.train.Example` with an "image/encoded" feature, local or gs://."""
+
+import tensorflow as tf
+
+from moco_tf.datasets.source import Stream
+
+ADDRESSES = ("tfrecord:GLOB",)
+
+
+def open(rest, num_examples=None, **_):
+    """Opens "tfrecord:GLOB". Counts the records by their headers unless `num_examples` is given."""
+    paths = sorted(tf.io.gfile.glob(rest))
+    if not paths:
+        raise ValueError(
+            f"`tfrecord:GLOB` must match files. Received: {rest!r}, which matches none."
+        )
+    return Stream(
+        num_examples=num_examples or sum(map(count_records, paths)),
+        shards=tuple((path, 0, -1) for path in paths),
+        parse=_parse,
+    )
+
+
+def count_records(path):
+    """Number of records in an uncompressed TFRecord file, read from their length headers.
+
+    Raises:
+        ValueError: if the file ends within a record.
+    """
+    size = tf.io.gfile.stat(path).length
+    count = position = 0
+    with tf.io.gfile.GFile(path, "rb") as file:
+        while position < size:
+            file.seek(position)
+            # Length (8 bytes), its checksum (4), the data, its checksum (4).
+            position += 8 + 4 + int.from_bytes(file.read(8), "little") + 4
+            count += 1
+    if position != size:
+        raise ValueError(f"A TFRecord file must end after a record. Received: {path!r}, truncated.")
+    return count
+
+
+def _parse(record):
+    features = {
+        "image/encoded": tf.io.FixedLenFeature([], tf.string),
+        "image/filename": tf.io.FixedLenFeature([], tf.string, default_value=""),
+    }
+    example = tf.io.parse_single_example(record, features)
+    return example["image/encoded"], example["image/filename"]

@@ -1,0 +1,332 @@
+"""Source and recipe to batches of two views, as a pure function of (seed, step).
+
+Slots number the samples of a run: slot = step * global batch + row. Which image fills a
+slot, and how it is augmented, depends on the seed and the slot alone, so that a run
+resumes at any step and means the same on any number of hosts and replicas.
+"""
+
+import dataclasses
+
+import tensorflow as tf
+
+from moco_tf import image_ops
+from moco_tf.datasets import Stream
+from moco_tf.recipes import standard
+
+NAME_BYTES = 120
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How a global batch lies on hosts, replicas and BN groups.
+
+    Attributes:
+        batch: rows of the global batch, B.
+        hosts: input pipelines; host h feeds rows [h * B / hosts, (h + 1) * B / hosts).
+        replicas: of all hosts together.
+        group: rows that share BN statistics.
+    """
+
+    batch: int
+    hosts: int = 1
+    replicas: int = 1
+    group: int | None = None
+
+    @property
+    def host_rows(self):
+        """Rows that one host feeds."""
+        return self.batch // self.hosts
+
+    @property
+    def replica_rows(self):
+        """Rows on one replica."""
+        return self.batch // self.replicas
+
+    @property
+    def group_rows(self):
+        """Rows that share BN statistics."""
+        return self.group or self.replica_rows
+
+    @property
+    def shuffling(self):
+        """Where shuffle-BN happens: "input" (within each host's batch), "step" or "none".
+
+        The input pipeline permutes where a host has several BN groups; one group on each of several
+        hosts needs the gather in the step; with one group in all there is nothing to shuffle.
+        """
+        if self.host_rows > self.group_rows:
+            return "input"
+        return "step" if self.batch > self.group_rows else "none"
+
+
+def training_dataset(
+    source,
+    recipe,
+    layout,
+    *,
+    host=0,
+    image_size_px=224,
+    seed=0,
+    start_step=0,
+    shuffle=True,
+    augment_on="host",
+    shuffle_buffer=10_000,
+    shard_files=False,
+):
+    """Batches of two views for one host, forever.
+
+    Args:
+        source: `datasets.Source` or `Stream`.
+        recipe: `recipes.recipe.Recipe`.
+        layout: `Layout`.
+        host: which of the layout's hosts this one is.
+        image_size_px: side of the views.
+        seed: int, of the run.
+        start_step: first step to yield.
+        shuffle: shuffle-BN; permutes the key views if the layout says so.
+        augment_on: "host", or "device": colours and blur are then left to the recipe's
+            `photometric`, and views are uint8.
+        shuffle_buffer: records, of a `Stream`.
+        shard_files: each host reads files of its own instead of rows of one global order: less
+            reading, but then the order depends on the number of hosts.
+
+    Returns:
+        `tf.data.Dataset`, one element per replica of this host in turn, n = replica_rows:
+            x_q, x_k: float32 (host) or uint8 (device) nxSxSx3.
+            row: int32 n, the global row of each query; order: likewise of each key view (only if
+                permuted).
+            draws_q, draws_k: float32 n x recipe.num_draws (device only).
+            ok: bool n, false where an undecodable image was replaced by the next good one
+                of its BN group.
+            name: uint8 n x 120, the image's name, zero-padded at the end (its last 120 bytes).
+
+    Raises:
+        ValueError: if the source has fewer images than one batch.
+    """
+    if source.num_examples < layout.batch:
+        raise ValueError(
+            "The data must have at least one global batch of images. Received: "
+            f"{source.num_examples} images, batch {layout.batch}. Lower the batch size."
+        )
+
+    def views(image, slot):
+        result = {}
+        for view, letter in enumerate("qk"):
+            u = recipe.draw(seed, slot, view)
+            x = recipe.geometry(image, u, image_size_px)
+            if augment_on == "host":
+                result[f"x_{letter}"] = recipe.photometric(x[None], u[None])[0]
+            else:
+                result |= {f"x_{letter}": x, f"draws_{letter}": u}
+        return result
+
+    def example_views(key, slot):
+        return views(load(key), slot)
+
+    examples, load = _examples(source, layout, host, seed, start_step, shuffle_buffer, shard_files)
+    may_fail = isinstance(source, Stream) or source.encoded
+    if may_fail:
+        data = _mark_bad(examples, example_views)
+    else:
+        data = examples.map(
+            lambda e: example_views(e["key"], e["slot"]) | _tag(e, ok=True),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+    data = data.batch(layout.host_rows, drop_remainder=True)
+    if may_fail:
+        data = data.map(lambda batch: _replace_bad(batch, example_views, layout))
+
+    permute = shuffle and layout.shuffling == "input"
+    steps = tf.data.Dataset.range(start_step, tf.int64.max)
+    data = tf.data.Dataset.zip(steps, data)
+    data = data.map(lambda step, batch: _order(batch, layout, host, permute and (seed, step)))
+    local = layout.replicas // layout.hosts
+    if local > 1:
+        data = data.map(
+            lambda batch: tf.nest.map_structure(
+                lambda x: tf.reshape(x, [local, layout.replica_rows, *x.shape[1:]]), batch
+            )
+        ).unbatch()
+    return data.prefetch(2 * local)
+
+
+def evaluation_dataset(source, recipe, *, image_size_px, resize_px, batch, rows=slice(None)):
+    """Centre crops of all images of a `Source` in order, once.
+
+    Args:
+        source: `datasets.Source`.
+        recipe: whose normalisation to use.
+        image_size_px: side of the crops.
+        resize_px: the short side before the crop.
+        batch: rows of the global batch; the last one is filled up with the first images.
+        rows: slice of each batch to yield, for several hosts.
+
+    Returns:
+        `tf.data.Dataset` of float32 nxSxSx3.
+    """
+
+    def crop(index):
+        image = _load(source, index % source.num_examples)
+        return standard.center_crop(image, resize_px, image_size_px)
+
+    total = -(-source.num_examples // batch) * batch
+    data = tf.data.Dataset.range(total).batch(batch).map(lambda index: index[rows]).unbatch()
+    data = data.map(crop, num_parallel_calls=tf.data.AUTOTUNE)
+    data = data.batch(len(range(batch)[rows]), drop_remainder=True)
+    return data.map(lambda x: recipe.normalize(tf.cast(x, tf.float32) / 255)).prefetch(2)
+
+
+def key_order(n, seed, step, host):
+    """Permutation of a host's n key views at a step: position j holds row order[j]; int32, n."""
+    seed = tf.stack([tf.constant(seed, tf.int64), tf.cast(step, tf.int64) * 4096 + host])
+    uniform = tf.random.stateless_uniform([n], seed, alg="philox")
+    return tf.argsort(uniform, stable=True)
+
+
+def image_of_slot(slot, batch, num_examples, seed):
+    """Index of the image in a slot: each epoch a new permutation, without its incomplete batch.
+
+    Args:
+        slot: int64 scalar.
+        batch: rows of the global batch.
+        num_examples: images of the source.
+        seed: int, of the run.
+
+    Returns:
+        int64 scalar in [0, num_examples).
+    """
+    epoch_slots = num_examples // batch * batch
+    key = tf.stack([tf.constant(seed, tf.int64), slot // epoch_slots])
+    return tf.random.experimental.index_shuffle(slot % epoch_slots, key, num_examples - 1)
+
+
+def _examples(source, layout, host, seed, start_step, shuffle_buffer, shard_files):
+    """This host's samples in order: `{"slot", "key", "name"}`, and `load(key)`, the uint8 image."""
+    first, rows = host * layout.host_rows, layout.host_rows
+    slots = tf.data.Dataset.range(start_step, tf.int64.max).flat_map(
+        lambda step: tf.data.Dataset.range(rows).map(lambda i: step * layout.batch + first + i)
+    )
+    if not isinstance(source, Stream):
+
+        def find(slot):
+            index = image_of_slot(slot, layout.batch, source.num_examples, seed)
+            return {"slot": slot, "key": index, "name": source.name(index)}
+
+        return slots.map(find), lambda index: _load(source, index)
+
+    batch, files = (rows, (layout.hosts, host)) if shard_files else (layout.batch, (1, 0))
+    steps_per_epoch = source.num_examples // layout.batch
+    epoch, offset = divmod(start_step, steps_per_epoch)
+    records = tf.data.Dataset.range(epoch, tf.int64.max).flat_map(
+        lambda e: source.epoch(seed, e, shuffle_buffer, files).take(steps_per_epoch * batch)
+    )
+    # A resume reads the records before it again, without decoding them.
+    records = records.skip(offset * batch)
+    if batch > rows:
+        records = records.batch(batch).map(lambda r: r[first : first + rows]).unbatch()
+
+    def parse(slot, record):
+        encoded, name = source.parse(record)
+        return {"slot": slot, "key": encoded, "name": name}
+
+    examples = tf.data.Dataset.zip(slots, records).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+    return examples, image_ops.decode
+
+
+def _load(source, index):
+    image = source.read(index)
+    return image_ops.decode(image) if source.encoded else image
+
+
+def _tag(example, ok):
+    """What travels with the views to the log."""
+    size = tf.strings.length(example["name"])
+    tail = tf.strings.substr(example["name"], tf.maximum(size - NAME_BYTES, 0), NAME_BYTES)
+    return {"ok": ok, "name": tf.io.decode_raw(tail, tf.uint8, fixed_length=NAME_BYTES)}
+
+
+def _mark_bad(examples, views):
+    """One element per example: its views and what to replace them by, zeros where that fails.
+
+    `ignore_errors` drops a failing element, here from a data set of its own, so that no
+    other sample moves.
+    """
+
+    def good(example):
+        return (
+            views(example["key"], example["slot"]) | _tag(example, ok=True) | example_keys(example)
+        )
+
+    def example_keys(example):
+        return {"key": example["key"], "slot": example["slot"]}
+
+    views_spec = examples.map(lambda e: views(e["key"], e["slot"])).element_spec
+
+    def bad(example):
+        zeros = {name: tf.zeros(spec.shape, spec.dtype) for name, spec in views_spec.items()}
+        return zeros | _tag(example, ok=False) | example_keys(example)
+
+    def one(example):
+        data = tf.data.Dataset.from_tensors(example)
+        return data.map(good).ignore_errors().concatenate(data.map(bad)).take(1)
+
+    return examples.interleave(
+        one, cycle_length=16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+
+
+def _replace_bad(batch, views, layout):
+    """Fills bad slots with the next good image of their BN group, augmented by their own draws."""
+    key, slot, ok = batch.pop("key"), batch.pop("slot"), batch["ok"]
+
+    def replace():
+        rows = tf.where(~ok)[:, 0]
+        donors = tf.gather(_donors(ok, layout.group_rows), rows)
+        spec = {name: tf.TensorSpec(x.shape[1:], x.dtype) for name, x in batch.items()}
+        names = [name for name in batch if name not in ("ok", "name")]
+        new = tf.map_fn(
+            lambda pair: views(tf.gather(key, pair[1]), tf.gather(slot, pair[0])),
+            (rows, donors),
+            fn_output_signature={name: spec[name] for name in names},
+        )
+        return batch | {
+            name: tf.tensor_scatter_nd_update(batch[name], rows[:, None], new[name])
+            for name in names
+        }
+
+    return tf.cond(tf.reduce_all(ok), lambda: batch, replace)
+
+
+def _donors(ok, group_rows):
+    """For each row, the next good one, cyclically in its BN group, or in the batch if none is."""
+    n = ok.shape[0]
+
+    def next_good(ok):
+        group = ok.shape[1]
+        steps = (tf.range(group)[:, None] + tf.range(group)) % group  # row, then those after it
+        distance = tf.argmax(tf.cast(tf.gather(ok, steps, axis=1), tf.int32), axis=2)
+        return (tf.range(group, dtype=tf.int64) + distance) % group
+
+    check = tf.debugging.Assert(
+        tf.reduce_any(ok), ["No image of a whole batch could be decoded. Is `data.source` right?"]
+    )
+    with tf.control_dependencies([check] if check is not None else []):
+        groups = tf.reshape(ok, [-1, min(group_rows, n)])
+    first = tf.range(0, n, groups.shape[1], dtype=tf.int64)[:, None]
+    in_group = tf.reshape(next_good(groups) + first, [n])
+    in_batch = next_good(ok[None])[0]
+    has_good = tf.repeat(tf.reduce_any(groups, axis=1), groups.shape[1])
+    return tf.where(has_good, in_group, in_batch)
+
+
+def _order(batch, layout, host, permute):
+    """Adds the queries' global rows and permutes, by (seed, step), all that belongs to the keys."""
+    first, n = host * layout.host_rows, layout.host_rows
+    batch["row"] = first + tf.range(n)
+    if permute:
+        order = key_order(n, *permute, host)
+        for name in ("x_k", "draws_k"):
+            if name in batch:
+                batch[name] = tf.gather(batch[name], order)
+        batch["order"] = first + order
+    return batch

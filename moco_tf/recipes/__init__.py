@@ -1,0 +1,1 @@
+"""Augmentation recipes; an address such as "moco:v2" names one."""
