@@ -1,1 +1,8 @@
 """Momentum Contrast (MoCo v1 and v2) for Keras 3 on TensorFlow."""
+
+from moco_tf.backbones import heads, resnet
+from moco_tf.backbones.batch_norm import BatchNorm
+from moco_tf.moco import MoCo
+from moco_tf.optim import SGD, Cosine, Steps
+
+__all__ = ["SGD", "BatchNorm", "Cosine", "MoCo", "Steps", "heads", "resnet"]

@@ -73,21 +73,33 @@ def _make_tpu_strategy(tpu):
 
 
 def is_chief(strategy):
-    """Whether this process writes the logs and the report (worker 0)."""
+    """Whether this process writes logs, checkpoints and the report: worker 0, or the only one."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return True
     resolver = strategy.cluster_resolver
-    return not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or (
-        resolver.task_type in (None, "chief")
-        or (resolver.task_type, resolver.task_id) == ("worker", 0)
-    )
+    has_chief = "chief" in resolver.cluster_spec().jobs
+    return resolver.task_type == "chief" or (not has_chief and resolver.task_id == 0)
 
 
 def num_hosts(strategy):
-    """Number of input pipelines: hosts that each feed their own replicas."""
-    return (
-        strategy.extended._num_input_pipelines
-        if hasattr(strategy.extended, "_num_input_pipelines")
-        else 1
-    )
+    """Number of hosts, each of which feeds the replicas attached to it."""
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        return strategy.extended.num_hosts
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        cluster = strategy.cluster_resolver.cluster_spec()
+        return sum(cluster.num_tasks(j) for j in cluster.jobs if j in ("chief", "worker"))
+    return 1
+
+
+def mean_over_workers(strategy, x):
+    """Mean over the processes of a float tensor that each has of its own; a collective."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return x
+
+    def mean():
+        return tf.distribute.get_replica_context().all_reduce("MEAN", tf.identity(x))
+
+    return strategy.experimental_local_results(tf.function(strategy.run)(mean))[0]
 
 
 # Inside `strategy.run`, in replica context ------------------------------------------------------
@@ -151,13 +163,3 @@ def in_global_order(x, order):
         (R*n)x..., the same on all replicas.
     """
     return tf.gather(all_gather(x), tf.math.invert_permutation(all_gather(order)))
-
-
-def mean_over_hosts(strategy, x):
-    """Mean of each host's `x` over the hosts, in cross-replica context; a collective."""
-    if num_hosts(strategy) == 1:
-        return x
-    reduce = tf.function(
-        lambda: tf.distribute.get_replica_context().all_reduce("MEAN", tf.identity(x))
-    )
-    return strategy.experimental_local_results(strategy.run(reduce))[0]

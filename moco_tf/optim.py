@@ -52,17 +52,17 @@ class Cosine(keras.optimizers.schedules.LearningRateSchedule):
         steps_per_epoch: optimizer steps in an epoch.
         first_epoch: number of the first epoch; 1 in the CIFAR-10 demo, whose
             first epoch is thus already below `base`.
-        warmup_epochs: linear rise from 0, step by step, before; the cosine is not shifted by it.
+        warmup_steps: linear rise from 0, step by step, before; the cosine is not shifted by it.
     """
 
-    def __init__(self, base, epochs, steps_per_epoch, first_epoch=0, warmup_epochs=0):
+    def __init__(self, base, epochs, steps_per_epoch, first_epoch=0, warmup_steps=0):
         self.base, self.epochs, self.steps_per_epoch = base, epochs, steps_per_epoch
-        self.first_epoch, self.warmup_epochs = first_epoch, warmup_epochs
+        self.first_epoch, self.warmup_steps = first_epoch, warmup_steps
 
     def __call__(self, step):
         epoch = tf.cast(step // self.steps_per_epoch + self.first_epoch, tf.float32)
         rate = 0.5 * self.base * (1 + tf.cos(math.pi * epoch / self.epochs))
-        return _warm_up(rate, step, self.warmup_epochs * self.steps_per_epoch)
+        return _warm_up(rate, step, self.warmup_steps)
 
     def get_config(self):
         return dict(vars(self))

@@ -1,0 +1,30 @@
+"""Quickstart: MoCo v2 on generated images of shapes, nothing to download.
+
+Command:  python train.py --config=configs/quickstart.py --workdir=runs/quickstart
+"""
+
+from moco_tf.config import Config, Data, Model, Monitor, Optimizer
+
+
+def get_config():
+    """A narrow ResNet-18 on 32 px images of eight shapes."""
+    return Config(
+        data=Data(source="synthetic:shapes", recipe="moco:v2", image_size_px=32),
+        model=Model(
+            backbone="resnet:resnet18",
+            stem="cifar",
+            width=16,
+            head="mlp",
+            dim=64,
+            queue_size=2048,
+            momentum=0.99,
+            temperature=0.2,
+            bn_group_size=32,
+        ),
+        optimizer=Optimizer(learning_rate=0.06, weight_decay=5e-4),
+        monitor=Monitor(every_epochs=4, resize_px=32),
+        batch_size=128,
+        epochs=20,
+        log_every_steps=8,
+        checkpoint_every_steps=160,
+    )

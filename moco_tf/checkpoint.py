@@ -1,0 +1,94 @@
+"""Saving and resuming a run, exactly: model, queue, optimizer and step."""
+
+import json
+import os
+
+import tensorflow as tf
+
+from moco_tf import config as config_lib
+
+# Fields that may change when a run is resumed: they do not change what it computes.
+FREE_FIELDS = ("stop_after_steps", "profile_steps")
+
+
+class Checkpoints:
+    """The checkpoints of a workdir, the last few kept, and its query encoder as encoder.keras.
+
+    TensorFlow writes under temporary names and renames, and updates the pointer to the newest
+    checkpoint last, so that a kill at any moment leaves the one before it.
+
+    Args:
+        model: built and compiled `MoCo`.
+        workdir: local or gs:// folder.
+        keep: how many to keep.
+        write: whether this process saves (the chief); all restore.
+    """
+
+    def __init__(self, model, workdir, keep=3, write=True):
+        model.optimizer.build(model.trainable_variables)
+        self.encoder = os.path.join(workdir, "encoder.keras")
+        self._model, self._optimizer = model, model.optimizer
+        self._write = write
+        self._manager = tf.train.CheckpointManager(
+            tf.train.Checkpoint(model=model, optimizer=model.optimizer),
+            os.path.join(workdir, "checkpoints"),
+            max_to_keep=keep,
+            checkpoint_name="step",
+        )
+
+    @property
+    def latest(self):
+        """Path of the newest whole checkpoint, or None."""
+        return self._manager.latest_checkpoint
+
+    def restore(self):
+        """Restores the newest checkpoint, if there is one; returns the number of steps done."""
+        if self.latest:
+            self._manager.checkpoint.restore(self.latest).assert_existing_objects_matched()
+        return int(self._optimizer.iterations.numpy())
+
+    def save(self):
+        """Saves the present state, named by its step, unless it is the newest saved already."""
+        step = int(self._optimizer.iterations.numpy())
+        path = os.path.join(self._manager.directory, f"step-{step}")
+        if self._write and self.latest != path:
+            self._manager.save(checkpoint_number=step)
+            self._save_encoder()
+
+    def _save_encoder(self):
+        folder = os.path.dirname(self.encoder)
+        temporary = os.path.join(folder, f".{os.path.basename(self.encoder)}")
+        self._model.encoder_q.save(temporary)
+        tf.io.gfile.rename(temporary, self.encoder, overwrite=True)
+
+
+def claim_workdir(config, workdir, write=True):
+    """Makes the workdir and notes the config in it, or checks that it is the same as before.
+
+    Raises:
+        ValueError: if another config made this workdir; it names the differing fields.
+    """
+    path = os.path.join(workdir, "config.json")
+    new = config_lib.to_dict(config)
+    if not tf.io.gfile.exists(path):
+        if write:
+            tf.io.gfile.makedirs(workdir)
+            write_text(path, json.dumps(new, indent=2) + "\n")
+        return
+    with tf.io.gfile.GFile(path) as file:
+        old = json.load(file)
+    fixed = [{k: v for k, v in c.items() if k not in FREE_FIELDS} for c in (old, new)]
+    differences = config_lib.differences(*fixed)
+    if differences:
+        raise ValueError(
+            f"The workdir {workdir!r} was made by another config. Differing fields (there -> "
+            f"now): {'; '.join(differences)}. Use the same config to resume, or another --workdir."
+        )
+
+
+def write_text(path, text):
+    """Writes a text file whole or not at all."""
+    temporary = f"{path}.{os.getpid()}.tmp"
+    with tf.io.gfile.GFile(temporary, "w") as file:
+        file.write(text)
+    tf.io.gfile.rename(temporary, path, overwrite=True)

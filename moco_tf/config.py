@@ -1,0 +1,258 @@
+"""The configuration of a pre-training run: one typed schema, checked before any work.
+
+A file in configs/ sets fields; `--config.field=value` overrides them.
+"""
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Data:
+    """Where the images come from and how they are augmented."""
+
+    source: str = "synthetic:shapes"  # see moco_tf/datasets
+    data_dir: str = ""  # folder of prepared TFDS data sets; "" is TFDS' default
+    recipe: str = "moco:v2"  # see moco_tf/recipes
+    image_size_px: int = 224  # side of the views
+    num_examples: int = 0  # records of tfrecord:, 0 counts them
+    augment_on: str = "auto"  # colours and blur on "host" or "device"; auto: device on GPU, TPU
+    max_bad_fraction: float = 0.01  # undecodable images tolerated, share in [0, 1]
+    shuffle_buffer: int = 10_000  # records, of sources that are streamed
+    shard_files: bool = False  # each host reads files of its own; the order depends on the hosts
+
+
+@dataclass
+class Model:
+    """Encoder and MoCo. Source: v1 section 3, v2 table 1."""
+
+    backbone: str = "resnet:resnet50"  # see moco_tf/backbones/resnet.py
+    stem: str = "imagenet"  # or "cifar": 3x3, stride 1, no max-pool
+    width: int = 0  # channels of the first stage, 0 is the backbone's own
+    head: str = "mlp"  # "linear" (v1) or "mlp" (v2)
+    dim: int = 128  # length of the embeddings
+    queue_size: int = 65536  # K, negatives
+    momentum: float = 0.999  # m, of the key encoder
+    temperature: float = 0.2  # of the logits
+    symmetric: bool = False  # both views serve as query
+    shuffle: bool = True  # shuffle-BN
+    bn_group_size: int = 0  # rows that share BN statistics; 0: all rows of a replica
+
+
+@dataclass
+class Optimizer:
+    """SGD, with torch's semantics."""
+
+    learning_rate: float = 0.03  # for `reference_batch` rows, scaled linearly with the batch
+    reference_batch: int = 256  # rows
+    momentum: float = 0.9
+    weight_decay: float = 1e-4  # L2, on every parameter
+    schedule: str = "cosine"  # or "step"
+    first_epoch: int = 0  # number of the first epoch, for the cosine; 1 in the CIFAR-10 demo
+    milestones_epochs: tuple = ()  # for "step"
+    milestones_steps: tuple = ()  # for "step" in runs counted in steps
+    factor: float = 0.1  # at each milestone
+    warmup_epochs: float = 0.0  # linear rise from 0
+    warmup_steps: int = 0  # likewise, in runs counted in steps
+
+
+@dataclass
+class Monitor:
+    """kNN accuracy of the encoder during training. Source: the CIFAR-10 demo."""
+
+    source: str = "auto"  # "BANK,QUERIES" addresses, "auto" (the data's own splits) or "off"
+    every_epochs: int = 1  # also before the first and after the last
+    every_steps: int = 0  # instead, in runs counted in steps
+    features: str = "backbone"  # or "projection"
+    neighbours: int = 200  # k
+    temperature: float = 0.1
+    resize_px: int = 0  # short side before the centre crop; 0 is 8/7 of the image size
+
+
+@dataclass
+class Config:
+    """A pre-training run."""
+
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    monitor: Monitor = field(default_factory=Monitor)
+
+    seed: int = 0
+    batch_size: int = 256  # rows of the global batch, over all replicas
+    epochs: int = 200  # length of the run and of the schedule
+    steps: int = 0  # length in steps instead, for data without end; 0 counts epochs
+    stop_after_steps: int = 0  # end early, with the schedule of the whole run; 0 does not
+    gradient_accumulation: int = 1  # micro-batches per step
+    mixed_bfloat16: bool = False  # compute in bfloat16; for GPU and TPU
+    deterministic: bool = False  # bitwise repeatable ops, slower on GPU
+    steps_per_call: int = 0  # steps in one call to the device; 0: 1, and log_every_steps on TPU
+    log_every_steps: int = 20
+    checkpoint_every_steps: int = 1000
+    keep_checkpoints: int = 3
+    profile_steps: tuple = ()  # (first, last) step to profile for TensorBoard
+
+
+def check(config):
+    """Checks every field of a `Config`.
+
+    Raises:
+        ValueError: naming the field, what must hold, and the value.
+    """
+    _check_types(config, "")
+    positive = (
+        *("batch_size", "gradient_accumulation", "log_every_steps", "checkpoint_every_steps"),
+        *("keep_checkpoints", "data.image_size_px", "data.shuffle_buffer", "model.dim"),
+        *("model.queue_size", "model.temperature", "optimizer.learning_rate"),
+        *("optimizer.reference_batch", "monitor.neighbours", "monitor.temperature"),
+    )
+    for name in positive:
+        _require(config, name, lambda v: v > 0, "positive")
+    not_negative = (
+        *("seed", "epochs", "steps", "stop_after_steps", "steps_per_call", "data.num_examples"),
+        *("model.width", "model.bn_group_size", "optimizer.weight_decay", "optimizer.first_epoch"),
+        *("optimizer.factor", "optimizer.warmup_epochs", "optimizer.warmup_steps"),
+        *("monitor.every_epochs", "monitor.every_steps", "monitor.resize_px"),
+    )
+    for name in not_negative:
+        _require(config, name, lambda v: v >= 0, "zero or more")
+    for name in ("model.momentum", "data.max_bad_fraction"):
+        _require(config, name, lambda v: 0 <= v <= 1, "in [0, 1]")
+    _require(config, "optimizer.momentum", lambda v: 0 <= v < 1, "in [0, 1)")
+    choices = {
+        "data.augment_on": ("auto", "host", "device"),
+        "model.stem": ("imagenet", "cifar"),
+        "model.head": ("linear", "mlp"),
+        "optimizer.schedule": ("cosine", "step"),
+        "monitor.features": ("backbone", "projection"),
+    }
+    for name, valid in choices.items():
+        _require(config, name, lambda v, valid=valid: v in valid, f"one of {', '.join(valid)}")
+    for name in ("optimizer.milestones_epochs", "optimizer.milestones_steps"):
+        _require(
+            config,
+            name,
+            lambda v: all(isinstance(x, int) and x > 0 for x in v) and list(v) == sorted(set(v)),
+            "increasing positive whole numbers",
+        )
+    _require(
+        config,
+        "profile_steps",
+        lambda v: (
+            not v or (len(v) == 2 and all(isinstance(x, int) for x in v) and 0 < v[0] <= v[1])
+        ),
+        "empty or the first and the last step, such as 10,20",
+    )
+    _check_pairs(config)
+
+
+def _check_pairs(config):
+    keys = config.batch_size * (2 if config.model.symmetric else 1)
+    _require(
+        config,
+        "model.queue_size",
+        lambda v: v >= keys,
+        f"at least the new keys of a step, {keys} (the batch, twice it when symmetric)",
+    )
+    _require(
+        config,
+        "batch_size",
+        lambda v: v % config.gradient_accumulation == 0,
+        f"a multiple of gradient_accumulation={config.gradient_accumulation}",
+    )
+    if not config.steps:
+        _require(config, "epochs", lambda v: v > 0, "positive, unless `config.steps` is")
+        _require(config, "optimizer.milestones_steps", lambda v: not v, "empty in runs of epochs")
+        _require(config, "optimizer.warmup_steps", lambda v: not v, "0 in runs of epochs")
+    else:
+        _require(config, "optimizer.milestones_epochs", lambda v: not v, "empty in runs of steps")
+        _require(config, "optimizer.warmup_epochs", lambda v: not v, "0 in runs of steps")
+
+
+def replica_layout_errors(config, hosts, replicas):
+    """What is wrong with a batch on a topology: a message with what would do, or None."""
+    per_step = replicas * config.gradient_accumulation
+    unit = per_step * (config.model.bn_group_size or 1)
+    if config.batch_size % unit == 0:
+        return None
+    below = config.batch_size // unit * unit
+    valid = [str(v) for v in (below, below + unit) if v > 0]
+    return (
+        f"`config.batch_size` must be a multiple of {unit}: {replicas} replicas on {hosts} "
+        f"host(s) x gradient_accumulation={config.gradient_accumulation} x "
+        f"model.bn_group_size={config.model.bn_group_size or 1}. "
+        f"Received: batch_size={config.batch_size}. Use {' or '.join(valid)}."
+    )
+
+
+def to_dict(config):
+    """A JSON-ready nested dict."""
+    return _lists(dataclasses.asdict(config))
+
+
+def from_dict(values):
+    """The `Config` that `to_dict` wrote.
+
+    Raises:
+        ValueError: for an unknown field.
+    """
+
+    def build(cls, values, path):
+        types = typing.get_type_hints(cls)
+        unknown = sorted(set(values) - set(types))
+        if unknown:
+            raise ValueError(
+                f"A config has the fields {', '.join(types)}. Received: {path}{unknown[0]}."
+            )
+        made = {}
+        for name, value in values.items():
+            if dataclasses.is_dataclass(types[name]):
+                value = build(types[name], value, f"{path}{name}.")
+            made[name] = tuple(value) if types[name] is tuple else value
+        return cls(**made)
+
+    return build(Config, values, "")
+
+
+def differences(old, new, path=""):
+    """Fields in which two dicts of `to_dict` differ: list of "field: old -> new"."""
+    found = []
+    for name in sorted(old.keys() | new.keys()):
+        a, b = old.get(name), new.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{path}{name}.")
+        elif a != b:
+            found.append(f"{path}{name}: {a!r} -> {b!r}")
+    return found
+
+
+def _lists(values):
+    if isinstance(values, dict):
+        return {name: _lists(value) for name, value in values.items()}
+    return list(values) if isinstance(values, tuple) else values
+
+
+def _check_types(config, path):
+    for name, kind in typing.get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(kind):
+            _check_types(value, f"{path}{name}.")
+            continue
+        if kind is float and type(value) is int:
+            value = float(value)
+            setattr(config, name, value)
+        if type(value) is not kind or value != value or value in (float("inf"), -float("inf")):
+            raise ValueError(
+                f"`config.{path}{name}` must be a finite {kind.__name__}. Received: {value!r}."
+                if kind is float
+                else f"`config.{path}{name}` must be a {kind.__name__}. Received: {value!r}."
+            )
+
+
+def _require(config, name, holds, rule):
+    value = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    if not holds(value):
+        raise ValueError(f"`config.{name}` must be {rule}. Received: {value!r}.")
