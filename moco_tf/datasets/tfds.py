@@ -28,12 +28,12 @@ def open(rest, data_dir=None, **_):
         raise ValueError(
             f"The split must be one of {', '.join(builder.info.splits)}. Received: {rest!r}."
         ) from error
-    image = builder.info.features.get("image")
-    if image is None:
+    if "image" not in builder.info.features:
         raise ValueError(
             f"A TFDS data set must have an `image` feature. Received: {name!r}, which has "
             f"{', '.join(builder.info.features)}."
         )
+    image = builder.info.features["image"]
     if None not in image.shape and math.prod(image.shape) * info.num_examples <= MEMORY_LIMIT:
         read_config = tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1)
         data = tfds.as_numpy(
