@@ -1,153 +1,18 @@
-"""What watches a run: diagnostics, warnings, the kNN monitor, logs and checkpoints.
+"""What a run writes: kNN accuracy, metrics, progress, checkpoints, profiles.
 
-Their order matters: each may add to the logs of a round's last step, later ones write them.
+The order of callbacks matters: each may add to the logs of a round's last step (the one with
+"round_end"), and those after it see what it added.
 """
 
 import json
-import math
 import os
 import signal
 
 import keras
-import numpy as np
 import tensorflow as tf
-from absl import logging
 from tqdm import tqdm
 
-from moco_tf import distribute
-from moco_tf.input_pipeline import key_order
-
-
-class Diagnostics(keras.callbacks.Callback):
-    """State of the queue, learning rate and speed, added to the logs of each round.
-
-    Args:
-        layout: `Layout` of the run.
-        shuffle: whether shuffle-BN is on.
-        every: steps between the costlier ones, about the queue.
-    """
-
-    def __init__(self, layout, shuffle, every):
-        super().__init__()
-        self.layout, self.every = layout, every
-        self.where = layout.shuffling if shuffle else "none"
-
-    def on_train_batch_end(self, step, logs):
-        if "round_end" not in logs:
-            return
-        optimizer = self.model.optimizer
-        logs["images_per_second"] = self.layout.batch / logs.pop("seconds")
-        rate = optimizer._learning_rate
-        logs["learning_rate"] = float(
-            rate(tf.constant(step - 1, tf.int64)) if callable(rate) else rate
-        )
-        logs["momentum"] = self.model.momentum
-        if step % self.every == 0:
-            logs.update(self.queue_state(step))
-
-    def queue_state(self, step):
-        """Fill (share), age of the keys (steps), norms, effective rank, positives in own group."""
-        model = self.model
-        new = self.layout.batch * (2 if model.symmetric else 1)
-        filled = min(model.queue_size, step * new)
-        queue = model.queue.numpy()
-        # Rows behind the pointer, newest first; the rest is the random start.
-        newest = (int(model.queue_ptr.numpy()) - 1 - np.arange(filled)) % model.queue_size
-        keys = queue[newest]
-        variance = np.linalg.eigvalsh(keys.T @ keys / filled).clip(1e-12)
-        share = variance / variance.sum()
-        return {
-            "queue_fill": filled / model.queue_size,
-            "key_age": float(np.mean(np.arange(filled) // new)),
-            "key_norm": float(np.mean(np.linalg.norm(keys, axis=1))),
-            "key_mean_norm": float(np.linalg.norm(keys.mean(axis=0))),
-            "key_effective_rank": float(np.exp(-np.sum(share * np.log(share)))),
-            "positives_in_group": self.positives_in_group(step),
-        }
-
-    def positives_in_group(self, step):
-        """Share of keys that the last step normalised in the same BN group as their query."""
-        layout, seed = self.layout, self.model.seed
-        if self.where == "none":
-            return 1.0
-        if self.where == "step":
-            order = distribute.permutation(layout.batch, [seed, step - 1]).numpy()
-        else:
-            orders = [key_order(layout.host_rows, seed, step - 1, h) for h in range(layout.hosts)]
-            order = np.concatenate([o + h * layout.host_rows for h, o in enumerate(orders)])
-        group = layout.group_rows
-        return float(np.mean(order // group == np.arange(layout.batch) // group))
-
-
-class Guard(keras.callbacks.Callback):
-    """Stops a run that went wrong, and explains what only looks wrong.
-
-    Args:
-        checkpoints: `Checkpoints`, to name the last good one.
-        layout: `Layout` of the run.
-        max_bad_fraction: undecodable images tolerated.
-    """
-
-    def __init__(self, checkpoints, layout, max_bad_fraction):
-        super().__init__()
-        self.checkpoints, self.layout, self.max_bad = checkpoints, layout, max_bad_fraction
-        self.bad, self.seen, self.named = 0, 0, set()
-        self.stuck, self.said_filling, self.said_waiting = 0, False, False
-
-    def on_train_batch_end(self, step, logs):
-        self.seen += self.layout.batch
-        if not math.isfinite(logs["loss"]):
-            raise FloatingPointError(
-                f"The loss must be finite. Received: {logs['loss']} at step {step}. The last good "
-                f"checkpoint is {self.checkpoints.latest}. Lower the learning rate or look at the "
-                "data; a rerun resumes from that checkpoint."
-            )
-        if "round_end" in logs:
-            self._count_bad(step, logs)
-            self._explain(step, logs)
-
-    def _count_bad(self, step, logs):
-        names = logs.pop("bad_names")
-        self.bad += len(names)
-        logs["bad_images"] = self.bad
-        for name in sorted(set(names) - self.named):
-            self.named.add(name)
-            logging.warning("Replaced an image that cannot be decoded: %s", name or "(no name)")
-        # The share means something only over a thousand images.
-        if self.bad > self.max_bad * max(self.seen, 1000):
-            raise ValueError(
-                f"At most data.max_bad_fraction={self.max_bad} of the images may be undecodable. "
-                f"Received: {self.bad} of {self.seen} up to step {step}, such as "
-                f"{', '.join(sorted(self.named)[:3])}. Mend the data or raise the limit."
-            )
-
-    def _explain(self, step, logs):
-        fill = logs.get("queue_fill", 1.0)
-        if fill < 1 and not self.said_filling:
-            self.said_filling = True
-            logging.info(
-                "The queue is filling with keys (%.0f %%). Until it is full the loss may rise: random "
-                "vectors are easy negatives. That is normal.",
-                100 * fill,
-            )
-        losses = 2 if self.model.symmetric else 1
-        chance = losses * math.log(self.model.queue_size + 1)
-        at_chance = fill == 1 and abs(logs["loss"] - chance) < 0.01 * chance
-        self.stuck = self.stuck + 1 if at_chance else 0
-        if self.stuck == 5:
-            logging.warning(
-                "The loss sticks at %.2f, which is ln(K+1)%s: the encoder tells no image from "
-                "another. Look at the learning rate, the momentum and `key_effective_rank`.",
-                chance,
-                " twice" if losses == 2 else "",
-            )
-        if logs["input_wait"] > 0.1 and step > 50 and not self.said_waiting:
-            self.said_waiting = True
-            logging.warning(
-                "Waiting for input %.0f %% of the time: the input pipeline is the bottleneck. Give "
-                "the host more cores or faster storage, or set data.augment_on=device.",
-                100 * logs["input_wait"],
-            )
+from moco_tf.log import log
 
 
 class Knn(keras.callbacks.Callback):
@@ -307,6 +172,11 @@ class Profile(keras.callbacks.Callback):
         self.folder = os.path.join(workdir, "tensorboard")
         self.first, self.last, self.running = first, last, False
 
+    @property
+    def marks(self):
+        """Steps after which the device must be idle: before the first, and after the last."""
+        return self.first - 1, self.last
+
     def on_train_batch_begin(self, step, logs=None):
         if step + 1 == self.first:
             tf.profiler.experimental.start(self.folder)
@@ -323,7 +193,7 @@ class Profile(keras.callbacks.Callback):
     def _stop(self):
         tf.profiler.experimental.stop()
         self.running = False
-        logging.info(
+        log.info(
             "Wrote a profile of steps %d to %d: tensorboard --logdir %s",
             self.first,
             self.last,

@@ -8,7 +8,10 @@ import tensorflow as tf
 from moco_tf import config as config_lib
 
 # Fields that may change when a run is resumed: they do not change what it computes.
-FREE_FIELDS = ("stop_after_steps", "profile_steps")
+FREE_FIELDS = (
+    *("stop_after_steps", "profile_steps", "steps_per_call"),
+    *("log_every_steps", "checkpoint_every_steps", "keep_checkpoints"),
+)
 
 
 class Checkpoints:

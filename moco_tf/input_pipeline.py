@@ -9,11 +9,9 @@ import dataclasses
 
 import tensorflow as tf
 
-from moco_tf import image_ops
+from moco_tf import bad_images, image_ops
 from moco_tf.datasets import Stream
 from moco_tf.recipes import standard
-
-NAME_BYTES = 120
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,15 +124,15 @@ def training_dataset(
     examples, load = _examples(source, layout, host, seed, start_step, shuffle_buffer, shard_files)
     may_fail = isinstance(source, Stream) or source.encoded
     if may_fail:
-        data = _mark_bad(examples, example_views)
+        data = bad_images.mark(examples, example_views)
     else:
         data = examples.map(
-            lambda e: example_views(e["key"], e["slot"]) | _tag(e, ok=True),
+            lambda e: example_views(e["key"], e["slot"]) | bad_images.tag(e, ok=True),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
     data = data.batch(layout.host_rows, drop_remainder=True)
     if may_fail:
-        data = data.map(lambda batch: _replace_bad(batch, example_views, layout))
+        data = data.map(lambda batch: bad_images.replace(batch, example_views, layout.group_rows))
 
     permute = shuffle and layout.shuffling == "input"
     steps = tf.data.Dataset.range(start_step, tf.int64.max)
@@ -236,87 +234,6 @@ def _examples(source, layout, host, seed, start_step, shuffle_buffer, shard_file
 def _load(source, index):
     image = source.read(index)
     return image_ops.decode(image) if source.encoded else image
-
-
-def _tag(example, ok):
-    """What travels with the views to the log."""
-    size = tf.strings.length(example["name"])
-    tail = tf.strings.substr(example["name"], tf.maximum(size - NAME_BYTES, 0), NAME_BYTES)
-    return {"ok": ok, "name": tf.io.decode_raw(tail, tf.uint8, fixed_length=NAME_BYTES)}
-
-
-def _mark_bad(examples, views):
-    """One element per example: its views and what to replace them by, zeros where that fails.
-
-    `ignore_errors` drops a failing element, here from a data set of its own, so that no
-    other sample moves.
-    """
-
-    def good(example):
-        return (
-            views(example["key"], example["slot"]) | _tag(example, ok=True) | example_keys(example)
-        )
-
-    def example_keys(example):
-        return {"key": example["key"], "slot": example["slot"]}
-
-    views_spec = examples.map(lambda e: views(e["key"], e["slot"])).element_spec
-
-    def bad(example):
-        zeros = {name: tf.zeros(spec.shape, spec.dtype) for name, spec in views_spec.items()}
-        return zeros | _tag(example, ok=False) | example_keys(example)
-
-    def one(example):
-        data = tf.data.Dataset.from_tensors(example)
-        return data.map(good).ignore_errors().concatenate(data.map(bad)).take(1)
-
-    return examples.interleave(
-        one, cycle_length=16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
-
-
-def _replace_bad(batch, views, layout):
-    """Fills bad slots with the next good image of their BN group, augmented by their own draws."""
-    key, slot, ok = batch.pop("key"), batch.pop("slot"), batch["ok"]
-
-    def replace():
-        rows = tf.where(~ok)[:, 0]
-        donors = tf.gather(_donors(ok, layout.group_rows), rows)
-        spec = {name: tf.TensorSpec(x.shape[1:], x.dtype) for name, x in batch.items()}
-        names = [name for name in batch if name not in ("ok", "name")]
-        new = tf.map_fn(
-            lambda pair: views(tf.gather(key, pair[1]), tf.gather(slot, pair[0])),
-            (rows, donors),
-            fn_output_signature={name: spec[name] for name in names},
-        )
-        return batch | {
-            name: tf.tensor_scatter_nd_update(batch[name], rows[:, None], new[name])
-            for name in names
-        }
-
-    return tf.cond(tf.reduce_all(ok), lambda: batch, replace)
-
-
-def _donors(ok, group_rows):
-    """For each row, the next good one, cyclically in its BN group, or in the batch if none is."""
-    n = ok.shape[0]
-
-    def next_good(ok):
-        group = ok.shape[1]
-        steps = (tf.range(group)[:, None] + tf.range(group)) % group  # row, then those after it
-        distance = tf.argmax(tf.cast(tf.gather(ok, steps, axis=1), tf.int32), axis=2)
-        return (tf.range(group, dtype=tf.int64) + distance) % group
-
-    check = tf.debugging.Assert(
-        tf.reduce_any(ok), ["No image of a whole batch could be decoded. Is `data.source` right?"]
-    )
-    with tf.control_dependencies([check] if check is not None else []):
-        groups = tf.reshape(ok, [-1, min(group_rows, n)])
-    first = tf.range(0, n, groups.shape[1], dtype=tf.int64)[:, None]
-    in_group = tf.reshape(next_good(groups) + first, [n])
-    in_batch = next_good(ok[None])[0]
-    has_good = tf.repeat(tf.reduce_any(groups, axis=1), groups.shape[1])
-    return tf.where(has_good, in_group, in_batch)
 
 
 def _order(batch, layout, host, permute):

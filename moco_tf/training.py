@@ -15,7 +15,9 @@ import tensorflow as tf
 from moco_tf import addresses, backbones, distribute, optim
 from moco_tf import config as config_lib
 from moco_tf.backbones import heads
-from moco_tf.input_pipeline import NAME_BYTES, Layout, training_dataset
+from moco_tf.bad_images import NAME_BYTES
+from moco_tf.input_pipeline import Layout, training_dataset
+from moco_tf.log import log
 from moco_tf.moco import MoCo
 
 NAMES = ("loss", "top1", "top5")
@@ -111,6 +113,40 @@ def make_schedule(config, plan):
     return optim.Cosine(base, config.epochs, epoch, o.first_epoch, warmup)
 
 
+def describe(config, layout, source, plan, start):
+    """Logs what is about to run, and what about it is unwise."""
+    log.info(
+        "%d images; batch %d = %d replica(s) x %d rows, BN groups of %d; %d steps an epoch, %d in "
+        "all; %s",
+        source.num_examples,
+        layout.batch,
+        layout.replicas,
+        layout.replica_rows,
+        layout.group_rows,
+        plan.steps_per_epoch,
+        plan.total,
+        f"resuming after step {start}" if start else "from the start",
+    )
+    if config.model.shuffle and layout.shuffling == "none":
+        log.warning(
+            "There is one BN group in all, so there is nothing to shuffle, and BN statistics may "
+            "tell which key belongs to which query. Set config.model.bn_group_size, such as %d.",
+            max(layout.batch // 8, 1),
+        )
+    if config.mixed_bfloat16 and not _accelerators():
+        log.warning("bfloat16 is about ten times slower than float32 on CPU.")
+
+
+def steps_per_call(config, strategy):
+    """Steps in one call to the device: by default 1, and a whole log interval on TPU."""
+    on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
+    return config.steps_per_call or (config.log_every_steps if on_tpu else 1)
+
+
+def _accelerators():
+    return tf.config.list_logical_devices("GPU") + tf.config.list_logical_devices("TPU")
+
+
 def distribute_data(source, recipe, config, layout, strategy, start_step):
     """Iterator over distributed batches from `start_step` on."""
 
@@ -133,19 +169,18 @@ def distribute_data(source, recipe, config, layout, strategy, start_step):
 
 
 def augment_on(config):
-    """ "host" or "device" for the photometric half; "auto" is the device if there is a GPU or TPU."""
+    """Where the photometric half runs, "host" or "device"; "auto" prefers a GPU or TPU."""
     if config.data.augment_on != "auto":
         return config.data.augment_on
-    accelerators = tf.config.list_logical_devices("GPU") + tf.config.list_logical_devices("TPU")
-    return "device" if accelerators else "host"
+    return "device" if _accelerators() else "host"
 
 
 def make_call(model, recipe, strategy, steps):
     """A compiled function that takes an iterator and trains `steps` steps.
 
     Returns:
-        Dict of arrays with one row a step: loss, top1, top5 (mean over this process' replicas), wait
-        (seconds until the batch was there), ok (steps x rows) and name (steps x rows x 120).
+        Dict of arrays with one row a step: loss, top1, top5 (mean over this process' replicas),
+        wait (seconds until the batch was there), ok (steps x rows), name (steps x rows x 120).
     """
 
     def step(batch):
@@ -220,7 +255,8 @@ def train(
         if step == start or step % plan.steps_per_epoch == 0:
             callbacks.on_epoch_begin(step // plan.steps_per_epoch)
         multiples = [(step // n + 1) * n for n in every if n]
-        end = min(plan.stop, *multiples, *[mark for mark in marks if mark > step])
+        epoch_end = (step // plan.steps_per_epoch + 1) * plan.steps_per_epoch
+        end = min(plan.stop, epoch_end, *multiples, *[mark for mark in marks if mark > step])
         first, began, outputs, stopping = step, time.perf_counter(), [], False
         while step < end and not stopping:
             callbacks.on_train_batch_begin(step)

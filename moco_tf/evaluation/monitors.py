@@ -1,24 +1,23 @@
 """The kNN monitor of a training run."""
 
-from absl import logging
-
 from moco_tf import datasets
 from moco_tf.callbacks import Knn
 from moco_tf.evaluation import features, knn
+from moco_tf.log import log
 
 
 def make_knn(config, model, recipe, strategy, plan):
     """The `Knn` callback of a config; None, and said, if it is off or nothing has labels."""
     monitor, data = config.monitor, config.data
     if not plan.monitor_every:
-        logging.info("The kNN monitor is off.")
+        log.info("The kNN monitor is off.")
         return None
     if monitor.source == "auto":
         addresses = datasets.labelled_splits(data.source, data.data_dir or None)
     else:
         addresses = monitor.source.split(",")
     if addresses is None:
-        logging.info(
+        log.info(
             "The kNN monitor is off: %s has no labelled splits. monitor.source=BANK,QUERIES names "
             "two.",
             data.source,
