@@ -19,21 +19,19 @@ def module_of(package, address, kind):
         ValueError: if there is no such module; it lists those there are.
     """
     name, colon, rest = address.partition(":")
-    known = [m.name for m in pkgutil.iter_modules(package.__path__)]
+    names = [m.name for m in pkgutil.iter_modules(package.__path__)]
+    modules = {n: importlib.import_module(f"{package.__name__}.{n}") for n in names}
+    known = {n: module for n, module in modules.items() if hasattr(module, "ADDRESSES")}
     if not colon or name not in known:
-        forms = [
-            form
-            for m in known
-            for form in getattr(importlib.import_module(f"{package.__name__}.{m}"), "ADDRESSES", ())
-        ]
-        raise ValueError(f"`{kind}` must be one of {', '.join(forms)}. Received: {address!r}.")
-    return importlib.import_module(f"{package.__name__}.{name}"), rest
+        forms = ", ".join(form for module in known.values() for form in module.ADDRESSES)
+        raise ValueError(f"`{kind}` must be one of {forms}. Received: {address!r}.")
+    return known[name], rest
 
 
 def resolve(package, address, kind):
     """The object that "MODULE:NAME" names in `package`; errors as `module_of`."""
     module, name = module_of(package, address, kind)
-    valid = getattr(module, "ADDRESSES", ())
-    if address not in valid:
-        raise ValueError(f"`{kind}` must be one of {', '.join(valid)}. Received: {address!r}.")
+    if address not in module.ADDRESSES:
+        valid = ", ".join(module.ADDRESSES)
+        raise ValueError(f"`{kind}` must be one of {valid}. Received: {address!r}.")
     return getattr(module, name)

@@ -21,14 +21,13 @@ class Checkpoints:
     checkpoint last, so that a kill at any moment leaves the one before it.
 
     Args:
-        model: built and compiled `MoCo`.
+        model: `MoCo`, built and compiled, with a built optimizer.
         workdir: local or gs:// folder.
         keep: how many to keep.
         write: whether this process saves (the chief); all restore.
     """
 
     def __init__(self, model, workdir, keep=3, write=True):
-        model.optimizer.build(model.trainable_variables)
         self.encoder = os.path.join(workdir, "encoder.keras")
         self._model, self._optimizer = model, model.optimizer
         self._write = write

@@ -10,15 +10,22 @@ import math
 
 import tensorflow as tf
 
+GRAY_PALETTE = b"".join(bytes([i, i, i, 0]) for i in range(256))
+
 
 def decode(encoded):
     """Decodes JPEG, PNG, WebP, BMP or GIF bytes (first frame) to uint8 HxWx3.
 
     Grayscale is repeated, CMYK converted, 16 bits cut to 8, transparency dropped.
+
+    Raises:
+        InvalidArgumentError: for other bytes, and for two kinds that TensorFlow 2.21 misreads:
+            animated WebP (it writes past its buffer) and BMP with a palette.
     """
 
     def other_format():
-        image = tf.io.decode_image(encoded, expand_animations=False)
+        with tf.control_dependencies([_refuse_misread(encoded)]):
+            image = tf.io.decode_image(tf.identity(encoded), expand_animations=False)
         image = tf.cond(tf.shape(image)[-1] < 3, lambda: image[..., :1], lambda: image[..., :3])
         return tf.broadcast_to(image, tf.concat([tf.shape(image)[:2], [3]], axis=0))
 
@@ -29,6 +36,25 @@ def decode(encoded):
         other_format,
     )
     return tf.ensure_shape(image, [None, None, 3])
+
+
+def _refuse_misread(encoded):
+    """Raises for the formats that `tf.io.decode_image` accepts but gets wrong."""
+    padded = tf.strings.join([encoded, "\0" * 1280])  # short files are the decoder's to refuse
+
+    def byte(position):
+        return tf.cast(
+            tf.io.decode_raw(tf.strings.substr(padded, position, 1), tf.uint8)[0], tf.int32
+        )
+
+    webp_animated = (tf.strings.substr(padded, 8, 8) == "WEBPVP8X") & (byte(20) & 2 != 0)
+    # Up to eight bits a pixel are indices into a palette, harmless if that is the gray ramp.
+    palette = tf.strings.substr(padded, 14 + byte(14), len(GRAY_PALETTE))
+    indexed = (tf.strings.substr(padded, 0, 2) == "BM") & (byte(28) <= 8)
+    bmp_palette = indexed & (palette != GRAY_PALETTE)
+    return tf.debugging.Assert(
+        ~(webp_animated | bmp_palette), ["Animated WebP and BMP with a palette are not supported."]
+    )
 
 
 def random_crop_box(u, height, width, scale, ratio):
@@ -101,7 +127,7 @@ def _resize(image, size):
 
 def luma(x):
     """ITU-R 601 luminance, PIL's "L": NxHxWx1."""
-    return tf.reduce_sum(x * [0.299, 0.587, 0.114], axis=-1, keepdims=True)
+    return tf.reduce_sum(x * tf.constant([0.299, 0.587, 0.114]), axis=-1, keepdims=True)
 
 
 def grayscale(x):

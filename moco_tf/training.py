@@ -96,6 +96,7 @@ def make_model(config, plan):
             weight_decay=config.optimizer.weight_decay,
         )
     )
+    model.optimizer.build(model.trainable_variables)
     return model
 
 

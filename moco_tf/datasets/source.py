@@ -42,39 +42,41 @@ class Stream:
     parse: Callable
 
     def epoch(self, seed, epoch, buffer_size, shard_files=(1, 0)):
-        """The records of one epoch: shards in random order, interleaved, through a shuffle buffer.
+        """The records of one epoch: shards in random order, interleaved, in shuffled blocks.
 
         Args:
             seed: int.
             epoch: int64 tensor or int; each epoch has its own order.
-            buffer_size: records of the shuffle buffer.
+            buffer_size: records in memory; half of them are a block.
             shard_files: `(n, i)`: take every n-th shard from the i-th on.
 
         Returns:
             `tf.data.Dataset` of serialized records.
         """
-        n, i = shard_files
-        paths, skip, take = (tf.constant(x) for x in zip(*self.shards[i::n]))
-        key = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
-        order = tf.argsort(tf.random.stateless_uniform(paths.shape, key, alg="philox"))
+        count, first = shard_files
+        paths, skip, take = (tf.constant(x) for x in zip(*self.shards[first::count]))
+        skip, take = tf.cast(skip, tf.int64), tf.cast(take, tf.int64)
+
+        def shuffled(x, i):
+            """Rows of x in a random order of its own for each (seed, epoch, i)."""
+            key = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64) * 2**32 + i])
+            draw = tf.random.stateless_uniform(tf.shape(x)[:1], key, alg="philox")
+            return tf.gather(x, tf.argsort(draw))
+
+        order = shuffled(tf.range(paths.shape[0]), 0)
         shards = tf.data.Dataset.from_tensor_slices(
             tuple(tf.gather(x, order) for x in (paths, skip, take))
         )
-
-        def records(path, skip, take):
-            return (
-                tf.data.TFRecordDataset(path)
-                .skip(tf.cast(skip, tf.int64))
-                .take(tf.cast(take, tf.int64))
-            )
-
         records = shards.interleave(
-            records,
+            lambda path, skip, take: tf.data.TFRecordDataset(path).skip(skip).take(take),
             cycle_length=min(16, len(self.shards)),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
-        return records.shuffle(buffer_size, seed=key[0] * 1_000_003 + key[1])
+        # One block is read while another is used. `Dataset.shuffle` would not do: once a global
+        # seed is set it takes no seed that is a tensor, such as one made of the epoch.
+        blocks = records.batch(max(1, buffer_size // 2)).enumerate()
+        return blocks.map(lambda i, block: shuffled(block, i + 1)).prefetch(1).unbatch()
 
 
 def from_arrays(images, labels=None):

@@ -42,7 +42,7 @@ def count_records(path):
 
 def _parse(record):
     features = {
-        "image/encoded": tf.io.FixedLenFeature([], tf.string),
+        "image/encoded": tf.io.FixedLenFeature([], tf.string, default_value=""),
         "image/filename": tf.io.FixedLenFeature([], tf.string, default_value=""),
     }
     example = tf.io.parse_single_example(record, features)

@@ -45,9 +45,10 @@ class ColorJitter:
     num_draws: ClassVar[int] = 9
 
     def __call__(self, x, u):
-        spread = tf.constant([self.brightness, self.contrast, self.saturation, self.hue])
-        factors = tf.constant([1.0, 1.0, 1.0, 0.0]) + spread * (2 * u[:, 1:5] - 1)
-        factors = tf.maximum(factors, [0.0, 0.0, 0.0, -0.5])  # torchvision cuts 1 - value at 0
+        values = (self.brightness, self.contrast, self.saturation)
+        low = tf.constant([max(0.0, 1 - value) for value in values] + [-self.hue])
+        high = tf.constant([1 + value for value in values] + [self.hue])
+        factors = low + u[:, 1:5] * (high - low)
         order = tf.argsort(u[:, 5:9], axis=1)
         return _apply(u[:, 0] < self.p, lambda: image_ops.color_jitter(x, factors, order), x)
 

@@ -1,0 +1,220 @@
+"""Sources: folders, TFRecords, TFDS, arrays, generated images."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from moco_tf import datasets, image_ops
+from moco_tf.datasets import synthetic, tfrecord
+from moco_tf.input_pipeline import Layout, training_dataset
+from moco_tf.recipes.recipe import IMAGENET, RandomResizedCrop, Recipe
+
+RECIPE = Recipe(RandomResizedCrop((0.2, 1.0)), (), **IMAGENET)
+
+
+def png(image):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return synthetic.shapes(24, seed=5)
+
+
+@pytest.fixture(scope="module")
+def folder(images, tmp_path_factory):
+    root = tmp_path_factory.mktemp("folder")
+    for i, (image, label) in enumerate(zip(*images)):
+        path = root / "train" / f"class{label}" / "deep" / f"{i:02}.PNG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(image))
+    (root / "train" / "notes.txt").write_text("not an image")
+    (root / "val" / "class0").mkdir(parents=True)
+    return root
+
+
+@pytest.fixture(scope="module")
+def shards(images, tmp_path_factory):
+    root = tmp_path_factory.mktemp("shards")
+    for shard in range(3):
+        with tf.io.TFRecordWriter(str(root / f"a-{shard}.tfrecord")) as writer:
+            for i in range(shard * 8, shard * 8 + 8):
+                feature = {
+                    "image/encoded": _bytes(png(images[0][i])),
+                    "image/filename": _bytes(f"image-{i}".encode()),
+                }
+                example = tf.train.Example(features=tf.train.Features(feature=feature))
+                writer.write(example.SerializeToString())
+    return root
+
+
+def _bytes(value):
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+
+def batches(source, count, layout=None, **kwargs):
+    layout = layout or Layout(8, group=4)
+    data = training_dataset(source, RECIPE, layout, image_size_px=16, **kwargs)
+    return list(data.take(count).as_numpy_iterator())
+
+
+def names(batch):
+    return [bytes(n).rstrip(b"\0").decode() for n in batch["name"]]
+
+
+def test_folder_reads_any_depth_and_takes_labels_from_the_first_level(folder, images):
+    source = datasets.open_source(f"folder:{folder}/train")
+    assert source.num_examples == 24
+    for index in (0, 23):
+        name = source.name(index).numpy().decode()
+        number = int(name.split("/")[-1].split(".")[0])
+        np.testing.assert_array_equal(image_ops.decode(source.read(index)), images[0][number])
+        assert source.labels[index] == sorted(set(images[1])).index(images[1][number])
+    assert datasets.labelled_splits(f"folder:{folder}/train") == (
+        f"folder:{folder}/train",
+        f"folder:{folder}/val",
+    )
+
+
+def test_a_flat_folder_has_no_labels(tmp_path, images):
+    (tmp_path / "a.png").write_bytes(png(images[0][0]))
+    assert datasets.open_source(f"folder:{tmp_path}").labels is None
+    assert datasets.labelled_splits(f"folder:{tmp_path}") is None
+
+
+def test_an_unreadable_file_is_replaced_like_an_undecodable_one(folder):
+    source = datasets.open_source(f"folder:{folder}/train")
+    gone = next((folder / "train").rglob("03.PNG"))
+    content = gone.read_bytes()
+    gone.unlink()
+    try:
+        seen = batches(source, 3)
+    finally:
+        gone.write_bytes(content)
+    bad = [n for b in seen for n, ok in zip(names(b), b["ok"]) if not ok]
+    assert [n.split("/")[-1] for n in bad] == ["03.PNG"]
+
+
+def test_tfrecords_give_every_record_once_an_epoch_in_a_new_order(shards):
+    source = datasets.open_source(f"tfrecord:{shards}/a-*.tfrecord")
+    assert source.num_examples == 24
+    seen = [names(b) for b in batches(source, 6, shuffle_buffer=6)]
+    first, second = sum(seen[:3], []), sum(seen[3:], [])
+    assert sorted(first) == sorted(second) == sorted(f"image-{i}" for i in range(24))
+    assert first != second and first != sorted(first)
+
+
+def test_tfrecords_resume_at_any_step_and_split_over_hosts(shards):
+    source = datasets.open_source(f"tfrecord:{shards}/a-*.tfrecord")
+    whole = batches(source, 5)
+    for got, want in zip(batches(source, 1, start_step=4), whole[4:]):
+        for name in want:
+            np.testing.assert_array_equal(got[name], want[name])
+    hosts = [batches(source, 2, Layout(8, 2, 2, 2), host=h)[1]["x_q"] for h in (0, 1)]
+    np.testing.assert_array_equal(np.concatenate(hosts), whole[1]["x_q"])
+
+
+def test_shard_files_gives_each_host_files_of_its_own(shards):
+    source = datasets.open_source(f"tfrecord:{shards}/a-*.tfrecord")
+    one = batches(source, 2, Layout(8, 2, 2, 2), host=1, shard_files=True)
+    assert {n for b in one for n in names(b)} == {f"image-{i}" for i in range(8, 16)}
+
+
+def test_records_without_an_image_are_bad_images(tmp_path, images):
+    with tf.io.TFRecordWriter(str(tmp_path / "x")) as writer:
+        for i in range(8):
+            feature = {"image/encoded": _bytes(png(images[0][i]))} if i else {}
+            example = tf.train.Example(features=tf.train.Features(feature=feature))
+            writer.write(example.SerializeToString())
+    batch = batches(datasets.open_source(f"tfrecord:{tmp_path}/x"), 1)[0]
+    assert (~batch["ok"]).sum() == 1
+
+
+def test_a_truncated_shard_is_an_error(shards, tmp_path):
+    whole = (shards / "a-0.tfrecord").read_bytes()
+    (tmp_path / "x").write_bytes(whole[:-5])
+    assert tfrecord.count_records(str(shards / "a-0.tfrecord")) == 8
+    with pytest.raises(ValueError, match="end after a record.*truncated"):
+        tfrecord.count_records(str(tmp_path / "x"))
+
+
+@pytest.fixture(scope="module")
+def tfds_dir(images, tmp_path_factory):
+    """Two tiny data sets as TFDS prepares them: images of one size, and of any size."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    root = str(tmp_path_factory.mktemp("tfds"))
+
+    def build(name, shape):
+        features = tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=shape),
+                "label": tfds.features.ClassLabel(num_classes=8),
+            }
+        )
+        splits = {
+            split: tf.data.Dataset.from_tensor_slices(
+                {"image": images[0][:count], "label": images[1][:count]}
+            )
+            for split, count in (("train", 16), ("test", 8))
+        }
+        tfds.dataset_builders.store_as_tfds_dataset(
+            name=name, version="1.0.0", features=features, split_datasets=splits, data_dir=root
+        )
+
+    build("tiny_fixed", (32, 32, 3))
+    build("tiny_free", (None, None, 3))
+    return root
+
+
+def test_tfds_images_of_one_size_are_held_in_memory(tfds_dir, images):
+    source = datasets.open_source("tfds:tiny_fixed", data_dir=tfds_dir)
+    assert isinstance(source, datasets.Source) and source.num_examples == 16
+    wanted = {x.tobytes(): y for x, y in zip(images[0][:16], images[1][:16])}
+    for i in range(16):
+        assert wanted.pop(source.read(i).numpy().tobytes()) == source.labels[i]
+    assert datasets.labelled_splits("tfds:tiny_fixed", tfds_dir) == (
+        "tfds:tiny_fixed:train",
+        "tfds:tiny_fixed:test",
+    )
+
+
+def test_tfds_images_of_any_size_are_streamed(tfds_dir):
+    source = datasets.open_source("tfds:tiny_free:train", data_dir=tfds_dir)
+    assert isinstance(source, datasets.Stream) and source.num_examples == 16
+    assert all(b["ok"].all() for b in batches(source, 3))
+    half = datasets.open_source("tfds:tiny_free:train[:50%]", data_dir=tfds_dir)
+    assert half.num_examples == 8
+
+
+@pytest.mark.parametrize(
+    "address, message",
+    [
+        ("nope", "must be one of folder:DIR.*Received: 'nope'"),
+        ("folder:/does/not/exist", "which does not exist"),
+        ("tfrecord:/does/not/exist*", "matches none"),
+        ("synthetic:shapes:nope", r"synthetic:shapes\[:train\|test\]"),
+        ("tfds:no_such_data_set", "TFDS has prepared, or can download"),
+        ("tfds:tiny_fixed:nope", "split must be one of"),
+    ],
+)
+def test_a_wrong_address_says_what_is_right(address, message, tfds_dir):
+    with pytest.raises(ValueError, match=message):
+        datasets.open_source(address, data_dir=tfds_dir)
+
+
+def test_arrays_of_a_wrong_kind_are_refused():
+    with pytest.raises(ValueError, match=r"uint8 array NxHxWx3. Received: float32"):
+        datasets.from_arrays(np.zeros((2, 4, 4, 3), np.float32))
+    with pytest.raises(ValueError, match="as many as the images, 2. Received: 3"):
+        datasets.from_arrays(np.zeros((2, 4, 4, 3), np.uint8), [0, 1, 2])
+
+
+def test_generated_images_are_a_function_of_the_seed():
+    a, b, c = (synthetic.shapes(4, seed)[0] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(a, b)
+    assert (a != c).any()

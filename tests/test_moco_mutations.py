@@ -1,0 +1,133 @@
+"""The comparison with the oracle notices each of these mistakes."""
+
+import keras
+import pytest
+import tensorflow as tf
+from moco_case import SGD_ARGS, Case, compare
+
+from moco_tf import SGD, MoCo, distribute
+
+NO_STRATEGY = tf.distribute.get_strategy()
+
+
+class EnqueueBeforeLogits(MoCo):
+    def _contrast(self, x, row, keys):
+        super()._enqueue(keys)
+        return super()._contrast(x, row, keys)
+
+    def _enqueue(self, keys):
+        pass
+
+
+class AverageStatistics(MoCo):
+    def _update_key_encoder(self):
+        super()._update_key_encoder()
+        m = self.momentum
+        pairs = zip(self.encoder_k.non_trainable_variables, self.encoder_q.non_trainable_variables)
+        for v_k, v_q in pairs:
+            v_k.assign(m * v_k + (1 - m) * v_q)
+
+
+class MomentumUpdateLast(MoCo):
+    def _update_key_encoder(self):
+        pass
+
+    def _enqueue(self, keys):
+        super()._enqueue(keys)
+        super()._update_key_encoder()
+
+
+class PositivesInKeyOrder(MoCo):
+    def _keys(self, x, order):
+        return super()._keys(x, distribute.local_rows(x.shape[0]))
+
+
+class KeysInInferenceMode(MoCo):
+    def _keys(self, x, order):
+        self.encoder_k.trainable = False
+        return super()._keys(x, order)
+
+
+class StandStillPointer(MoCo):
+    def _enqueue(self, keys):
+        super()._enqueue(keys)
+        self.queue_ptr.assign(0)
+
+
+class FirstViewLast(MoCo):
+    def _enqueue(self, keys):
+        super()._enqueue(tf.concat(tf.split(keys, 2)[::-1], axis=0))
+
+
+class WeightsDecayAlone(SGD):
+    """No decay for biases and BN."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        l2, self.l2 = self.l2, self.l2 if variable.shape.rank > 1 else 0.0
+        super().update_step(gradient, variable, learning_rate)
+        self.l2 = l2
+
+
+class SummedGradients(MoCo):
+    def step(self, batch):
+        apply = self.optimizer.apply
+        n = distribute.num_replicas()
+        self.optimizer.apply = lambda gradients, v: apply([n * g for g in gradients], v)
+        return super().step(batch)
+
+
+def with_optimizer(make_optimizer):
+    class Mutant(MoCo):
+        def compile(self, optimizer):
+            super().compile(make_optimizer(**SGD_ARGS))
+
+    return Mutant
+
+
+GROUPS = Case(group_size=2, steps=3)
+SYMMETRIC = Case(group_size=2, steps=2, symmetric=True)
+MUTANTS = {
+    "queue before logits": (GROUPS, EnqueueBeforeLogits),
+    "statistics averaged": (GROUPS, AverageStatistics),
+    "momentum update last": (GROUPS, MomentumUpdateLast),
+    "positives in key order": (GROUPS, PositivesInKeyOrder),
+    "keys in inference mode": (GROUPS, KeysInInferenceMode),
+    "pointer stands still": (GROUPS, StandStillPointer),
+    "second view enqueued first": (SYMMETRIC, FirstViewLast),
+    "no decay of biases and BN": (GROUPS, with_optimizer(WeightsDecayAlone)),
+    "Keras' SGD": (GROUPS, with_optimizer(keras.optimizers.SGD)),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_comparison_notices(name, monkeypatch):
+    case, mutant = MUTANTS[name]
+    with pytest.raises(AssertionError, match="tolerance"):
+        compare(case, NO_STRATEGY, monkeypatch, make=mutant)
+
+
+def test_comparison_notices_that_shuffling_is_off(monkeypatch):
+    compare(GROUPS, NO_STRATEGY, monkeypatch, "step")
+    with pytest.raises(AssertionError, match="tolerance"):
+        compare(GROUPS, NO_STRATEGY, monkeypatch, "step", shuffle=False)
+
+
+def test_comparison_notices_summed_gradients(mirrored, monkeypatch):
+    case = Case(replicas=2, steps=2)
+    with pytest.raises(AssertionError, match="tolerance"):
+        compare(case, mirrored(2), monkeypatch, make=SummedGradients)
+
+
+@pytest.mark.parametrize("name, change", (("momentum", 0.91), ("temperature", 0.0701)))
+def test_comparison_notices_another_value_of(name, change, monkeypatch):
+    def make(encoder, **kwargs):
+        return MoCo(encoder, **kwargs | {name: change})
+
+    with pytest.raises(AssertionError, match="tolerance"):
+        compare(GROUPS, NO_STRATEGY, monkeypatch, make=make)
+
+
+def test_comparison_accepts_the_right_model(monkeypatch):
+    """Else the tests above would mean nothing."""
+    compare(GROUPS, NO_STRATEGY, monkeypatch)
+    compare(SYMMETRIC, NO_STRATEGY, monkeypatch)

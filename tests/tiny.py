@@ -1,0 +1,132 @@
+"""A run so small that many of them can be tested, and ways to start it."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DATA = ROOT.parent / "shared" / "data"
+FLAGS = {
+    "data.image_size_px": 16,
+    "data.recipe": "moco:v1",
+    "model.backbone": "resnet:resnet18",
+    "model.width": 4,
+    "model.stem": "cifar",
+    "model.dim": 8,
+    "model.queue_size": 40,
+    "model.bn_group_size": 4,
+    "monitor.source": "off",
+    "batch_size": 16,
+    "epochs": 1,
+    "stop_after_steps": 4,
+    "log_every_steps": 2,
+    "checkpoint_every_steps": 100,
+}
+
+
+def config(**overrides):
+    """The tiny config; a field of a part is given as part__field."""
+    from moco_tf.config import Config, check
+
+    made = Config()
+    for name, value in {**FLAGS, **_dotted(overrides)}.items():
+        *parts, last = name.split(".")
+        part = made
+        for name in parts:
+            part = getattr(part, name)
+        setattr(part, last, value)
+    check(made)
+    return made
+
+
+def command(workdir, *more, cpus=1, **overrides):
+    """The command line of a tiny run, as a user would start it."""
+    flags = [f"--config.{k}={v}" for k, v in {**FLAGS, **_dotted(overrides)}.items()]
+    config_file = str(ROOT / "configs" / "quickstart.py")
+    launch = str(ROOT / "tests" / "launch.py")
+    script = [sys.executable, launch, f"--cpus={cpus}"]
+    return [*script, f"--config={config_file}", f"--workdir={workdir}", *flags, *more]
+
+
+def start(args, **environment):
+    """Starts a process in the project's root, its output kept together."""
+    return subprocess.Popen(
+        args,
+        cwd=ROOT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(args, code=0, **environment):
+    """Runs a command to its end, checks its exit code and returns its output."""
+    process = start(args, **environment)
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == code, output[-4000:]
+    return output
+
+
+def run_workers(count, make_args):
+    """Runs `count` processes as the workers of one cluster on this machine; returns outputs."""
+    ports = []
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+        ports.append(s.getsockname()[1])
+    for s in sockets:
+        s.close()
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+    processes = [
+        start(
+            make_args(i),
+            TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}}),
+        )
+        for i in range(count)
+    ]
+    outputs = [p.communicate(timeout=500)[0] for p in processes]
+    for process, output in zip(processes, outputs):
+        assert process.returncode == 0, output[-4000:]
+    return outputs
+
+
+def metrics(workdir):
+    """The lines of a run's metrics.jsonl."""
+    return [json.loads(line) for line in (pathlib.Path(workdir) / "metrics.jsonl").open()]
+
+
+def losses(workdir):
+    """The loss of each step."""
+    return np.array([line["loss"] for line in metrics(workdir) if "loss" in line])
+
+
+def saved(workdir):
+    """All arrays in the newest checkpoint, by name."""
+    reader = tf.train.load_checkpoint(str(pathlib.Path(workdir) / "checkpoints"))
+    names = [n for n in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in n]
+    return {n: reader.get_tensor(n) for n in names if not n.startswith("save_counter")}
+
+
+def queue(workdir):
+    """The queue in the newest checkpoint."""
+    (name,) = [n for n in saved(workdir) if n.startswith("model/queue/")]
+    return saved(workdir)[name]
+
+
+def assert_same_state(a, b):
+    """Two runs' newest checkpoints are equal bit for bit."""
+    a, b = saved(a), saved(b)
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def _dotted(overrides):
+    return {name.replace("__", "."): value for name, value in overrides.items()}
