@@ -1,0 +1,95 @@
+"""The config schema refuses what cannot be, by name, and survives a round trip."""
+
+import dataclasses
+import importlib.util
+
+import pytest
+import tiny
+
+from moco_tf import checkpoint
+from moco_tf import config as config_lib
+from moco_tf.config import Config, check
+
+CONFIGS = sorted((tiny.ROOT / "configs").glob("*.py"))
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_recipe_is_valid_and_survives_json(path):
+    config = load(path)
+    check(config)
+    assert config_lib.from_dict(config_lib.to_dict(config)) == config
+
+
+def test_recipes_carry_the_papers_numbers():
+    v1, v2, demo = (
+        load(tiny.ROOT / f"configs/{n}.py") for n in ("moco_v1", "moco_v2", "cifar10_demo")
+    )
+    for config in (v1, v2):
+        assert (config.batch_size, config.epochs) == (256, 200)
+        assert (config.model.queue_size, config.model.momentum) == (65536, 0.999)
+        o = config.optimizer
+        assert (o.learning_rate, o.momentum, o.weight_decay) == (0.03, 0.9, 1e-4)
+        assert config.model.bn_group_size == 32
+    assert (v1.model.temperature, v1.model.head, v1.optimizer.schedule) == (0.07, "linear", "step")
+    assert v1.optimizer.milestones_epochs == (120, 160)
+    assert (v2.model.temperature, v2.model.head, v2.optimizer.schedule) == (0.2, "mlp", "cosine")
+    assert demo.optimizer.learning_rate * demo.batch_size / 256 == 0.06
+    assert (demo.model.queue_size, demo.model.momentum, demo.model.temperature) == (4096, 0.99, 0.1)
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        ({"batch_size": 0}, "`config.batch_size` must be positive. Received: 0"),
+        ({"batch_size": "16"}, "`config.batch_size` must be a int"),
+        ({"model__temperature": 0.0}, "`config.model.temperature` must be positive"),
+        ({"model__temperature": float("nan")}, "must be a finite float"),
+        ({"model__momentum": 1.5}, r"`config.model.momentum` must be in \[0, 1\]"),
+        ({"model__queue_size": 8}, "at least the new keys of a step, 16"),
+        ({"model__queue_size": 20, "model__symmetric": True}, "new keys of a step, 32"),
+        ({"model__head": "none"}, "one of linear, mlp. Received: 'none'"),
+        ({"gradient_accumulation": 3}, "multiple of gradient_accumulation=3"),
+        ({"epochs": 0}, "`config.epochs` must be positive, unless `config.steps` is"),
+        ({"optimizer__milestones_epochs": (160, 120)}, "increasing positive whole numbers"),
+        ({"optimizer__milestones_steps": (10,)}, "empty in runs of epochs"),
+        ({"steps": 10, "optimizer__warmup_epochs": 1.0}, "0 in runs of steps"),
+        ({"profile_steps": (3, 2)}, "the first and the last step"),
+        ({"data__max_bad_fraction": 2.0}, r"in \[0, 1\]"),
+        ({"data__augment_on": "gpu"}, "one of auto, host, device"),
+    ],
+)
+def test_an_impossible_value_names_field_rule_and_value(overrides, message):
+    with pytest.raises(ValueError, match=message):
+        tiny.config(**overrides)
+
+
+def test_every_number_is_checked():
+    """No numeric field takes a negative number but by intent."""
+    for part in ("", "data", "model", "optimizer", "monitor"):
+        holder = getattr(Config(), part) if part else Config()
+        for field in dataclasses.fields(holder):
+            if field.type not in (int, float) or isinstance(getattr(holder, field.name), bool):
+                continue
+            config = Config()
+            setattr(getattr(config, part) if part else config, field.name, field.type(-1))
+            with pytest.raises(ValueError, match=field.name):
+                check(config)
+
+
+def test_an_unknown_field_in_a_saved_config_is_named():
+    with pytest.raises(ValueError, match="Received: model.nope"):
+        config_lib.from_dict({"model": {"nope": 1}})
+
+
+def test_a_workdir_is_refused_to_another_config_but_not_to_a_longer_run(tmp_path):
+    checkpoint.claim_workdir(tiny.config(), str(tmp_path))
+    checkpoint.claim_workdir(tiny.config(stop_after_steps=9, log_every_steps=1), str(tmp_path))
+    with pytest.raises(ValueError, match=r"model.dim: 8 -> 16; seed: 0 -> 2"):
+        checkpoint.claim_workdir(tiny.config(seed=2, model__dim=16), str(tmp_path))
