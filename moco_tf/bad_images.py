@@ -19,23 +19,21 @@ def mark(examples, views):
     other sample moves.
     """
 
-    def good(example):
-        return (
-            views(example["key"], example["slot"]) | tag(example, ok=True) | example_keys(example)
-        )
-
-    def example_keys(example):
+    def keep(example):
         return {"key": example["key"], "slot": example["slot"]}
 
-    views_spec = examples.map(lambda e: views(e["key"], e["slot"])).element_spec
-
-    def bad(example):
-        zeros = {name: tf.zeros(spec.shape, spec.dtype) for name, spec in views_spec.items()}
-        return zeros | tag(example, ok=False) | example_keys(example)
+    def good(example):
+        return views(example["key"], example["slot"])
 
     def one(example):
-        data = tf.data.Dataset.from_tensors(example)
-        return data.map(good).ignore_errors().concatenate(data.map(bad)).take(1)
+        example = tf.data.Dataset.from_tensors(example)
+        made = example.map(good)
+        zeros = {name: tf.zeros(spec.shape, spec.dtype) for name, spec in made.element_spec.items()}
+        made = tf.data.Dataset.zip(made, example).map(
+            lambda views, e: views | tag(e, ok=True) | keep(e)
+        )
+        blank = example.map(lambda e: zeros | tag(e, ok=False) | keep(e))
+        return made.ignore_errors().concatenate(blank).take(1)
 
     return examples.interleave(
         one, cycle_length=16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True

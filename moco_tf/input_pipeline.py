@@ -13,6 +13,9 @@ from moco_tf import bad_images, image_ops
 from moco_tf.datasets import Stream
 from moco_tf.recipes import standard
 
+# Nothing here needs AutoGraph, which multiplies the time to build a data set.
+plain = tf.autograph.experimental.do_not_convert
+
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
@@ -107,6 +110,7 @@ def training_dataset(
             f"{source.num_examples} images, batch {layout.batch}. Lower the batch size."
         )
 
+    @plain
     def views(image, slot):
         result = {}
         for view, letter in enumerate("qk"):

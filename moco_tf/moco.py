@@ -21,7 +21,7 @@ class MoCo(keras.Model):
     with drop_remainder=True). `train_step` also takes a dict, see there.
 
     Args:
-        encoder: `keras.Model` from images to NxC embeddings; it must be clonable.
+        encoder: functional or built Sequential `keras.Model` from images to NxC embeddings.
         queue_size: K, the number of negatives; at least the global batch (twice it if symmetric).
         momentum: m, the share of the key encoder kept at each step, in [0, 1].
         temperature: divides the similarities, > 0.
@@ -138,7 +138,8 @@ class MoCo(keras.Model):
         # -log softmax of the positive among 1 + K, without a copy of the Nx(1+K) logits.
         log_neg = tf.reduce_logsumexp(l_neg / self.temperature, axis=1)
         loss = tf.reduce_mean(tf.math.softplus(log_neg - l_pos / self.temperature))
-        rank = tf.math.count_nonzero(l_neg > l_pos[:, None], axis=1, dtype=tf.int32)
+        # "Not below" rather than "above": a NaN must not pass for a hit.
+        rank = tf.math.count_nonzero(~(l_neg <= l_pos[:, None]), axis=1, dtype=tf.int32)
         top = tf.reduce_mean(tf.cast(rank[:, None] < [1, 5], tf.float32), axis=0)
         return loss, top
 
@@ -187,16 +188,20 @@ class MoCo(keras.Model):
         state = [v for v in encoder.non_trainable_variables if v.dtype == "float32"]
         before = [tf.identity(v.value) for v in state]
 
-        def add(total, views):
+        split = tf.nest.map_structure(lambda x: tf.reshape(x, [m, n // m, *x.shape[1:]]), views)
+
+        def add(i, total):
             for v, start in zip(state, before):
                 v.assign(start)
-            result = fn(views), [tf.identity(v.value) for v in state]
-            return tf.nest.map_structure(tf.add, total, result)
+            result = fn(tf.nest.map_structure(lambda x: x[i], split))
+            result = result, [tf.identity(v.value) for v in state]
+            return i + 1, tf.nest.map_structure(tf.add, total, result)
 
-        split = tf.nest.map_structure(lambda x: tf.reshape(x, [m, n // m, *x.shape[1:]]), views)
-        initial = initial, [tf.zeros_like(v) for v in before]
+        initial = 0, (initial, [tf.zeros_like(v) for v in before])
         # One at a time: the point is the memory of one micro-batch.
-        total, after = tf.foldl(add, split, initial, parallel_iterations=1)
+        _, (total, after) = tf.while_loop(
+            lambda i, _: i < m, add, initial, parallel_iterations=1, maximum_iterations=m
+        )
         for v, value in zip(state, after):
             v.assign(value / m)
         return total
@@ -210,12 +215,19 @@ class MoCo(keras.Model):
                 batch=tf.nest.map_structure(lambda x: getattr(x, "shape", x), batch),
             )
             batch = {"x_q": batch[0], "x_k": batch[1]}
+        _require({"x_q", "x_k"} <= batch.keys(), "A batch must have x_q and x_k", keys=set(batch))
         x_q, x_k = batch["x_q"], batch["x_k"]
         n = x_q.shape[0]
         _require(
             n is not None,
             "The batch size must be fixed: use `dataset.batch(n, drop_remainder=True)`",
             shape=x_q.shape,
+        )
+        _require(
+            n == x_k.shape[0],
+            "x_q and x_k must be views of the same images",
+            x_q=n,
+            x_k=x_k.shape[0],
         )
         new_keys = n * distribute.num_replicas() * (2 if self.symmetric else 1)
         _require(
@@ -242,10 +254,6 @@ class MoCo(keras.Model):
         """Embeddings of the query encoder, NxC, not normalised."""
         return self.encoder_q(images, training=training)
 
-    def compile(self, optimizer="sgd", jit_compile=False, **kwargs):
-        """As `keras.Model.compile`, but XLA is off by default: it fails under MirroredStrategy."""
-        super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
-
     @property
     def metrics(self):
         return self._means
@@ -254,6 +262,28 @@ class MoCo(keras.Model):
     def trainable_variables(self):
         """The query encoder's: all that the optimizer may change."""
         return self.encoder_q.trainable_variables
+
+    @property
+    def trainable_weights(self):
+        """The same as `trainable_variables`."""
+        return self.encoder_q.trainable_weights
+
+    def get_config(self):
+        return {
+            "encoder": keras.saving.serialize_keras_object(self.encoder_q),
+            "queue_size": self.queue_size,
+            "momentum": self.momentum,
+            "temperature": self.temperature,
+            "symmetric": self.symmetric,
+            "shuffle": self.shuffle,
+            "gradient_accumulation": self.gradient_accumulation,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        encoder = keras.saving.deserialize_keras_object(config["encoder"])
+        return cls(**{**config, "encoder": encoder})
 
     def _random_keys(self, shape, dtype=None):
         return _normalize(tf.random.stateless_normal(shape, [self.seed, 0], dtype=dtype))
@@ -265,14 +295,14 @@ def _normalize(x):
 
 
 def _copy(encoder):
-    try:
-        copy = keras.models.clone_model(encoder)
-    except (NotImplementedError, TypeError, ValueError) as error:
-        raise ValueError(
-            "`encoder` must be clonable, to make the key encoder: a functional or Sequential "
-            f"model, or a subclass with `get_config`. Received: {type(encoder).__name__}, which "
-            f"`keras.models.clone_model` refused: {error}"
-        ) from error
+    # A subclassed model does not know its output shape, nor always how to be cloned.
+    _require(
+        getattr(encoder, "output_shape", None) is not None,
+        "`encoder` must be a functional or a built Sequential model, so that it can be cloned for "
+        "the keys. Wrap a subclassed one: `keras.Model(images, subclassed(images))`",
+        encoder=f"{type(encoder).__name__}, built={encoder.built}",
+    )
+    copy = keras.models.clone_model(encoder)
     copy.set_weights(encoder.get_weights())
     return copy
 

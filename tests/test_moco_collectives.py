@@ -19,11 +19,8 @@ VIEW = 8 * 8 * 3
 
 @pytest.fixture(scope="module")
 def strategy():
-    with pytest.MonkeyPatch.context() as patch:
-        make = tf.distribute.MultiWorkerMirroredStrategy
-        # A number that no other strategy gives to its group of devices.
-        patch.setattr(make, "_collective_key_base", 1000)
-        yield make._from_local_devices([f"CPU:{i}" for i in range(REPLICAS)])
+    devices = [f"CPU:{i}" for i in range(REPLICAS)]
+    return tf.distribute.MultiWorkerMirroredStrategy._from_local_devices(devices)
 
 
 def collectives(strategy, case, permuted_by="input", **kwargs):

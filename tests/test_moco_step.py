@@ -88,7 +88,6 @@ def test_micro_batch_must_be_whole_bn_groups(monkeypatch, clean_variable_scope):
         train(case, NO_STRATEGY, case.model(gradient_accumulation=4), monkeypatch, "input")
 
 
-@pytest.mark.xfail(strict=True, reason="tf.foldl leaves the variable scope altered")
 def test_strategy_scopes_work_after_an_error_in_a_micro_batch(monkeypatch, clean_variable_scope):
     case = Case(group_size=4)
     with pytest.raises(ValueError):

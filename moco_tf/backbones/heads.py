@@ -30,9 +30,9 @@ def encoder(backbone, head, dim=128):
 
     Returns:
         A `keras.Model` from images to Nxdim float32 embeddings, not normalised. Its
-        layer `backbone` is the given model.
+        `layers[1]` is the given backbone.
     """
-    images = keras.Input(backbone.input.shape[1:], name="images")
+    images = keras.Input(backbone.input_shape[1:], name="images")
     features = backbone(images)  # NxC
     embeddings = head(features, dim)  # NxD
     # Similarities and the loss are float32, also under mixed_bfloat16.

@@ -1,0 +1,49 @@
+"""Four logical CPU devices for all tests, and strategies over them."""
+
+import functools
+import itertools
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import pytest
+import tensorflow as tf
+
+
+def pytest_configure():
+    """Before any test module is imported: devices are fixed once TensorFlow has started."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 4)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def numbered_strategies():
+    """Lets strategies over different devices follow one another in this process.
+
+    TensorFlow numbers the device groups of each strategy from the same start, and aborts when
+    a number comes again for a group of another size.
+    """
+    starts = itertools.count(step=1000)
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy):
+            patch.setattr(kind, "_collective_key_base", property(lambda self: next(starts)))
+        yield
+
+
+@pytest.fixture(scope="session")
+def mirrored():
+    """`mirrored(n)`: a strategy over n replicas; TensorFlow's default one for n = 1."""
+
+    @functools.cache
+    def strategy(n):
+        if n == 1:
+            return tf.distribute.get_strategy()
+        return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(n)])
+
+    return strategy
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    keras.utils.set_random_seed(0)
