@@ -149,6 +149,8 @@ def training_dataset(
                 lambda x: tf.reshape(x, [local, layout.replica_rows, *x.shape[1:]]), batch
             )
         ).unbatch()
+    # Said to be endless, it keeps its static shapes when it is distributed.
+    data = data.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     return data.prefetch(2 * local)
 
 

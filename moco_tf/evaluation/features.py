@@ -62,7 +62,9 @@ def extract(run, source, recipe, strategy, *, image_size_px, resize_px, batch=25
             batch=batch,
             rows=slice(first, first + rows),
         )
-        return data if rows == per_replica else data.unbatch().batch(per_replica, True)
+        if rows > per_replica:
+            data = data.unbatch().batch(per_replica, drop_remainder=True)
+        return data.repeat()  # without end it keeps its static shapes when it is distributed
 
     iterator = iter(strategy.distribute_datasets_from_function(dataset))
     batches = [run(iterator).numpy() for _ in range(-(-source.num_examples // batch))]
