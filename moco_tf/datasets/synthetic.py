@@ -48,7 +48,9 @@ def shapes(num_images, seed, size=SIZE_PX):
     y, x = np.mgrid[:size, :size].astype(np.float32) + 0.5
     images = np.empty((num_images, size, size, 3), np.uint8)
     for image, label in zip(images, labels):
-        canvas = np.broadcast_to(rng.uniform(0, 1, 3), (size, size, 3)).astype(np.float32)
+        # Little colour: else it tells images apart so well that nothing else is learned.
+        background = rng.uniform(0, 0.4) + rng.uniform(-0.1, 0.1, 3)
+        canvas = np.broadcast_to(background, (size, size, 3)).astype(np.float32)
         canvas = canvas + rng.normal(0, 0.03, canvas.shape).astype(np.float32)
         for _ in range(COPIES):
             centre_x, centre_y = rng.uniform(0, size, 2)
@@ -57,7 +59,8 @@ def shapes(num_images, seed, size=SIZE_PX):
             u, v = np.cos(turn) * dx + np.sin(turn) * dy, np.cos(turn) * dy - np.sin(turn) * dx
             # Signed distance in pixels to coverage: a soft edge of one pixel.
             alpha = np.clip(0.5 - SHAPES[label](u, v) * radius, 0, 1)[..., None]
-            canvas = canvas + alpha * (rng.uniform(0, 1, 3) - canvas)
+            colour = rng.uniform(0.6, 1) + rng.uniform(-0.1, 0.1, 3)
+            canvas = canvas + alpha * (colour - canvas)
         image[:] = np.clip(canvas * 255, 0, 255)
     return images, labels
 

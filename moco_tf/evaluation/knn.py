@@ -26,16 +26,18 @@ def predict(
     bank, bank_labels = tf.constant(bank), tf.constant(bank_labels, tf.int64)
     k = min(neighbours, len(bank))
 
-    @tf.function(reduce_retracing=True)
-    def classify(queries):
-        cosine = tf.matmul(queries, bank, transpose_b=True)  # MxN
-        cosine, nearest = tf.math.top_k(cosine, k)  # Mxk
-        votes = tf.one_hot(tf.gather(bank_labels, nearest), num_classes)  # Mxkxclasses
-        scores = tf.einsum("mk,mkc->mc", tf.exp(cosine / temperature), votes)
-        return tf.argmax(scores, axis=1)
+    blocks = [tf.constant(queries[i : i + block]) for i in range(0, len(queries), block)]
+    classes = [_classify(bank, bank_labels, b, k, num_classes, temperature) for b in blocks]
+    return np.concatenate(classes)
 
-    blocks = [queries[i : i + block] for i in range(0, len(queries), block)]
-    return np.concatenate([classify(tf.constant(b)).numpy() for b in blocks])
+
+@tf.function(reduce_retracing=True)
+def _classify(bank, bank_labels, queries, k, num_classes, temperature):
+    cosine = tf.matmul(queries, bank, transpose_b=True)  # MxN
+    cosine, nearest = tf.math.top_k(cosine, k)  # Mxk
+    votes = tf.one_hot(tf.gather(bank_labels, nearest), num_classes)  # Mxkxclasses
+    scores = tf.einsum("mk,mkc->mc", tf.exp(cosine / temperature), votes)
+    return tf.argmax(scores, axis=1)
 
 
 def accuracy(bank, bank_labels, queries, labels, **kwargs):
