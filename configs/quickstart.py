@@ -2,7 +2,7 @@
 
 Command:  python train.py --config=configs/quickstart.py --workdir=runs/quickstart
 Cost:     under 5 minutes on two CPU cores
-Expected: kNN accuracy QQQ %, the untrained encoder 17.8 % (chance 12.5 %)
+Expected: kNN accuracy 39 %, the untrained encoder 21.6 % (chance 12.5 %)
 Source:   configs/moco_v2.py scaled down; temperature, rate and symmetric loss for speed
 """
 

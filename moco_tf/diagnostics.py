@@ -35,7 +35,8 @@ class Diagnostics(keras.callbacks.Callback):
             rate(tf.constant(step - 1, tf.int64)) if callable(rate) else rate
         )
         logs["momentum"] = self.model.momentum
-        if step % self.every == 0:
+        # Of a loss that is not finite nothing more needs to be known: `Guard` stops the run.
+        if step % self.every == 0 and math.isfinite(logs["loss"]):
             logs.update(self.queue_state(step))
 
     def queue_state(self, step):
@@ -47,7 +48,8 @@ class Diagnostics(keras.callbacks.Callback):
         # Rows behind the pointer, newest first; the rest is the random start.
         newest = (int(model.queue_ptr.numpy()) - 1 - np.arange(filled)) % model.queue_size
         keys = queue[newest]
-        variance = np.linalg.eigvalsh(keys.T @ keys / filled).clip(1e-12)
+        # Keys can be NaN a step before the loss is.
+        variance = np.linalg.eigvalsh(np.nan_to_num(keys.T @ keys / filled)).clip(1e-12)
         share = variance / variance.sum()
         return {
             "queue_fill": filled / model.queue_size,

@@ -11,6 +11,11 @@ import tensorflow as tf
 
 from moco_tf import distribute
 
+SETTINGS = (
+    *("queue_size", "momentum", "temperature", "symmetric"),
+    *("shuffle", "gradient_accumulation", "seed"),
+)
+
 
 @keras.saving.register_keras_serializable("moco_tf")
 class MoCo(keras.Model):
@@ -51,11 +56,8 @@ class MoCo(keras.Model):
         _require(queue_size >= 1, "`queue_size` must be at least 1", queue_size=queue_size)
         _require(0 <= momentum <= 1, "`momentum` must be in [0, 1]", momentum=momentum)
         _require(temperature > 0, "`temperature` must be positive", temperature=temperature)
-        _require(
-            gradient_accumulation >= 1,
-            "`gradient_accumulation` must be at least 1",
-            gradient_accumulation=gradient_accumulation,
-        )
+        m = gradient_accumulation
+        _require(m >= 1, "`gradient_accumulation` must be at least 1", gradient_accumulation=m)
         self.queue_size = queue_size
         self.momentum = momentum
         self.temperature = temperature
@@ -179,12 +181,8 @@ class MoCo(keras.Model):
         m, n = self.gradient_accumulation, tf.nest.flatten(views)[0].shape[0]
         if m == 1:
             return fn(views)
-        _require(
-            n % m == 0,
-            "`gradient_accumulation` must divide the rows on a replica",
-            rows=n,
-            gradient_accumulation=m,
-        )
+        rule = "`gradient_accumulation` must divide the rows on a replica"
+        _require(n % m == 0, rule, rows=n, gradient_accumulation=m)
         state = [v for v in encoder.non_trainable_variables if v.dtype == "float32"]
         before = [tf.identity(v.value) for v in state]
 
@@ -218,11 +216,8 @@ class MoCo(keras.Model):
         _require({"x_q", "x_k"} <= batch.keys(), "A batch must have x_q and x_k", keys=set(batch))
         x_q, x_k = batch["x_q"], batch["x_k"]
         n = x_q.shape[0]
-        _require(
-            n is not None,
-            "The batch size must be fixed: use `dataset.batch(n, drop_remainder=True)`",
-            shape=x_q.shape,
-        )
+        rule = "The batch size must be fixed: use `dataset.batch(n, drop_remainder=True)`"
+        _require(n is not None, rule, shape=x_q.shape)
         _require(
             n == x_k.shape[0],
             "x_q and x_k must be views of the same images",
@@ -269,16 +264,8 @@ class MoCo(keras.Model):
         return self.encoder_q.trainable_weights
 
     def get_config(self):
-        return {
-            "encoder": keras.saving.serialize_keras_object(self.encoder_q),
-            "queue_size": self.queue_size,
-            "momentum": self.momentum,
-            "temperature": self.temperature,
-            "symmetric": self.symmetric,
-            "shuffle": self.shuffle,
-            "gradient_accumulation": self.gradient_accumulation,
-            "seed": self.seed,
-        }
+        settings = {name: getattr(self, name) for name in SETTINGS}
+        return {"encoder": keras.saving.serialize_keras_object(self.encoder_q), **settings}
 
     @classmethod
     def from_config(cls, config):

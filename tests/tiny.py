@@ -24,6 +24,7 @@ FLAGS = {
     "model.stem": "cifar",
     "model.dim": 8,
     "model.queue_size": 40,
+    "model.symmetric": False,
     "model.bn_group_size": 4,
     # Small: rounding, which differs between topologies, must not grow from step to step.
     "optimizer.learning_rate": 0.01,
