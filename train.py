@@ -82,7 +82,6 @@ def pretrain(config, workdir, strategy, stop):
         model,
         training.distribute_data(source, recipe, config, layout, strategy, start),
         recipe,
-        strategy,
         start=start,
         plan=plan,
         every=(*every, plan.monitor_every if knn else 0),
@@ -90,6 +89,7 @@ def pretrain(config, workdir, strategy, stop):
         steps_per_call=training.steps_per_call(config, strategy),
         callbacks=keras.callbacks.CallbackList([c for c in watching if c], model=model),
         stop=stop,
+        timed=not config.deterministic,
     )
     if chief and not stop():
         report = report_lib.write(workdir, source, recipe, model.encoder_q, config)

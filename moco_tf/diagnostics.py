@@ -136,7 +136,7 @@ class Guard(keras.callbacks.Callback):
                 chance,
                 " twice" if losses == 2 else "",
             )
-        if logs["input_wait"] > 0.1 and step > 50 and not self.said_waiting:
+        if logs.get("input_wait", 0) > 0.1 and step > 50 and not self.said_waiting:
             self.said_waiting = True
             log.warning(
                 "Waiting for input %.0f %% of the time: the input pipeline is the bottleneck. Give "

@@ -176,7 +176,7 @@ def augment_on(config):
     return "device" if _accelerators() else "host"
 
 
-def make_call(model, recipe, strategy, steps):
+def make_call(model, recipe, strategy, steps, timed=True):
     """A compiled function that takes an iterator and trains `steps` steps.
 
     Returns:
@@ -191,16 +191,19 @@ def make_call(model, recipe, strategy, steps):
                 batch[f"x_{letter}"] = recipe.photometric(batch[f"x_{letter}"], draws)
         return model.step(batch)
 
+    def clock():
+        return tf.timestamp() if timed else tf.constant(0.0, tf.float64)
+
     def join(x):
         return tf.concat(strategy.experimental_local_results(x), axis=0)
 
     def one(iterator):
-        start = tf.timestamp()
+        start = clock()
         with tf.control_dependencies([start]):
             batch = iterator.get_next()
         seen = {name: join(batch.pop(name)) for name in ("ok", "name")}
         with tf.control_dependencies([seen["ok"]]):
-            wait = tf.timestamp() - start
+            wait = clock() - start
         logs = strategy.run(step, (batch,))
         means = {
             name: tf.reduce_mean(tf.stack(strategy.experimental_local_results(logs[name])))
@@ -229,7 +232,7 @@ def make_call(model, recipe, strategy, steps):
 
 
 def train(
-    model, iterator, recipe, strategy, *, start, plan, every, marks, steps_per_call, callbacks, stop
+    model, iterator, recipe, *, start, plan, every, marks, steps_per_call, callbacks, stop, timed
 ):
     """Trains from step `start` to `plan.stop`.
 
@@ -237,7 +240,6 @@ def train(
         model: compiled `MoCo`, at step `start`.
         iterator: of `distribute_data`, at the same step.
         recipe: of the data, for its photometric half.
-        strategy: of the model.
         start: steps done before.
         plan: `Plan`.
         every: numbers of steps at whose multiples a round ends; 0 for none.
@@ -245,11 +247,13 @@ def train(
         steps_per_call: steps in one call to the device.
         callbacks: `keras.callbacks.CallbackList`.
         stop: function that says whether to stop early; asked after each call.
+        timed: whether to measure the wait for input; not under op determinism.
 
     Returns:
         Steps done in all.
     """
-    calls = {n: make_call(model, recipe, strategy, n) for n in {1, steps_per_call}}
+    strategy = model.distribute_strategy
+    calls = {n: make_call(model, recipe, strategy, n, timed) for n in {1, steps_per_call}}
     step, epoch_logs = start, []
     callbacks.on_train_begin({"step": start})
     while step < plan.stop and not model.stop_training:
@@ -277,10 +281,9 @@ def train(
             logs = dict(zip(NAMES, map(float, values)))
             epoch_logs.append(logs)
             if i == len(table) - 1:
-                # What is known of the round goes with its last step.
-                logs = logs | {
+                logs = logs | {  # what is known of the round goes with its last step
                     "seconds": seconds / len(table),
-                    "input_wait": float(rows["wait"].sum() / seconds),
+                    **({"input_wait": float(rows["wait"].sum() / seconds)} if timed else {}),
                     "bad_names": _bad_names(rows),
                     "round_end": True,
                 }
