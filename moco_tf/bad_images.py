@@ -12,6 +12,11 @@ def tag(example, ok):
     return {"ok": ok, "name": tf.io.decode_raw(tail, tf.uint8, fixed_length=NAME_BYTES)}
 
 
+def names(tagged):
+    """The names in an array of `tag`: uint8 n x 120 to a list of str."""
+    return [bytes(name).rstrip(b"\0").decode(errors="replace") for name in tagged]
+
+
 def mark(examples, views):
     """One element per example: its views and what to replace them by, zeros where that fails.
 

@@ -12,10 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from moco_tf import addresses, backbones, distribute, optim
+from moco_tf import addresses, backbones, bad_images, distribute, optim
 from moco_tf import config as config_lib
 from moco_tf.backbones import heads
-from moco_tf.bad_images import NAME_BYTES
 from moco_tf.input_pipeline import Layout, training_dataset
 from moco_tf.log import log
 from moco_tf.moco import MoCo
@@ -219,7 +218,7 @@ def make_call(model, recipe, strategy, steps, timed=True):
             **{name: tf.TensorSpec((), tf.float32) for name in NAMES},
             "wait": tf.TensorSpec((), tf.float64),
             "ok": tf.TensorSpec((None,), tf.bool),
-            "name": tf.TensorSpec((None, NAME_BYTES), tf.uint8),
+            "name": tf.TensorSpec((None, bad_images.NAME_BYTES), tf.uint8),
         }
         return tf.map_fn(
             lambda _: one(iterator),
@@ -284,7 +283,7 @@ def train(
                 logs = logs | {  # what is known of the round goes with its last step
                     "seconds": seconds / len(table),
                     **({"input_wait": float(rows["wait"].sum() / seconds)} if timed else {}),
-                    "bad_names": _bad_names(rows),
+                    "bad_names": bad_images.names(rows["name"][~rows["ok"]]),
                     "round_end": True,
                 }
             callbacks.on_train_batch_end(first + i + 1, logs)
@@ -296,8 +295,3 @@ def train(
             break
     callbacks.on_train_end({"step": step})
     return step
-
-
-def _bad_names(rows):
-    names = rows["name"][~rows["ok"]]
-    return [bytes(name).rstrip(b"\0").decode(errors="replace") for name in names]
