@@ -19,6 +19,7 @@ from ml_collections import config_flags
 
 from moco_tf import (
     addresses,
+    assembly,
     callbacks,
     checkpoint,
     datasets,
@@ -52,19 +53,19 @@ def pretrain(config, workdir, strategy, stop):
         Steps done in all.
     """
     chief = distribute.is_chief(strategy)
-    layout = training.make_layout(config, strategy)
+    layout = assembly.make_layout(config, strategy)
     recipe = addresses.resolve(recipes, config.data.recipe, "data.recipe")
     source = datasets.open_source(
         config.data.source, config.data.data_dir or None, config.data.num_examples
     )
-    plan = training.make_plan(config, source.num_examples)
+    plan = assembly.make_plan(config, source.num_examples)
     with strategy.scope():
-        model = training.make_model(config, plan)
+        model = assembly.make_model(config, plan)
     knn = monitors.make_knn(config, model, recipe, strategy, plan)
     checkpoint.claim_workdir(config, workdir, write=chief)
     checkpoints = checkpoint.Checkpoints(model, workdir, config.keep_checkpoints, write=chief)
     start = checkpoints.restore()
-    training.describe(config, layout, source, plan, start)
+    assembly.describe(config, layout, source, plan, start)
 
     every = (config.log_every_steps, config.checkpoint_every_steps)
     metrics = callbacks.MetricsLog(workdir, plan.steps_per_epoch) if chief else None
@@ -80,13 +81,13 @@ def pretrain(config, workdir, strategy, stop):
     ]
     done = training.train(
         model,
-        training.distribute_data(source, recipe, config, layout, strategy, start),
-        recipe,
+        assembly.distribute_data(source, recipe, config, layout, strategy, start),
+        assembly.make_photometric(recipe, config.data.jit_compile, strategy),
         start=start,
         plan=plan,
         every=(*every, plan.monitor_every if knn else 0),
         marks=profile.marks if profile else (),
-        steps_per_call=training.steps_per_call(config, strategy),
+        steps_per_call=assembly.steps_per_call(config, strategy),
         callbacks=keras.callbacks.CallbackList([c for c in watching if c], model=model),
         stop=stop,
         timed=not config.deterministic,

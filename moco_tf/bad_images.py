@@ -5,59 +5,75 @@ import tensorflow as tf
 NAME_BYTES = 120
 
 
-def tag(example, ok):
-    """What travels with the views to the log."""
-    size = tf.strings.length(example["name"])
-    tail = tf.strings.substr(example["name"], tf.maximum(size - NAME_BYTES, 0), NAME_BYTES)
-    return {"ok": ok, "name": tf.io.decode_raw(tail, tf.uint8, fixed_length=NAME_BYTES)}
+def encode_names(names):
+    """String vector to uint8 n x 120: the end of each name, zero-padded, for the device."""
+    start = tf.maximum(tf.strings.length(names) - NAME_BYTES, 0)
+    tails = tf.strings.substr(names, start, tf.fill(tf.shape(names), NAME_BYTES))
+    return tf.io.decode_raw(tails, tf.uint8, fixed_length=NAME_BYTES)
 
 
-def names(tagged):
-    """The names in an array of `tag`: uint8 n x 120 to a list of str."""
-    return [bytes(name).rstrip(b"\0").decode(errors="replace") for name in tagged]
+def decode_names(encoded):
+    """What `encode_names` made, as an array, back to a list of str."""
+    return [bytes(name).rstrip(b"\0").decode(errors="replace") for name in encoded]
 
 
-def mark(examples, views):
-    """One element per example: its views and what to replace them by, zeros where that fails.
+def mark(chunks, views):
+    """Adds the views of each chunk's examples, zeros and `ok` = false where they cannot be made.
 
-    `ignore_errors` drops a failing element, here from a data set of its own, so that no
-    other sample moves.
+    `ignore_errors` drops a failing element. Here that is a chunk, which is then made again one by
+    one, so that no other sample moves. (One data set for each example is simpler, and costs as much
+    as decoding the image.)
+
+    Args:
+        chunks: `tf.data.Dataset` of n examples each: a dict with `slot`, `key` and `name`.
+        views: graph function from (key, slot) of one example to a dict of its views.
+
+    Returns:
+        `tf.data.Dataset` of the chunks with their views and `ok` (bool n).
     """
 
-    def keep(example):
-        return {"key": example["key"], "slot": example["slot"]}
-
     def good(example):
-        return views(example["key"], example["slot"])
+        return example | views(example["key"], example["slot"]) | {"ok": True}
 
     def one(example):
-        example = tf.data.Dataset.from_tensors(example)
-        made = example.map(good)
-        zeros = {name: tf.zeros(spec.shape, spec.dtype) for name, spec in made.element_spec.items()}
-        made = tf.data.Dataset.zip(made, example).map(
-            lambda views, e: views | tag(e, ok=True) | keep(e)
-        )
-        blank = example.map(lambda e: zeros | tag(e, ok=False) | keep(e))
+        made = tf.data.Dataset.from_tensors(example).map(good)
+        blank = {name: tf.zeros(spec.shape, spec.dtype) for name, spec in made.element_spec.items()}
+        blank = tf.data.Dataset.from_tensors(blank | example)
         return made.ignore_errors().concatenate(blank).take(1)
 
-    return examples.interleave(
-        one, cycle_length=16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
+    def make(chunk):
+        n = chunk["slot"].shape[0]
+        examples = tf.data.Dataset.from_tensor_slices(chunk)
+        quick = examples.map(good).batch(n, drop_remainder=True)
+        careful = examples.flat_map(one).batch(n, drop_remainder=True)
+        return quick.ignore_errors().concatenate(careful).take(1)
+
+    return chunks.interleave(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def replace(batch, views, group_rows):
-    """Fills bad slots with the next good image of their BN group, augmented by their own draws."""
+    """Fills bad slots with the next good image of their BN group, augmented by their own draws.
+
+    Args:
+        batch: chunks of `mark` joined.
+        views: as for `mark`.
+        group_rows: rows of a BN group.
+
+    Returns:
+        The batch without `key` and `slot`.
+    """
     key, slot, ok = batch.pop("key"), batch.pop("slot"), batch["ok"]
 
     def fill():
         rows = tf.where(~ok)[:, 0]
         donors = tf.gather(_donors(ok, group_rows), rows)
-        spec = {name: tf.TensorSpec(x.shape[1:], x.dtype) for name, x in batch.items()}
         names = [name for name in batch if name not in ("ok", "name")]
         new = tf.map_fn(
             lambda pair: views(tf.gather(key, pair[1]), tf.gather(slot, pair[0])),
             (rows, donors),
-            fn_output_signature={name: spec[name] for name in names},
+            fn_output_signature={
+                name: tf.TensorSpec(batch[name].shape[1:], batch[name].dtype) for name in names
+            },
         )
         return batch | {
             name: tf.tensor_scatter_nd_update(batch[name], rows[:, None], new[name])

@@ -134,7 +134,10 @@ class MoCo(keras.Model):
     def _contrast(self, x, row, keys):
         """InfoNCE of queries x (NxHxWxc, global rows `row`) against their keys and the queue."""
         q = _normalize(self.encoder_q(x, training=True))  # queries: NxC
-        k = tf.gather(keys, row)  # positives: NxC
+        return self._info_nce(q, tf.gather(keys, row))
+
+    def _info_nce(self, q, k):
+        """Loss and accuracies of queries q (NxC) against positives k (NxC) and the queue."""
         l_pos = tf.reduce_sum(q * k, axis=1)  # N
         l_neg = tf.matmul(q, self.queue, transpose_b=True)  # NxK
         # -log softmax of the positive among 1 + K, without a copy of the Nx(1+K) logits.
@@ -218,12 +221,8 @@ class MoCo(keras.Model):
         n = x_q.shape[0]
         rule = "The batch size must be fixed: use `dataset.batch(n, drop_remainder=True)`"
         _require(n is not None, rule, shape=x_q.shape)
-        _require(
-            n == x_k.shape[0],
-            "x_q and x_k must be views of the same images",
-            x_q=n,
-            x_k=x_k.shape[0],
-        )
+        rule = "x_q and x_k must be views of the same images"
+        _require(n == x_k.shape[0], rule, x_q=n, x_k=x_k.shape[0])
         new_keys = n * distribute.num_replicas() * (2 if self.symmetric else 1)
         _require(
             self.queue_size >= new_keys,

@@ -16,7 +16,7 @@ LEVELS = [
     {"moco", "datasets", "recipes", "backbones", "bad_images"},
     {"input_pipeline", "checkpoint"},
     {"diagnostics", "callbacks", "evaluation.features", "evaluation.knn"},
-    {"evaluation.monitors", "report", "training"},
+    {"evaluation.monitors", "report", "assembly", "training"},
 ]
 
 
@@ -67,7 +67,7 @@ def test_only_scripts_know_flags():
 
 def test_no_file_is_longer_than_one_reading():
     for path in [*modules(), *tiny.ROOT.glob("*.py"), *(tiny.ROOT / "tests").glob("*.py")]:
-        assert len(path.read_text().splitlines()) <= 305, path
+        assert len(path.read_text().splitlines()) <= 300, path
 
 
 def test_every_config_says_command_cost_and_result():

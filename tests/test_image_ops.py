@@ -1,39 +1,19 @@
 """Each image op against PIL (torchvision's definitions over it) and float oracles in NumPy."""
 
 import colorsys
-import io
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from pictures import random_image, read_photos
 from PIL import Image, ImageEnhance, ImageFilter
 from scipy import ndimage
 
 from moco_tf import image_ops as ops
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-PHOTOS = sorted(SHARED.glob("data/imagenet_sample/*.JPEG"))
 OPS = ("brightness", "contrast", "saturation", "hue", "grayscale", "blur")
 LUMA = np.array([0.299, 0.587, 0.114])
-
-
-def random_image(seed, height=72, width=96, channels=3):
-    noise = np.random.default_rng(seed).normal(size=(height, width, channels))
-    smooth = ndimage.gaussian_filter(noise, (2.0, 2.0, 0.0))
-    return np.clip(smooth / smooth.std() * 60 + 128, 0, 255).astype(np.uint8)
-
-
-def read_photos(count, height, width):
-    """The centres of photos of different sizes, at their own resolution."""
-    if not PHOTOS:
-        pytest.skip("no ../shared/data/imagenet_sample beside the project")
-    photos = [Image.open(p).convert("RGB") for p in PHOTOS]
-    photos = [p for p in photos if p.width >= width and p.height >= height]
-    picked = photos[:: len(photos) // count][:count]
-    corners = [((p.width - width) // 2, (p.height - height) // 2) for p in picked]
-    return [p.crop((x, y, x + width, y + height)) for p, (x, y) in zip(picked, corners)]
 
 
 @pytest.fixture(scope="module", params=["photos", "synthetic"])
@@ -42,6 +22,15 @@ def pictures(request):
     if request.param == "photos":
         return read_photos(8, 180, 200)
     return [Image.fromarray(random_image(seed)) for seed in range(8)]
+
+
+def on_planes(op):
+    """An op on planes as one on images NxHxWx3."""
+
+    def apply(x, *parameters):
+        return ops.from_planes(op(tf.transpose(x, [0, 3, 1, 2]), *parameters))
+
+    return apply
 
 
 def to_float(images):
@@ -73,13 +62,14 @@ def float_blend(x, other, factor):
 
 
 TF_OPS = {
-    "brightness": ops.brightness,
-    "contrast": ops.contrast,
-    "saturation": ops.saturation,
-    "hue": ops.hue,
-    "grayscale": lambda x, _: ops.grayscale(x),
-    "blur": ops.gaussian_blur,
+    "brightness": on_planes(ops.brightness),
+    "contrast": on_planes(ops.contrast),
+    "saturation": on_planes(ops.saturation),
+    "hue": on_planes(ops.hue),
+    "grayscale": on_planes(lambda x, _: ops.grayscale(x)),
+    "blur": on_planes(ops.gaussian_blur),
 }
+color_jitter = on_planes(ops.color_jitter)
 PIL_OPS = {
     "brightness": lambda image, factor: ImageEnhance.Brightness(image).enhance(factor),
     "contrast": lambda image, factor: ImageEnhance.Contrast(image).enhance(factor),
@@ -173,7 +163,7 @@ def jitter():
     """Images, factors and the jittered images of one batch."""
     rng, x = np.random.default_rng(1), random_batch(24)
     factors = rng.uniform((0.6, 0.6, 0.6, -0.4), (1.4, 1.4, 1.4, 0.4), (24, 4)).astype(np.float32)
-    return x, factors, ops.color_jitter(tf.constant(x), factors, ORDERS)
+    return x, factors, color_jitter(tf.constant(x), factors, ORDERS)
 
 
 def test_color_jitter_respects_the_order_of_each_image(jitter):
@@ -187,9 +177,9 @@ def test_color_jitter_respects_the_order_of_each_image(jitter):
 def test_color_jitter_of_one_image_equals_its_row_of_the_batch(jitter):
     x, factors, want = jitter
     single = tf.data.Dataset.from_tensor_slices((x, factors, ORDERS)).batch(1, drop_remainder=True)
-    got = np.concatenate(list(single.map(ops.color_jitter)))
+    got = np.concatenate(list(single.map(color_jitter)))
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
-    eager = ops.color_jitter(*(tf.constant(a[7:8]) for a in (x, factors, ORDERS)))
+    eager = color_jitter(*(tf.constant(a[7:8]) for a in (x, factors, ORDERS)))
     np.testing.assert_allclose(eager, want[7:8], rtol=0, atol=1e-6)
 
 
@@ -234,70 +224,3 @@ def test_geometry_is_the_same_in_tf_data(op):
     data = tf.data.Dataset.from_tensors(image).map(lambda x: getattr(ops, op)(x, *arguments))
     want = getattr(ops, op)(tf.constant(image), *arguments)
     np.testing.assert_array_equal(next(iter(data)), want)
-
-
-# --- decoding ------------------------------------------------------------------------------
-
-RGBA = Image.fromarray(random_image(0, 33, 41, 4))
-RGB, GRAY, CMYK, BITS = (RGBA.convert(mode) for mode in ("RGB", "L", "CMYK", "1"))
-PALETTE = RGB.quantize(64)
-MODES = {
-    "JPEG": (RGB, GRAY, CMYK),
-    "PNG": (RGB, RGBA, GRAY, RGBA.convert("LA"), PALETTE, BITS),
-    "WEBP": (RGB, RGBA),
-    "BMP": (RGB, RGBA, GRAY, PALETTE),
-    "GIF": (PALETTE, GRAY),
-}
-FRAMES = {"save_all": True, "append_images": [PALETTE.rotate(180)]}
-
-
-def encode(image, file_format, **options):
-    file = io.BytesIO()
-    image.save(file, file_format, **options)
-    return file.getvalue()
-
-
-ENCODED = {
-    **{f"{f} {image.mode}": encode(image, f) for f, images in MODES.items() for image in images},
-    **{f"{f} 1x1": encode(RGB.crop((5, 5, 6, 6)), f) for f in MODES},
-    "JPEG progressive 4:4:4": encode(RGB, "JPEG", progressive=True, subsampling=0),
-    "PNG palette with transparency": encode(PALETTE, "PNG", transparency=3),
-    "GIF animated": encode(PALETTE, "GIF", **FRAMES),
-    "WEBP animated": encode(RGB, "WEBP", **FRAMES),
-    "WEBP animated with alpha": encode(RGBA, "WEBP", lossless=True, exact=True, **FRAMES),
-    **{path.name: path.read_bytes() for path in PHOTOS[::12]},
-}
-REFUSED = ("BMP P", "WEBP animated", "WEBP animated with alpha")  # TensorFlow misreads them
-
-
-@pytest.mark.parametrize("name", [n for n in ENCODED if n not in REFUSED])
-def test_decode_agrees_with_pil(name):
-    encoded = ENCODED[name]
-    want = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"), int)
-    in_tf_data = next(iter(tf.data.Dataset.from_tensors(encoded).map(ops.decode)))
-    for got in (ops.decode(encoded), in_tf_data):
-        assert got.dtype == tf.uint8 and got.shape == want.shape
-        difference = np.abs(got.numpy() - want)
-        lossless = name.startswith(("PNG", "BMP", "GIF"))
-        assert difference.max() <= (0 if lossless else 2) and difference.mean() < 1
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_tensorflow_misreads_is_refused(name):
-    with pytest.raises(tf.errors.InvalidArgumentError, match="not supported"):
-        ops.decode(ENCODED[name])
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_decode_keeps_the_high_byte_of_16_bits(channels):  # of which PIL saturates gray
-    wide = np.random.default_rng(0).integers(0, 65536, (5, 7, channels), np.uint16)
-    want = np.broadcast_to(wide >> 8, (5, 7, 3))
-    np.testing.assert_array_equal(ops.decode(tf.io.encode_png(wide)), want)
-
-
-@pytest.mark.parametrize("name", [f"{f} {images[0].mode}" for f, images in MODES.items()])
-def test_decode_of_truncated_bytes_raises(name):
-    encoded = ENCODED[name]
-    for kept in (0, 10, len(encoded) // 2, len(encoded) * 9 // 10):
-        with pytest.raises(tf.errors.InvalidArgumentError):
-            ops.decode(encoded[:kept])

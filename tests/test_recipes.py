@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from scipy import ndimage, stats
 
 from moco_tf import addresses, recipes
-from moco_tf.image_ops import random_crop_box
+from moco_tf.image_ops import random_crop_box, to_planes
 from moco_tf.recipes import moco, standard
 from moco_tf.recipes.recipe import ColorJitter, GaussianBlur, Grayscale
 
@@ -228,7 +228,7 @@ def test_draws_depend_on_seed_index_and_view_alone():
 
 
 def test_ops_are_applied_at_their_rates(draws):
-    u, x = draws[:, 0], small_batch(1, 8) / np.float32(255)
+    u, x = draws[:, 0], to_planes(small_batch(1, 8))
     x, start = tf.repeat(x, len(u), axis=0), 23
     for op, (_, p, *_) in zip(moco.v2.photometric_ops, PAPER["v2"][2:]):
         result = op(x, u[:, start : start + op.num_draws])

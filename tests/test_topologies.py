@@ -6,7 +6,7 @@ import tensorflow as tf
 import tiny
 
 import train
-from moco_tf import addresses, datasets, recipes, training
+from moco_tf import addresses, assembly, datasets, recipes
 from moco_tf.input_pipeline import Layout, training_dataset
 
 STEPS = 4
@@ -20,7 +20,7 @@ def simulate(config, layout):
     """One device does what the replicas of `layout` do: losses and queue."""
     source = datasets.open_source(config.data.source)
     recipe = addresses.resolve(recipes, config.data.recipe, "data.recipe")
-    model = training.make_model(config, training.make_plan(config, source.num_examples))
+    model = assembly.make_model(config, assembly.make_plan(config, source.num_examples))
     hosts = [
         training_dataset(
             source, recipe, layout, host=h, image_size_px=config.data.image_size_px

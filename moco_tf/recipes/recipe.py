@@ -129,12 +129,12 @@ class Recipe:
         Returns:
             float32 NxSxSx3.
         """
-        x = tf.cast(images, tf.float32) / 255
+        x = image_ops.to_planes(images)
         start = self.crop.num_draws
         for op in self.photometric_ops:
             x = op(x, u[:, start : start + op.num_draws])
             start += op.num_draws
-        return self.normalize(x)
+        return self.normalize(image_ops.from_planes(x))
 
     def normalize(self, x):
         """Float images in [0, 1] to zero mean and unit variance per channel."""
