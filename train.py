@@ -72,7 +72,9 @@ def pretrain(config, workdir, strategy, stop):
     profile = callbacks.Profile(workdir, *config.profile_steps) if config.profile_steps else None
     watching = [
         diagnostics.Diagnostics(layout, config.model.shuffle, config.log_every_steps),
-        diagnostics.Guard(checkpoints, layout, config.data.max_bad_fraction),
+        diagnostics.Guard(
+            checkpoints, layout, config.data.max_bad_fraction, assembly.input_remedy(config)
+        ),
         knn,
         metrics,
         callbacks.Progress(plan) if chief else None,
@@ -82,7 +84,7 @@ def pretrain(config, workdir, strategy, stop):
     done = training.train(
         model,
         assembly.distribute_data(source, recipe, config, layout, strategy, start),
-        assembly.make_photometric(recipe, config.data.jit_compile, strategy),
+        assembly.make_step(model, recipe, config, strategy),
         start=start,
         plan=plan,
         every=(*every, plan.monitor_every if knn else 0),

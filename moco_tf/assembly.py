@@ -126,6 +126,8 @@ def describe(config, layout, source, plan, start):
         )
     if config.mixed_bfloat16 and not _accelerators():
         log.warning("bfloat16 is about ten times slower than float32 on CPU.")
+    if config.jit_compile and not _accelerators():
+        log.warning("On CPU the step is slower under XLA than without it.")
 
 
 def steps_per_call(config, strategy):
@@ -167,11 +169,44 @@ def augment_on(config):
     return "device" if _accelerators() else "host"
 
 
-def make_photometric(recipe, jit_compile, strategy):
-    """The recipe's photometric half for the device, a program of its own under XLA if asked for.
+def input_remedy(config):
+    """What helps a run that waits for its input pipeline."""
+    if _accelerators() and augment_on(config) == "host":
+        return "Leave colours and blur to the device: data.augment_on=device."
+    return (
+        "Give the host more cores, or faster storage: TFRecord shards are read faster than a "
+        "folder (python -m moco_tf.datasets.convert)."
+    )
 
-    A TPU compiles it with the whole step anyway.
+
+def make_step(model, recipe, config, strategy):
+    """What a replica does with a batch: colours and blur if they are left to it, and `model.step`.
+
+    A TPU compiles all of it. Elsewhere the photometric half is a program of its own under XLA,
+    which several replicas cannot have for the step with its collectives.
+
+    Raises:
+        ValueError: for `config.jit_compile` on several replicas.
     """
-    if isinstance(strategy, tf.distribute.TPUStrategy):
-        return recipe.photometric
-    return tf.function(recipe.photometric, jit_compile=jit_compile, autograph=False)
+    on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
+    if config.jit_compile and strategy.num_replicas_in_sync > 1 and not on_tpu:
+        raise ValueError(
+            "`config.jit_compile` must be false on several GPUs: XLA programs cannot hold their "
+            f"collectives. Received: true, with {strategy.num_replicas_in_sync} replicas."
+        )
+    photometric = recipe.photometric
+    if not on_tpu:
+        jit = config.data.jit_compile
+        photometric = tf.function(recipe.photometric, jit_compile=jit, autograph=False)
+
+    def step(batch):
+        batch = dict(batch)
+        for letter in "qk":
+            if f"draws_{letter}" in batch:
+                draws = batch.pop(f"draws_{letter}")
+                batch[f"x_{letter}"] = photometric(batch[f"x_{letter}"], draws)
+        return model.step(batch)
+
+    if config.jit_compile and not on_tpu:
+        return tf.function(step, jit_compile=True, autograph=False)
+    return step

@@ -87,6 +87,7 @@ class Config:
     stop_after_steps: int = 0  # end early, with the schedule of the whole run; 0 does not
     gradient_accumulation: int = 1  # micro-batches per step
     mixed_bfloat16: bool = False  # compute in bfloat16; for GPU and TPU
+    jit_compile: bool = False  # whole step compiled by XLA, on one GPU; on TPU it always is
     deterministic: bool = False  # bitwise repeatable ops, slower on GPU
     steps_per_call: int = 0  # steps in one call to the device; 0: 1, and log_every_steps on TPU
     log_every_steps: int = 20

@@ -81,10 +81,12 @@ class Guard(keras.callbacks.Callback):
         checkpoints: `Checkpoints`, to name the last good one.
         layout: `Layout` of the run.
         max_bad_fraction: undecodable images tolerated.
+        input_remedy: what would help if the run waits for input.
     """
 
-    def __init__(self, checkpoints, layout, max_bad_fraction):
+    def __init__(self, checkpoints, layout, max_bad_fraction, input_remedy):
         super().__init__()
+        self.input_remedy = input_remedy
         self.checkpoints, self.layout, self.max_bad = checkpoints, layout, max_bad_fraction
         self.bad, self.seen, self.named = 0, 0, set()
         self.stuck, self.said_filling, self.said_waiting = 0, False, False
@@ -139,7 +141,7 @@ class Guard(keras.callbacks.Callback):
         if logs.get("input_wait", 0) > 0.1 and step > 50 and not self.said_waiting:
             self.said_waiting = True
             log.warning(
-                "Waiting for input %.0f %% of the time: the input pipeline is the bottleneck. Give "
-                "the host more cores or faster storage, or set data.augment_on=device.",
+                "Waiting for input %.0f %% of the time: the input pipeline is the bottleneck. %s",
                 100 * logs["input_wait"],
+                self.input_remedy,
             )

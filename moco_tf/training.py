@@ -15,12 +15,11 @@ from moco_tf import bad_images, distribute
 NAMES = ("loss", "top1", "top5")
 
 
-def make_call(model, photometric, strategy, steps, timed=True):
+def make_call(step, strategy, steps, timed=True):
     """A compiled function that takes an iterator and trains `steps` steps.
 
     Args:
-        model: compiled `MoCo`.
-        photometric: the recipe's, for batches that are augmented on the device.
+        step: what each replica does with a batch, from `assembly.make_step`.
         strategy: of the model.
         steps: in one call.
         timed: whether to measure the wait for input.
@@ -29,13 +28,6 @@ def make_call(model, photometric, strategy, steps, timed=True):
         Dict of arrays with one row a step: loss, top1, top5 (mean over this process' replicas),
         wait (seconds until the batch was there), ok (steps x rows), name (steps x rows x 120).
     """
-
-    def step(batch):
-        for letter in "qk":
-            if f"draws_{letter}" in batch:
-                draws = batch.pop(f"draws_{letter}")
-                batch[f"x_{letter}"] = photometric(batch[f"x_{letter}"], draws)
-        return model.step(batch)
 
     def clock():
         return tf.timestamp() if timed else tf.constant(0.0, tf.float64)
@@ -80,7 +72,7 @@ def make_call(model, photometric, strategy, steps, timed=True):
 def train(
     model,
     iterator,
-    photometric,
+    run_step,
     *,
     start,
     plan,
@@ -96,7 +88,7 @@ def train(
     Args:
         model: compiled `MoCo`, at step `start`.
         iterator: of `distribute_data`, at the same step.
-        photometric: from `make_photometric`.
+        run_step: from `assembly.make_step`.
         start: steps done before.
         plan: `Plan`.
         every: numbers of steps at whose multiples a round ends; 0 for none.
@@ -110,7 +102,7 @@ def train(
         Steps done in all.
     """
     strategy = model.distribute_strategy
-    calls = {n: make_call(model, photometric, strategy, n, timed) for n in {1, steps_per_call}}
+    calls = {n: make_call(run_step, strategy, n, timed) for n in {1, steps_per_call}}
     step, epoch_logs = start, []
     callbacks.on_train_begin({"step": start})
     while step < plan.stop and not model.stop_training:

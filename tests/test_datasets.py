@@ -1,10 +1,13 @@
 """Sources: folders, TFRecords, TFDS, arrays, generated images."""
 
 import io
+import re
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import tiny
 from PIL import Image
 
 from moco_tf import datasets, image_ops
@@ -218,3 +221,57 @@ def test_generated_images_are_a_function_of_the_seed():
     a, b, c = (synthetic.shapes(4, seed)[0] for seed in (0, 0, 1))
     np.testing.assert_array_equal(a, b)
     assert (a != c).any()
+
+
+# --- converting a folder to shards ---------------------------------------------------------
+
+
+def convert(*args, code=0):
+    return tiny.run([sys.executable, "-m", "moco_tf.datasets.convert", *map(str, args)], code)
+
+
+def test_a_folder_becomes_shards_of_the_same_bytes(folder, tmp_path):
+    output = convert(f"folder:{folder}/train", tmp_path / "out", "--shards=5")
+    files = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert files == [f"images-{i:05}-of-00005.tfrecord" for i in range(5)]
+    assert f"--config.data.source=tfrecord:{tmp_path}/out/images-*.tfrecord" in output
+
+    seen = {}
+    for record in tf.data.TFRecordDataset([str(tmp_path / "out" / f) for f in files]):
+        features = tf.train.Example.FromString(record.numpy()).features.feature
+        (name,), (encoded,), (label,) = (
+            features["image/filename"].bytes_list.value,
+            features["image/encoded"].bytes_list.value,
+            features["image/class/label"].int64_list.value,
+        )
+        seen[name.decode()] = encoded, label
+    paths = sorted((folder / "train").rglob("*.PNG"))
+    assert seen.keys() == {str(p.relative_to(folder / "train")) for p in paths}
+    classes = sorted({name.split("/")[0] for name in seen})
+    for name, (encoded, label) in seen.items():
+        assert encoded == (folder / "train" / name).read_bytes()
+        assert classes[label] == name.split("/")[0]
+
+    source = datasets.open_source(f"tfrecord:{tmp_path}/out/*")
+    assert sorted(sum([names(b) for b in batches(source, 3)], [])) == sorted(seen)
+
+
+@pytest.mark.parametrize(
+    ("source", "shards", "message"),
+    [
+        ("tfds:mnist", 2, "The source must be folder:DIR. Received: 'tfds:mnist'"),
+        ("folder:{}/train", 25, r"`--shards` must be in 1\.\.24.* Received: 25"),
+        ("folder:{}/nothing", 2, "which does not exist"),
+    ],
+)
+def test_convert_refuses_what_it_cannot_do(source, shards, message, folder, tmp_path):
+    output = convert(source.format(folder), tmp_path / "out", f"--shards={shards}", code=1)
+    assert re.search(message, output) and "Traceback" not in output
+    assert not (tmp_path / "out").exists()
+
+
+def test_convert_leaves_shards_alone_that_are_there(folder, tmp_path):
+    (tmp_path / "images-old.tfrecord").write_text("precious")
+    output = convert(f"folder:{folder}/train", tmp_path, "--shards=2", code=1)
+    assert "There must be no" in output
+    assert [p.name for p in tmp_path.iterdir()] == ["images-old.tfrecord"]

@@ -4,10 +4,9 @@
 collective op.
 """
 
-import collections
-
 import pytest
 import tensorflow as tf
+from collectives import count
 from moco_case import DIM, QUEUE, ROWS, Case, distributed
 
 from moco_tf import MoCo
@@ -33,22 +32,7 @@ def collectives(strategy, case, permuted_by="input", **kwargs):
         batch = {"x_q": x_q, "x_k": x_k, "row": row, "order": order}
     step = tf.function(lambda batch: strategy.run(model.step, (batch,)), autograph=False)
     graph = step.get_concrete_function(distributed(strategy, batch)).graph
-    nested = [node.op for f in graph.as_graph_def().library.function for node in f.node_def]
-    assert not any("Collective" in op for op in nested)  # none in a loop
-
-    counts, shapes = collections.Counter(), 0
-    for op in graph.get_operations():
-        if op.type.startswith("Collective"):
-            x = op.inputs[0]
-            if "Gather" in op.type and x.op.type != "Pad":
-                shapes += 1  # all_gather first exchanges the shapes, to pad to the largest
-                continue
-            if x.op.type == "Pad":
-                x = x.op.inputs[0]
-            counts[op.type, x.dtype.name, x.dtype.size * x.shape.num_elements()] += 1
-    assert shapes == sum(n for (kind, *_), n in counts.items() if "Gather" in kind)
-    assert all(n % REPLICAS == 0 for n in counts.values())
-    return {key: n // REPLICAS for key, n in counts.items()}, model
+    return count(graph, REPLICAS), model
 
 
 def gradients(model):

@@ -85,6 +85,22 @@ def test_the_whole_step_compiles_with_xla_and_has_static_shapes():
     np.testing.assert_allclose(got["loss"], want["loss"], rtol=1e-4)
 
 
+def test_the_program_is_small_and_copies_no_queue():
+    """No constants of megabytes, and the only tensor of the queue's size is the queue, read."""
+    size, dim = 65536, 8
+    backbone = resnet.resnet(resnet.basic_block, (1, 1, 1, 1), width=4, stem="cifar")
+    model = MoCo(heads.encoder(backbone, heads.mlp, dim), queue_size=size)
+    model.compile(optim.SGD(0.03))
+    views = tf.TensorSpec([4, 8, 8, 3])
+    step = tf.function(model.step, autograph=False)
+    graph = step.get_concrete_function((views, views)).graph
+    every = [op for g in _graphs(graph) for op in g.get_operations()]
+    constants = [op.outputs[0] for op in every if op.type == "Const"]
+    assert max(t.shape.num_elements() * t.dtype.size for t in constants) < 10_000
+    of_queue = {op.type for op in every for t in op.outputs if t.shape == [size, dim]}
+    assert of_queue == {"ReadVariableOp"}
+
+
 def _graphs(graph):
     """A function's graph and those of the functions it calls."""
     yield graph

@@ -6,7 +6,7 @@ import tensorflow as tf
 import tiny
 
 import train
-from moco_tf import addresses, assembly, datasets, recipes
+from moco_tf import addresses, assembly, datasets, recipes, training
 from moco_tf.input_pipeline import Layout, training_dataset
 
 STEPS = 4
@@ -97,3 +97,18 @@ def test_a_batch_that_does_not_divide_says_what_would(tmp_path):
 def test_one_bn_group_in_all_is_warned_about(tmp_path, caplog):
     pretrain(tmp_path, tf.distribute.get_strategy(), model__bn_group_size=0, stop_after_steps=1)
     assert "one BN group in all" in caplog.text and "bn_group_size, such as 2" in caplog.text
+
+
+def test_nothing_is_traced_again_after_the_first_step(tmp_path, monkeypatch):
+    calls, make_call = [], training.make_call
+    monkeypatch.setattr(
+        training, "make_call", lambda *args: calls.append(make_call(*args)) or calls[-1]
+    )
+    pretrain(tmp_path, tf.distribute.get_strategy(), stop_after_steps=12)
+    assert len(tiny.losses(tmp_path)) == 12
+    assert [call.experimental_get_tracing_count() for call in calls] == [1]
+
+
+def test_xla_for_the_step_is_refused_on_several_replicas(mirrored, tmp_path):
+    with pytest.raises(ValueError, match="must be false on several GPUs.*with 2 replicas"):
+        pretrain(tmp_path, mirrored(2), jit_compile=True)

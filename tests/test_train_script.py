@@ -131,8 +131,10 @@ def test_a_finished_run_leaves_everything_and_tells_where(tmp_path):
 def test_all_options_together_train(tmp_path):
     flags = {"deterministic": "true", "mixed_bfloat16": "true", "gradient_accumulation": 2}
     flags |= {"model.symmetric": "true", "steps_per_call": 2}
+    flags |= {"jit_compile": "true", "data.augment_on": "device"}
     output = tiny.run(tiny.command(tmp_path, **flags))
     assert "Trained 4 steps" in output and "bfloat16 is about ten times slower" in output
+    assert "slower under XLA" in output
     assert "input_wait" not in tiny.metrics(tmp_path)[4]  # determinism forbids the clock
 
 

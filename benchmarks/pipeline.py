@@ -1,0 +1,239 @@
+"""The input pipeline against the peers': two augmented views of each JPEG, per CPU core.
+
+    pip install -e .[bench]
+    python benchmarks/pipeline.py --images=DIR [--long_side=500] [--rounds=5]
+
+Every worker has one core to itself and makes MoCo v2's views (224 px) of the same images. A round
+is 400 images; the figure is images a second of CPU time. Input pipelines read ahead while they are
+not asked for anything, so a round ends when the worker is idle again, and nothing goes uncounted.
+
+The official code's recipe is written here in PIL, which torchvision's transforms are thin over.
+"device" is the host's share of the work when colours and blur run on the accelerator.
+"""
+
+import argparse
+import math
+import os
+import pathlib
+import random
+import sys
+import time
+
+import harness
+
+ROUND, BATCH, SIZE = 400, 16, 224
+WORKERS = ("official", "albumentations", "host", "host, no XLA", "device", "decode")
+JPEG = (".jpg", ".jpeg")
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", required=True, help="folder of JPEGs")
+    parser.add_argument("--long_side", type=int, help="use only images of this longer side, px")
+    parser.add_argument("--workers", default=";".join(WORKERS), help="some of them")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    paths = find(args.images, args.long_side)
+    if len(paths) < BATCH:
+        sys.exit(f"`--images` must hold {BATCH} JPEGs that fit. Received: {len(paths)}.")
+    if args.worker:
+        core = WORKERS.index(args.worker) % os.cpu_count()
+        os.sched_setaffinity(0, [sorted(os.sched_getaffinity(0))[core]])
+        batches = make_batches(args.worker, paths)
+        next(batches)
+        harness.serve(lambda: measure(batches))
+        return
+    results = harness.compare(args.workers.split(";"), args.rounds, sys.argv[1:])
+    speed = harness.medians(results, "images_per_cpu_second")
+    peer = next(iter(speed))
+    harness.report(
+        f"Two views of {len(paths)} JPEGs",
+        ("pipeline", "images/s a core", f"against {peer}"),
+        [(name, value, value / speed[peer]) for name, value in speed.items()],
+        device_half_ms_per_view=device_half(),
+    )
+
+
+def find(folder, long_side):
+    """Paths of the folder's colour JPEGs, those of one longer side if that is given."""
+    from PIL import Image
+
+    paths = [p for p in sorted(pathlib.Path(folder).rglob("*")) if p.suffix.lower() in JPEG]
+    sizes = {p: Image.open(p) for p in paths}
+    return [
+        p
+        for p, image in sizes.items()
+        if image.mode == "RGB" and long_side in (None, max(image.size))
+    ]
+
+
+def measure(batches):
+    """CPU time of a round, from idle to idle."""
+    settle()
+    start = time.process_time()
+    for _ in range(ROUND // BATCH):
+        next(batches)
+    settle()
+    return {"images_per_cpu_second": ROUND / (time.process_time() - start)}
+
+
+def settle():
+    """Waits until this process does nothing any more."""
+    busy = True
+    while busy:
+        start = time.process_time()
+        time.sleep(0.25)
+        busy = time.process_time() - start > 0.01
+
+
+def make_batches(worker, paths):
+    """Endless iterator of batches of two views, by a worker's own means."""
+    if worker in ("official", "albumentations"):
+        import torch
+
+        torch.set_num_threads(1)
+        view = {"official": official_view, "albumentations": albumentations_view}[worker]()
+        return torch_batches(view, paths, worker == "albumentations")
+    return tensorflow_batches(worker, paths)
+
+
+def tensorflow_batches(worker, paths):
+    """The project's pipeline as train.py uses it, or decoding alone."""
+    import tensorflow as tf
+
+    from moco_tf import datasets, image_ops
+    from moco_tf.input_pipeline import Layout, training_dataset
+    from moco_tf.recipes import moco
+
+    names = [str(p) for p in paths]
+    if worker == "decode":
+        data = tf.data.Dataset.from_tensor_slices(names).repeat()
+        data = data.map(lambda p: image_ops.decode(tf.io.read_file(p)), tf.data.AUTOTUNE)
+        return iter(data.map(tf.shape).batch(BATCH))
+    source = datasets.Source(
+        num_examples=len(names),
+        read=lambda i: tf.io.read_file(tf.gather(names, i)),
+        name=lambda i: tf.gather(names, i),
+        encoded=True,
+    )
+    place = "device" if worker == "device" else "host"
+    layout = Layout(BATCH, group=BATCH // 2)
+    jit = worker == "host"
+    return iter(training_dataset(source, moco.v2, layout, augment_on=place, jit_compile=jit))
+
+
+def torch_batches(view, paths, as_array):
+    """Batches as torch's data loader collates them, in this process."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    while True:
+        order = random.sample(paths, len(paths))
+        for start in range(0, len(order) - BATCH + 1, BATCH):
+            pairs = []
+            for path in order[start : start + BATCH]:
+                image = Image.open(path).convert("RGB")
+                image = np.asarray(image) if as_array else image
+                pairs.append((view(image), view(image)))
+            yield [torch.stack(views) for views in zip(*pairs)]
+
+
+def official_view():
+    """main_moco.py --aug-plus, as PIL operations."""
+    import numpy as np
+    import torch
+    from PIL import Image, ImageEnhance, ImageFilter
+
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
+
+    def crop(image):
+        for _ in range(10):
+            area = image.width * image.height * random.uniform(0.2, 1)
+            ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
+            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if w <= image.width and h <= image.height:
+                x, y = random.randint(0, image.width - w), random.randint(0, image.height - h)
+                return image.crop((x, y, x + w, y + h)).resize((SIZE, SIZE), Image.BILINEAR)
+        return image.resize((SIZE, SIZE), Image.BILINEAR)
+
+    def hue(image, shift):
+        h, s, v = image.convert("HSV").split()
+        h = Image.fromarray(np.array(h) + np.int32(shift * 255).astype(np.uint8))
+        return Image.merge("HSV", (h, s, v)).convert("RGB")
+
+    def jitter(image):
+        ops = [
+            lambda x: ImageEnhance.Brightness(x).enhance(random.uniform(0.6, 1.4)),
+            lambda x: ImageEnhance.Contrast(x).enhance(random.uniform(0.6, 1.4)),
+            lambda x: ImageEnhance.Color(x).enhance(random.uniform(0.6, 1.4)),
+            lambda x: hue(x, random.uniform(-0.1, 0.1)),
+        ]
+        for op in random.sample(ops, 4):
+            image = op(image)
+        return image
+
+    def view(image):
+        image = crop(image)
+        if random.random() < 0.8:
+            image = jitter(image)
+        if random.random() < 0.2:
+            image = image.convert("L").convert("RGB")
+        if random.random() < 0.5:
+            image = image.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2)))
+        if random.random() < 0.5:
+            image = image.transpose(Image.FLIP_LEFT_RIGHT)
+        x = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
+        return x.sub_(mean).div_(std)
+
+    return view
+
+
+def albumentations_view():
+    """The same recipe in albumentations, on OpenCV (whose resize is not antialiased)."""
+    import albumentations as A
+    import cv2
+    import torch
+
+    cv2.setNumThreads(1)
+    chain = A.Compose(
+        [
+            A.RandomResizedCrop((SIZE, SIZE), scale=(0.2, 1.0)),
+            A.ColorJitter((0.6, 1.4), (0.6, 1.4), (0.6, 1.4), (-0.1, 0.1), p=0.8),
+            A.ToGray(p=0.2),
+            A.GaussianBlur(blur_limit=(13, 13), sigma_limit=(0.1, 2.0), p=0.5),
+            A.HorizontalFlip(p=0.5),
+            A.Normalize(MEAN, STD),
+        ]
+    )
+
+    def view(image):
+        return torch.from_numpy(chain(image=image)["image"].transpose(2, 0, 1).copy())
+
+    return view
+
+
+def device_half():
+    """Milliseconds a view of the photometric half, compiled, on whatever device is here."""
+    import numpy as np
+    import tensorflow as tf
+
+    from moco_tf.recipes import moco
+
+    recipe = moco.v2
+    rng = np.random.default_rng(0)
+    images = tf.constant(rng.integers(0, 256, (64, SIZE, SIZE, 3), np.uint8))
+    draws = tf.constant(rng.random((64, recipe.num_draws), np.float32))
+    photometric = tf.function(recipe.photometric, jit_compile=True, autograph=False)
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        float(tf.reduce_sum(photometric(images, draws)))
+        times.append(time.perf_counter() - start)
+    return 1000 * min(times[1:]) / len(images)
+
+
+if __name__ == "__main__":
+    main()

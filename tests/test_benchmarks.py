@@ -1,0 +1,65 @@
+"""The benchmarks run, on workloads of seconds and without their peers; figures are not tested."""
+
+import importlib.util
+import json
+import sys
+
+import pytest
+import tiny
+
+
+def benchmark(name, *flags):
+    """Runs a benchmark; returns the facts of its last line."""
+    script = str(tiny.ROOT / "benchmarks" / f"{name}.py")
+    return json.loads(tiny.run([sys.executable, script, *flags]).strip().splitlines()[-1])
+
+
+def test_step_and_its_parts():
+    flags = "--workload=tiny", "--workers=moco_tf", "--rounds=2", "--steps=1"
+    (row,) = benchmark("step", *flags)["rows"]
+    assert row["step"] == "moco_tf" and row["images/s"] > 0 and row["peak memory, GB"] > 0
+    facts = benchmark("step", "--workload=tiny", "--profile")
+    ms = {row["part"]: row["ms"] for row in facts["rows"]}
+    assert ms["whole step"] > ms["enqueue"] > 0
+    # Three passes of the encoder in multiply-adds, two operations each, and backward twice again.
+    assert 1 < facts["gflop_per_step"] < 20
+    assert 0 < facts["step_share_of_matmul_ceiling"] < 1
+
+
+def test_pipeline(tmp_path):
+    from pictures import random_image
+    from PIL import Image
+
+    for i in range(16):
+        Image.fromarray(random_image(i)).save(tmp_path / f"{i}.jpg")
+    flags = f"--images={tmp_path}", "--workers=host;decode", "--rounds=1"
+    facts = benchmark("pipeline", *flags)
+    speed = {row["pipeline"]: row["images/s a core"] for row in facts["rows"]}
+    assert speed["decode"] > speed["host"] > 0
+    assert facts["device_half_ms_per_view"] > 0
+
+
+def test_knn():
+    flags = "--bank=500", "--queries=100", "--dim=8", "--workers=moco_tf", "--rounds=2"
+    facts = benchmark("knn", *flags)
+    assert facts["same_classes"] and facts["rows"][0]["queries/s"] > 0
+
+
+@pytest.mark.slow
+def test_scaling():
+    facts = benchmark("scaling", "--workload=tiny", "--rows=8")
+    assert [row["replicas"] for row in facts["rows"]] == [1, 2, 4, 8, 16, 32, 64, 128, 256]
+    assert facts["rows"][-1]["keys"] == 8 * 128 * 4
+
+
+def test_the_step_lowers_for_tpu(tmp_path):
+    script = str(tiny.ROOT / "benchmarks" / "tpu_lower.py")
+    path = tmp_path / "step.mlir"
+    tiny.run([sys.executable, script, "--workload=tiny", "--batch=8", f"--output={path}"])
+    text = path.read_text()
+    assert "tensor<8x16x16x3xui8>" in text and "bf16" in text and "func.func @main" in text
+    if importlib.util.find_spec("jax") is None or importlib.util.find_spec("libtpu") is None:
+        pytest.skip("lowered; compiling needs jax and libtpu, see `make tpu-compile`")
+    script = str(tiny.ROOT / "benchmarks" / "tpu_compile.py")
+    output = tiny.run([sys.executable, script, str(path)])
+    assert json.loads(output[output.index("{") :])["gflop"] > 1
