@@ -12,7 +12,6 @@ The official code's recipe is written here in PIL, which torchvision's transform
 """
 
 import argparse
-import math
 import os
 import pathlib
 import random
@@ -94,8 +93,12 @@ def make_batches(worker, paths):
         import torch
 
         torch.set_num_threads(1)
-        view = {"official": official_view, "albumentations": albumentations_view}[worker]()
-        return torch_batches(view, paths, worker == "albumentations")
+        if worker == "albumentations":
+            return torch_batches(albumentations_view(), paths, as_array=True)
+        import torch_views
+
+        view = torch_views.official(SIZE, 0.2, MEAN, STD, blur=True)
+        return torch_batches(view, paths, as_array=False)
     return tensorflow_batches(worker, paths)
 
 
@@ -104,7 +107,8 @@ def tensorflow_batches(worker, paths):
     import tensorflow as tf
 
     from moco_tf import datasets, image_ops
-    from moco_tf.input_pipeline import Layout, training_dataset
+    from moco_tf.input_pipeline import training_dataset
+    from moco_tf.layout import Layout
     from moco_tf.recipes import moco
 
     names = [str(p) for p in paths]
@@ -139,56 +143,6 @@ def torch_batches(view, paths, as_array):
                 image = np.asarray(image) if as_array else image
                 pairs.append((view(image), view(image)))
             yield [torch.stack(views) for views in zip(*pairs)]
-
-
-def official_view():
-    """main_moco.py --aug-plus, as PIL operations."""
-    import numpy as np
-    import torch
-    from PIL import Image, ImageEnhance, ImageFilter
-
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
-
-    def crop(image):
-        for _ in range(10):
-            area = image.width * image.height * random.uniform(0.2, 1)
-            ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
-            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-            if w <= image.width and h <= image.height:
-                x, y = random.randint(0, image.width - w), random.randint(0, image.height - h)
-                return image.crop((x, y, x + w, y + h)).resize((SIZE, SIZE), Image.BILINEAR)
-        return image.resize((SIZE, SIZE), Image.BILINEAR)
-
-    def hue(image, shift):
-        h, s, v = image.convert("HSV").split()
-        h = Image.fromarray(np.array(h) + np.int32(shift * 255).astype(np.uint8))
-        return Image.merge("HSV", (h, s, v)).convert("RGB")
-
-    def jitter(image):
-        ops = [
-            lambda x: ImageEnhance.Brightness(x).enhance(random.uniform(0.6, 1.4)),
-            lambda x: ImageEnhance.Contrast(x).enhance(random.uniform(0.6, 1.4)),
-            lambda x: ImageEnhance.Color(x).enhance(random.uniform(0.6, 1.4)),
-            lambda x: hue(x, random.uniform(-0.1, 0.1)),
-        ]
-        for op in random.sample(ops, 4):
-            image = op(image)
-        return image
-
-    def view(image):
-        image = crop(image)
-        if random.random() < 0.8:
-            image = jitter(image)
-        if random.random() < 0.2:
-            image = image.convert("L").convert("RGB")
-        if random.random() < 0.5:
-            image = image.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2)))
-        if random.random() < 0.5:
-            image = image.transpose(Image.FLIP_LEFT_RIGHT)
-        x = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
-        return x.sub_(mean).div_(std)
-
-    return view
 
 
 def albumentations_view():

@@ -8,7 +8,8 @@ import tensorflow as tf
 from moco_tf import addresses, backbones, distribute, optim
 from moco_tf import config as config_lib
 from moco_tf.backbones import heads
-from moco_tf.input_pipeline import Layout, training_dataset
+from moco_tf.input_pipeline import training_dataset
+from moco_tf.layout import Layout
 from moco_tf.log import log
 from moco_tf.moco import MoCo
 

@@ -5,7 +5,7 @@ slot, and how it is augmented, depends on the seed and the slot alone, so that a
 resumes at any step and means the same on any number of hosts and replicas.
 """
 
-import dataclasses
+import functools
 
 import tensorflow as tf
 
@@ -15,49 +15,6 @@ from moco_tf.recipes import standard
 
 # Nothing here needs AutoGraph, which multiplies the time to build a data set.
 plain = tf.autograph.experimental.do_not_convert
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """How a global batch lies on hosts, replicas and BN groups.
-
-    Attributes:
-        batch: rows of the global batch, B.
-        hosts: input pipelines; host h feeds rows [h * B / hosts, (h + 1) * B / hosts).
-        replicas: of all hosts together.
-        group: rows that share BN statistics.
-    """
-
-    batch: int
-    hosts: int = 1
-    replicas: int = 1
-    group: int | None = None
-
-    @property
-    def host_rows(self):
-        """Rows that one host feeds."""
-        return self.batch // self.hosts
-
-    @property
-    def replica_rows(self):
-        """Rows on one replica."""
-        return self.batch // self.replicas
-
-    @property
-    def group_rows(self):
-        """Rows that share BN statistics."""
-        return self.group or self.replica_rows
-
-    @property
-    def shuffling(self):
-        """Where shuffle-BN happens: "input" (within each host's batch), "step" or "none".
-
-        The input pipeline permutes where a host has several BN groups; one group on each of several
-        hosts needs the gather in the step; with one group in all there is nothing to shuffle.
-        """
-        if self.host_rows > self.group_rows:
-            return "input"
-        return "step" if self.batch > self.group_rows else "none"
 
 
 def training_dataset(
@@ -125,25 +82,27 @@ def training_dataset(
         return result
 
     data = _examples(source, layout, host, seed, start_step, shuffle_buffer, shard_files)
-    data = bad_images.mark(data, views).batch(layout.host_rows // _chunk_rows(layout))
+    chunks = layout.host_rows // _chunk_rows(layout)
+    data = _joined(bad_images.mark(data, views), chunks)
     permute = shuffle and layout.shuffling == "input"
     steps = tf.data.Dataset.range(start_step, tf.int64.max)
 
     @plain
     def finish(step, batch):
-        batch = tf.nest.map_structure(lambda x: tf.reshape(x, [-1, *x.shape[2:]]), batch)
-        batch = {n: tf.ensure_shape(x, [layout.host_rows, *x.shape[1:]]) for n, x in batch.items()}
         batch = bad_images.replace(batch, views, layout.group_rows)
         batch["name"] = bad_images.encode_names(batch["name"])
         return _order(batch, layout, host, permute and (seed, step))
 
     data = tf.data.Dataset.zip(steps, data).map(finish)
-    data = _split(data, layout)
+    local = layout.replicas // layout.hosts
     if augment_on == "host":
-        data = _colour(data, recipe, layout.replica_rows, jit_compile)
+        data = _split(data, chunks).map(_colour(recipe, jit_compile), tf.data.AUTOTUNE)
+        data = _joined(data, chunks // local)
+    else:
+        data = _split(data, local)
     # Said to be endless, it keeps its static shapes when it is distributed.
     data = data.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
-    return data.prefetch(2 * layout.replicas // layout.hosts)
+    return data.prefetch(2 * local)
 
 
 def evaluation_dataset(source, recipe, *, image_size_px, resize_px, batch, rows=slice(None)):
@@ -199,8 +158,8 @@ def image_of_slot(slot, batch, num_examples, seed):
 
 
 def _chunk_rows(layout):
-    """Examples that are made together: a divisor of the host's rows, for little overhead each."""
-    return max(n for n in range(1, 17) if layout.host_rows % n == 0)
+    """Examples that are made together, for little overhead each: a divisor of a replica's rows."""
+    return max(n for n in range(1, 17) if layout.replica_rows % n == 0)
 
 
 def _examples(source, layout, host, seed, start_step, shuffle_buffer, shard_files):
@@ -259,30 +218,40 @@ def _order(batch, layout, host, permute):
     return batch
 
 
-def _split(data, layout):
-    """Batches of a host to those of its replicas in turn."""
-    local = layout.replicas // layout.hosts
-    if local == 1:
-        return data
+def _split(data, count):
+    """Batches to `count` equal parts of each, in turn."""
 
     def split(batch):
-        shape = [local, layout.replica_rows]
-        return {name: tf.reshape(x, [*shape, *x.shape[1:]]) for name, x in batch.items()}
+        return {n: tf.reshape(x, [count, -1, *x.shape[1:]]) for n, x in batch.items()}
 
     return data.map(split).unbatch()
 
 
-def _colour(data, recipe, rows, jit_compile):
-    """Applies the photometric half to batches of views, one by one on all cores."""
-    # XLA compiles for one shape, which is why geometry, with images of all sizes, is not in it.
-    photometric = tf.function(recipe.photometric, jit_compile=jit_compile, autograph=False)
+def _joined(data, count):
+    """The reverse of `_split`."""
+
+    def join(parts):
+        return {n: tf.reshape(x, [-1, *x.shape[2:]]) for n, x in parts.items()}
+
+    return data.batch(count, drop_remainder=True).map(join)
+
+
+def _colour(recipe, jit_compile):
+    """Function that applies the photometric half to the views in a batch."""
+
+    def one(view):
+        x, u = view
+        return recipe.photometric(x[None], u[None])[0]
+
+    # Image by image, since each needs few of the ops. XLA compiles for one shape of image, which
+    # is why geometry, with images of all sizes, is not in it.
+    @functools.partial(tf.function, jit_compile=jit_compile, autograph=False)
+    def all_views(x, u):
+        return tf.map_fn(one, (x, u), fn_output_signature=tf.TensorSpec(x.shape[1:]))
 
     @plain
-    def colour(example):
-        for letter in "qk":
-            x, u = example[f"x_{letter}"], example.pop(f"draws_{letter}")
-            example[f"x_{letter}"] = photometric(x[None], u[None])[0]
-        return example
+    def colour(batch):
+        views = {f"x_{i}": all_views(batch[f"x_{i}"], batch.pop(f"draws_{i}")) for i in "qk"}
+        return batch | views
 
-    data = data.unbatch().map(colour, num_parallel_calls=tf.data.AUTOTUNE)
-    return data.batch(rows, drop_remainder=True)
+    return colour

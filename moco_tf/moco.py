@@ -114,22 +114,23 @@ class MoCo(keras.Model):
             keys.append(self._keys(x_q, row))
             queries.append((x_k, order))
 
+        # Losses are means over a micro-batch, and the optimizer adds up the replicas' gradients.
+        m = self.gradient_accumulation
+        parts = m * distribute.num_replicas()
+
         def contrast(queries):
             with tf.GradientTape() as tape:
                 losses, tops = zip(*[self._contrast(x, i, k) for (x, i), k in zip(queries, keys)])
-                loss = tf.add_n(losses)
+                loss = tf.add_n(losses) / parts
             gradients = tape.gradient(loss, self.encoder_q.trainable_variables)
-            return gradients, tf.concat([[loss], tf.add_n(tops) / len(tops)], axis=0)
+            return gradients, tf.concat([[loss * parts], tf.add_n(tops) / len(tops)], axis=0)
 
         initial = [tf.zeros(v.shape) for v in self.encoder_q.trainable_variables], tf.zeros(3)
-        total = self._sum_over_micro_batches(self.encoder_q, contrast, queries, initial)
-        # Losses are means over a micro-batch, and the optimizer adds up the replicas' gradients.
-        m = self.gradient_accumulation
-        gradients = [g / (m * distribute.num_replicas()) for g in total[0]]
+        gradients, logs = self._sum_over_micro_batches(self.encoder_q, contrast, queries, initial)
         self.optimizer.apply(gradients, self.encoder_q.trainable_variables)
 
         self._enqueue(tf.concat(keys[::-1], axis=0))
-        return dict(zip(("loss", "top1", "top5"), tf.unstack(total[1] / m)))
+        return dict(zip(("loss", "top1", "top5"), tf.unstack(logs / m)))
 
     def _contrast(self, x, row, keys):
         """InfoNCE of queries x (NxHxWxc, global rows `row`) against their keys and the queue."""

@@ -34,8 +34,10 @@ class SGD(keras.optimizers.Optimizer):
 
     def update_step(self, gradient, variable, learning_rate):
         velocity = self.velocities[self._get_variable_index(variable)]
-        gradient = gradient + self.l2 * variable
-        self.assign(velocity, self.momentum * velocity + gradient)
+        # Products with what is there from the start would else be made, and held, from the start.
+        with tf.control_dependencies([gradient]):
+            gradient = gradient + self.l2 * variable
+            self.assign(velocity, self.momentum * velocity + gradient)
         self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * velocity)
 
     def get_config(self):

@@ -21,7 +21,8 @@ from moco_tf import config as config_lib
 from moco_tf.callbacks import read_metrics
 from moco_tf.datasets import Stream
 from moco_tf.evaluation import features, knn
-from moco_tf.input_pipeline import Layout, training_dataset
+from moco_tf.input_pipeline import training_dataset
+from moco_tf.layout import Layout
 from moco_tf.recipes import standard
 
 matplotlib.use("Agg")

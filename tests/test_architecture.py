@@ -13,7 +13,7 @@ PACKAGE = tiny.ROOT / "moco_tf"
 # Imports go down only: a module may import those of lower levels, and of its own package.
 LEVELS = [
     {"log", "addresses", "config", "image_ops", "optim", "distribute"},
-    {"moco", "datasets", "recipes", "backbones", "bad_images"},
+    {"moco", "datasets", "recipes", "backbones", "bad_images", "layout"},
     {"input_pipeline", "checkpoint"},
     {"diagnostics", "callbacks", "evaluation.features", "evaluation.knn"},
     {"evaluation.monitors", "report", "assembly", "training"},

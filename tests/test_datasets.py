@@ -12,7 +12,8 @@ from PIL import Image
 
 from moco_tf import datasets, image_ops
 from moco_tf.datasets import synthetic, tfrecord
-from moco_tf.input_pipeline import Layout, training_dataset
+from moco_tf.input_pipeline import training_dataset
+from moco_tf.layout import Layout
 from moco_tf.recipes.recipe import IMAGENET, RandomResizedCrop, Recipe
 
 RECIPE = Recipe(RandomResizedCrop((0.2, 1.0)), (), **IMAGENET)

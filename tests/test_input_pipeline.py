@@ -10,13 +10,8 @@ from PIL import Image
 from moco_tf import datasets
 from moco_tf.bad_images import _donors
 from moco_tf.datasets import synthetic
-from moco_tf.input_pipeline import (
-    Layout,
-    evaluation_dataset,
-    image_of_slot,
-    key_order,
-    training_dataset,
-)
+from moco_tf.input_pipeline import evaluation_dataset, image_of_slot, key_order, training_dataset
+from moco_tf.layout import Layout
 from moco_tf.recipes import moco
 from moco_tf.recipes.recipe import IMAGENET, Grayscale, RandomResizedCrop, Recipe
 

@@ -7,7 +7,8 @@ import tiny
 
 import train
 from moco_tf import addresses, assembly, datasets, recipes, training
-from moco_tf.input_pipeline import Layout, training_dataset
+from moco_tf.input_pipeline import training_dataset
+from moco_tf.layout import Layout
 
 STEPS = 4
 
