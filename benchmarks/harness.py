@@ -39,6 +39,8 @@ def compare(names, rounds, arguments=()):
         )
         if _answer(workers[name]) is None:
             print(f"{name}: left out. {_last_line(workers.pop(name))}", file=sys.stderr)
+    if not workers:
+        sys.exit("No worker could start: see above. BENCHMARK_DEBUG=1 shows all that they say.")
     try:
         for i in range(rounds):
             for name, worker in workers.items():

@@ -15,6 +15,15 @@ import parts
 
 TRACED = (1, 2, 4, 8)
 PODS = (16, 32, 64, 128, 256)
+# Activations of a ResNet-50 row of 224 px: step.py's peak memory with --batch=24 less that with 8;
+# the temporary memory of `make tpu-compile`, for 32 rows.
+ROW_MB = {"float32": 80, "bfloat16": 44}
+DEVICES = {  # memory of a replica in GB, arithmetic, replicas
+    "GPU, 16 GB": (16, "float32", 1),
+    "GPU, 80 GB": (80, "float32", 1),
+    "TPU v3-8": (16, "bfloat16", 8),
+    "TPU v5e-8": (16, "bfloat16", 8),
+}
 
 
 def main():
@@ -50,6 +59,19 @@ def main():
         rows,
         held_mb={name: 4 * floats / 1e6 for name, floats in held(size).items()},
     )
+    if args.workload == "resnet50":
+        columns = ("device", "rows a replica", "global batch")
+        harness.report(f"What fits, queue {size['queue']}", columns, fits(size, DEVICES))
+
+
+def fits(size, devices):
+    """Rows of (device, rows a replica, global batch) that nine tenths of the memory hold."""
+    fixed = 4 * sum(held(size).values())
+    rows = []
+    for name, (gigabytes, dtype, replicas) in devices.items():
+        most = int((0.9e9 * gigabytes - fixed) / (1e6 * ROW_MB[dtype])) // 8 * 8
+        rows.append((f"{name}, {dtype}", most, most * replicas))
+    return rows
 
 
 def sizes(model):
@@ -94,16 +116,11 @@ def traced(workload, rows, replicas):
     numbers = tf.TensorSpec([rows], tf.int32)
     batch = {"x_q": images, "x_k": images, "row": numbers, "order": numbers}
 
-    def per_replica(values):
-        def of(spec):
-            return tf.zeros(spec.shape, spec.dtype)
-
-        return strategy.experimental_distribute_values_from_function(
-            lambda _: tf.nest.map_structure(of, values)
-        )
-
+    zeros = strategy.experimental_distribute_values_from_function(
+        lambda _: {name: tf.zeros(spec.shape, spec.dtype) for name, spec in batch.items()}
+    )
     run = parts.compiled(lambda batch: strategy.run(model.step, (batch,)))
-    graph = run.get_concrete_function(per_replica(batch)).graph
+    graph = run.get_concrete_function(zeros).graph
     return [bytes for _, _, bytes in collectives.count(graph, replicas)]
 
 

@@ -130,8 +130,8 @@ def _resize(image, height, width):
     x = _resize_rows(tf.reshape(image, [h, w * 3]), height)
     x = tf.transpose(tf.reshape(x, [height, w, 3]), [1, 0, 2])
     x = _resize_rows(tf.reshape(x, [w, height * 3]), width)
-    x = tf.cast(x + 0.5, tf.uint8)  # weights are positive and add up to 1: no clipping
-    return tf.transpose(tf.reshape(x, [width, height, 3]), [1, 0, 2])
+    x = tf.transpose(tf.reshape(x, [width, height, 3]), [1, 0, 2])
+    return tf.cast(x + 0.5, tf.uint8)  # weights are positive and add up to 1: no clipping
 
 
 def _resize_rows(x, length):
