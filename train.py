@@ -50,7 +50,7 @@ def pretrain(config, workdir, strategy, stop):
         stop: function that says whether to stop early.
 
     Returns:
-        Steps done in all.
+        Steps done in all, and whether these are all that there were to do.
     """
     chief = distribute.is_chief(strategy)
     layout = assembly.make_layout(config, strategy)
@@ -94,10 +94,11 @@ def pretrain(config, workdir, strategy, stop):
         stop=stop,
         timed=not config.deterministic,
     )
-    if chief and not stop():
+    finished = done == plan.stop
+    if chief and finished:
         report = report_lib.write(workdir, source, recipe, model.encoder_q, config)
         print(report_lib.summary(workdir, done, checkpoints.latest, checkpoints.encoder, report))
-    return done
+    return done, finished
 
 
 def main(_):
@@ -109,8 +110,8 @@ def main(_):
         tf.config.experimental.enable_op_determinism()
     strategy = distribute.make_strategy(STRATEGY.value, TPU.value)
     terminated = callbacks.Termination()
-    done = pretrain(config, WORKDIR.value, strategy, terminated)
-    if terminated():
+    done, finished = pretrain(config, WORKDIR.value, strategy, terminated)
+    if not finished:
         log.warning("Stopped by SIGTERM after step %d, saved. The same command resumes.", done)
         sys.exit(128 + 15)
 
@@ -134,10 +135,11 @@ def run(argv):
     show_log()
     try:
         main(argv)
-    except (ValueError, FloatingPointError, OSError) as error:
+    except (ValueError, FloatingPointError, OSError, tf.errors.OpError) as error:
         if TRACEBACK.value:
             raise
-        sys.exit(f"\n{error}\n(--traceback shows where this comes from)")
+        text = error.message.splitlines()[0] if isinstance(error, tf.errors.OpError) else error
+        sys.exit(f"\n{text}\n(--traceback shows where this comes from)")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 
@@ -29,14 +30,16 @@ def compare(names, rounds, arguments=()):
     """
     workers, results = {}, {}
     for name in names:
+        errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 the worker keeps it
         workers[name] = subprocess.Popen(
             [sys.executable, sys.argv[0], f"--worker={name}", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if not os.environ.get("BENCHMARK_DEBUG") else None,
+            stderr=None if os.environ.get("BENCHMARK_DEBUG") else errors,
             text=True,
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         )
+        workers[name].errors = errors
         if _answer(workers[name]) is None:
             print(f"{name}: left out. {_last_line(workers.pop(name))}", file=sys.stderr)
     if not workers:
@@ -69,7 +72,8 @@ def _answer(worker):
 
 def _last_line(worker):
     worker.kill()
-    lines = (worker.communicate()[1] or "").strip().splitlines()
+    worker.errors.seek(0)
+    lines = worker.errors.read().strip().splitlines()
     return lines[-1] if lines else ""
 
 

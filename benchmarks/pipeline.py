@@ -38,8 +38,8 @@ def main():
     if len(paths) < BATCH:
         sys.exit(f"`--images` must hold {BATCH} JPEGs that fit. Received: {len(paths)}.")
     if args.worker:
-        core = WORKERS.index(args.worker) % os.cpu_count()
-        os.sched_setaffinity(0, [sorted(os.sched_getaffinity(0))[core]])
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, [cores[WORKERS.index(args.worker) % len(cores)]])
         batches = make_batches(args.worker, paths)
         next(batches)
         harness.serve(lambda: measure(batches))

@@ -1,6 +1,7 @@
 """From a config to the parts of a run: layout, plan, model, schedule, data."""
 
 import dataclasses
+import math
 
 import keras
 import tensorflow as tf
@@ -123,7 +124,7 @@ def describe(config, layout, source, plan, start):
         log.warning(
             "There is one BN group in all, so there is nothing to shuffle, and BN statistics may "
             "tell which key belongs to which query. Set config.model.bn_group_size, such as %d.",
-            max(layout.batch // 8, 1),
+            math.gcd(layout.replica_rows, max(layout.batch // 8, 1)),
         )
     if config.mixed_bfloat16 and not _accelerators():
         log.warning("bfloat16 is about ten times slower than float32 on CPU.")

@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 from tqdm import tqdm
 
+from moco_tf import checkpoint
 from moco_tf.log import log
 
 
@@ -56,8 +57,7 @@ class MetricsLog(keras.callbacks.Callback):
     def on_train_begin(self, logs):
         # Steps after the checkpoint are trained, and logged, again.
         kept = [line for line in read_metrics(self.path) if line["step"] <= logs["step"]]
-        with tf.io.gfile.GFile(self.path, "w") as file:
-            file.write("".join(json.dumps(line) + "\n" for line in kept))
+        checkpoint.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self.file = tf.io.gfile.GFile(self.path, "a")
         if logs["step"] == 0:
             self._write(0, logs)

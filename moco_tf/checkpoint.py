@@ -6,11 +6,13 @@ import os
 import tensorflow as tf
 
 from moco_tf import config as config_lib
+from moco_tf import distribute
 
 # Fields that may change when a run is resumed: they do not change what it computes.
 FREE_FIELDS = (
     *("stop_after_steps", "profile_steps", "steps_per_call"),
     *("log_every_steps", "checkpoint_every_steps", "keep_checkpoints"),
+    "data.max_bad_fraction",
 )
 
 
@@ -44,18 +46,31 @@ class Checkpoints:
         return self._manager.latest_checkpoint
 
     def restore(self):
-        """Restores the newest checkpoint, if there is one; returns the number of steps done."""
+        """Restores the newest checkpoint, if there is one; returns the number of steps done.
+
+        Raises:
+            ValueError: if workers found different checkpoints.
+        """
         if self.latest:
             self._manager.checkpoint.restore(self.latest).assert_existing_objects_matched()
-        return int(self._optimizer.iterations.numpy())
+        step = int(self._optimizer.iterations.numpy())
+        strategy = self._model.distribute_strategy
+        (mean,) = distribute.mean_over_workers(strategy, [step])
+        (deviation,) = distribute.mean_over_workers(strategy, [abs(step - mean)])
+        if deviation > 0.5 / distribute.num_workers(strategy):
+            raise ValueError(
+                "All workers must resume at the same step. Is the workdir a folder that they "
+                f"share? Received: step {step} here, {mean:.1f} on average."
+            )
+        return step
 
     def save(self):
         """Saves the present state, named by its step, unless it is the newest saved already."""
         step = int(self._optimizer.iterations.numpy())
         path = os.path.join(self._manager.directory, f"step-{step}")
         if self._write and self.latest != path:
+            self._save_encoder()  # first: a kill between the two is made good by the next save
             self._manager.save(checkpoint_number=step)
-            self._save_encoder()
 
     def _save_encoder(self):
         folder = os.path.dirname(self.encoder)
@@ -79,8 +94,9 @@ def claim_workdir(config, workdir, write=True):
         return
     with tf.io.gfile.GFile(path) as file:
         old = json.load(file)
-    fixed = [{k: v for k, v in c.items() if k not in FREE_FIELDS} for c in (old, new)]
-    differences = config_lib.differences(*fixed)
+    differences = [
+        d for d in config_lib.differences(old, new) if d.split(":")[0] not in FREE_FIELDS
+    ]
     if differences:
         raise ValueError(
             f"The workdir {workdir!r} was made by another config. Differing fields (there -> "

@@ -150,6 +150,10 @@ def check(config):
 
 
 def _check_pairs(config):
+    size = config.data.image_size_px
+    _require(
+        config, "monitor.resize_px", lambda v: v == 0 or v >= size, f"0, or at least {size} (image)"
+    )
     keys = config.batch_size * (2 if config.model.symmetric else 1)
     _require(
         config,

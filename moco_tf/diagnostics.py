@@ -96,8 +96,8 @@ class Guard(keras.callbacks.Callback):
         if not math.isfinite(logs["loss"]):
             raise FloatingPointError(
                 f"The loss must be finite. Received: {logs['loss']} at step {step}. The last good "
-                f"checkpoint is {self.checkpoints.latest}. Lower the learning rate or look at the "
-                "data; a rerun resumes from that checkpoint."
+                f"checkpoint is {self.checkpoints.latest}. Look at the data, or start a new "
+                "workdir with a lower learning rate."
             )
         if "round_end" in logs:
             self._count_bad(step, logs)
@@ -105,7 +105,7 @@ class Guard(keras.callbacks.Callback):
 
     def _count_bad(self, step, logs):
         names = logs.pop("bad_names")
-        self.bad += len(names)
+        self.bad += logs.pop("bad")
         logs["bad_images"] = self.bad
         for name in sorted(set(names) - self.named):
             self.named.add(name)
@@ -115,11 +115,13 @@ class Guard(keras.callbacks.Callback):
             raise ValueError(
                 f"At most data.max_bad_fraction={self.max_bad} of the images may be undecodable. "
                 f"Received: {self.bad} of {self.seen} up to step {step}, such as "
-                f"{', '.join(sorted(self.named)[:3])}. Mend the data or raise the limit."
+                f"{', '.join(sorted(self.named)[:3]) or 'those named by other workers'}. Mend the "
+                "data or raise the limit."
             )
 
     def _explain(self, step, logs):
-        fill = logs.get("queue_fill", 1.0)
+        keys = step * self.layout.batch * (2 if self.model.symmetric else 1)
+        fill = min(1.0, keys / self.model.queue_size)
         if fill < 1 and not self.said_filling:
             self.said_filling = True
             log.info(

@@ -4,9 +4,11 @@ Everything else calls these functions, which do the right thing for one replica 
 for many. Rows of the global batch are numbered 0..B-1; a replica holds B/R of them.
 """
 
+import functools
 import json
 import os
 
+import numpy as np
 import tensorflow as tf
 
 STRATEGIES = ("auto", "none", "mirrored", "multiworker", "tpu")
@@ -91,15 +93,30 @@ def num_hosts(strategy):
     return 1
 
 
-def mean_over_workers(strategy, x):
-    """Mean over the processes of a float tensor that each has of its own; a collective."""
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return x
+def num_workers(strategy):
+    """Number of processes that run this program side by side."""
+    return num_hosts(strategy) if _has_workers(strategy) else 1
 
-    def mean():
+
+def mean_over_workers(strategy, x):
+    """Mean over the processes of numbers that each has of its own: float32 array; a collective."""
+    x = np.asarray(x, np.float32)
+    return np.asarray(_mean_function(strategy)(x)) if _has_workers(strategy) else x
+
+
+@functools.cache
+def _mean_function(strategy):
+    def mean(x):
         return tf.distribute.get_replica_context().all_reduce("MEAN", tf.identity(x))
 
-    return strategy.experimental_local_results(tf.function(strategy.run)(mean))[0]
+    def run(x):
+        return strategy.experimental_local_results(strategy.run(mean, (x,)))[0]
+
+    return tf.function(run, autograph=False)
+
+
+def _has_workers(strategy):
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
 # Inside `strategy.run`, in replica context ------------------------------------------------------

@@ -229,7 +229,7 @@ def color_jitter(x, factors, order):
     return tf.while_loop(lambda position, _: position < 4, apply, (0, x))[1]
 
 
-def gaussian_blur(x, sigma, radius=6):
+def gaussian_blur(x, sigma, radius):
     """Blurs by a Gaussian of `sigma` px (N), edges repeated as PIL does.
 
     Args:

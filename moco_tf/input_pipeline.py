@@ -6,11 +6,13 @@ resumes at any step and means the same on any number of hosts and replicas.
 """
 
 import functools
+import math
 
 import tensorflow as tf
 
 from moco_tf import bad_images, image_ops
 from moco_tf.datasets import Stream
+from moco_tf.random_key import random_key
 from moco_tf.recipes import standard
 
 # Nothing here needs AutoGraph, which multiplies the time to build a data set.
@@ -45,8 +47,8 @@ def training_dataset(
         shuffle: shuffle-BN; permutes the key views if the layout says so.
         augment_on: "host", or "device": colours and blur are then left to the recipe's
             `photometric`, and views are uint8.
-        jit_compile: colours and blur on the host are compiled by XLA: the same pixels to 1/255
-            at three times the speed, after seconds of compilation.
+        jit_compile: colours and blur on the host are compiled by XLA: the same pixels at three
+            times the speed, after a few seconds of compilation.
         shuffle_buffer: records, of a `Stream`.
         shard_files: each host reads files of its own instead of rows of one global order: less
             reading, but then the order depends on the number of hosts.
@@ -117,26 +119,28 @@ def evaluation_dataset(source, recipe, *, image_size_px, resize_px, batch, rows=
         rows: slice of each batch to yield, for several hosts.
 
     Returns:
-        `tf.data.Dataset` of float32 nxSxSx3.
+        `tf.data.Dataset` of float32 nxSxSx3, and of bool n: false where an image cannot be decoded.
     """
-
     load = _loader(source)
 
-    def crop(index):
-        image = load(index % source.num_examples)
-        return standard.center_crop(image, resize_px, image_size_px)
+    def crop(key, slot):
+        del slot  # nothing is random
+        return {"x": standard.center_crop(load(key), resize_px, image_size_px)}
 
     total = -(-source.num_examples // batch) * batch
-    data = tf.data.Dataset.range(total).batch(batch).map(lambda index: index[rows]).unbatch()
-    data = data.map(crop, num_parallel_calls=tf.data.AUTOTUNE)
-    data = data.batch(len(range(batch)[rows]), drop_remainder=True)
-    return data.map(lambda x: recipe.normalize(tf.cast(x, tf.float32) / 255)).prefetch(2)
+    index = tf.data.Dataset.range(total).batch(batch, drop_remainder=True).map(lambda i: i[rows])
+    chunk = math.gcd(len(range(batch)[rows]), 16)
+    index = index.unbatch().batch(chunk, drop_remainder=True)
+    data = index.map(lambda i: {"slot": i, "key": i % source.num_examples})
+    data = _joined(bad_images.mark(data, crop), len(range(batch)[rows]) // chunk)
+    data = data.map(lambda e: (recipe.normalize(tf.cast(e["x"], tf.float32) / 255), e["ok"]))
+    return data.prefetch(2)
 
 
 def key_order(n, seed, step, host):
     """Permutation of a host's n key views at a step: position j holds row order[j]; int32, n."""
-    seed = tf.stack([tf.constant(seed, tf.int64), tf.cast(step, tf.int64) * 4096 + host])
-    uniform = tf.random.stateless_uniform([n], seed, alg="philox")
+    key = random_key("key order", seed, tf.cast(step, tf.int64) * 4096 + host)
+    uniform = tf.random.stateless_uniform([n], key, alg="philox")
     return tf.argsort(uniform, stable=True)
 
 
@@ -153,7 +157,7 @@ def image_of_slot(slot, batch, num_examples, seed):
         int64 of the same shape, in [0, num_examples).
     """
     epoch_slots = num_examples // batch * batch
-    key = tf.stack([tf.constant(seed, tf.int64), tf.reshape(slot, [-1])[0] // epoch_slots])
+    key = random_key("image order", seed, tf.reshape(slot, [-1])[0] // epoch_slots)
     return tf.random.experimental.index_shuffle(slot % epoch_slots, key, num_examples - 1)
 
 
@@ -180,8 +184,11 @@ def _examples(source, layout, host, seed, start_step, shuffle_buffer, shard_file
     batch, files = (rows, (layout.hosts, host)) if shard_files else (layout.batch, (1, 0))
     steps_per_epoch = source.num_examples // layout.batch
     epoch, offset = divmod(start_step, steps_per_epoch)
+    # A host with few records in its files sees them again, so that each epoch is as long.
     records = tf.data.Dataset.range(epoch, tf.int64.max).flat_map(
-        lambda e: source.epoch(seed, e, shuffle_buffer, files).take(steps_per_epoch * batch)
+        lambda e: (
+            source.epoch(seed, e, shuffle_buffer, files).repeat().take(steps_per_epoch * batch)
+        )
     )
     # A resume reads the records before it again, without decoding them.
     records = records.skip(offset * batch)

@@ -34,7 +34,8 @@ class SGD(keras.optimizers.Optimizer):
 
     def update_step(self, gradient, variable, learning_rate):
         velocity = self.velocities[self._get_variable_index(variable)]
-        # Products with what is there from the start would else be made, and held, from the start.
+        # Else l2 * w of all parameters is computed as the step starts, and held until their
+        # gradients come.
         with tf.control_dependencies([gradient]):
             gradient = gradient + self.l2 * variable
             self.assign(velocity, self.momentum * velocity + gradient)

@@ -145,6 +145,7 @@ def _pairs(source, recipe, config):
                 Layout(count),
                 image_size_px=config.data.image_size_px,
                 seed=config.seed,
+                jit_compile=config.data.jit_compile,
                 shuffle_buffer=100,
             )
         )

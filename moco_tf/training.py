@@ -95,7 +95,8 @@ def train(
         marks: further steps at which one ends.
         steps_per_call: steps in one call to the device.
         callbacks: `keras.callbacks.CallbackList`.
-        stop: function that says whether to stop early; asked after each call.
+        stop: function that says whether to stop early; asked after each call. All processes
+            stop when one is asked to.
         timed: whether to measure the wait for input; not under op determinism.
 
     Returns:
@@ -122,9 +123,10 @@ def train(
         rows = {k: np.concatenate([o[k].numpy() for o in outputs]) for k in outputs[0]}
         seconds = time.perf_counter() - began
         table = np.stack([rows[name] for name in NAMES], axis=1)
-        agreed = np.append(table.ravel(), float(stop())).astype(np.float32)
-        agreed = np.asarray(distribute.mean_over_workers(strategy, tf.constant(agreed)))
-        table, stopping = agreed[:-1].reshape(table.shape), agreed[-1] > 0
+        own = np.append(table.ravel(), [float(stop()), np.sum(~rows["ok"])])
+        agreed = distribute.mean_over_workers(strategy, own)
+        table, stopping = agreed[:-2].reshape(table.shape), agreed[-2] > 0
+        bad = round(float(agreed[-1]) * distribute.num_workers(strategy))
 
         for i, values in enumerate(table):
             logs = dict(zip(NAMES, map(float, values)))
@@ -133,7 +135,8 @@ def train(
                 logs = logs | {  # what is known of the round goes with its last step
                     "seconds": seconds / len(table),
                     **({"input_wait": float(rows["wait"].sum() / seconds)} if timed else {}),
-                    "bad_names": bad_images.decode_names(rows["name"][~rows["ok"]]),
+                    "bad": bad,  # on all workers
+                    "bad_names": bad_images.decode_names(rows["name"][~rows["ok"]]),  # on this one
                     "round_end": True,
                 }
             callbacks.on_train_batch_end(first + i + 1, logs)

@@ -12,7 +12,7 @@ import tiny
 PACKAGE = tiny.ROOT / "moco_tf"
 # Imports go down only: a module may import those of lower levels, and of its own package.
 LEVELS = [
-    {"log", "addresses", "config", "image_ops", "optim", "distribute"},
+    {"log", "addresses", "config", "random_key", "image_ops", "optim", "distribute"},
     {"moco", "datasets", "recipes", "backbones", "bad_images", "layout"},
     {"input_pipeline", "checkpoint"},
     {"diagnostics", "callbacks", "evaluation.features", "evaluation.knn"},

@@ -1,6 +1,5 @@
 """The benchmarks run, on workloads of seconds and without their peers; figures are not tested."""
 
-import importlib.util
 import json
 import sys
 
@@ -19,10 +18,11 @@ def test_step_and_its_parts():
     (row,) = benchmark("step", *flags)["rows"]
     assert row["step"] == "moco_tf" and row["images/s"] > 0 and row["peak memory, GB"] > 0
     facts = benchmark("step", "--workload=tiny", "--profile")
-    ms = {row["part"]: row["ms"] for row in facts["rows"]}
-    assert ms["whole step"] > ms["enqueue"] > 0
-    # Three passes of the encoder in multiply-adds, two operations each, and backward twice again.
-    assert 1 < facts["gflop_per_step"] < 20
+    shares = {row["part"]: row["share of the step"] for row in facts["rows"]}
+    assert shares.pop("whole step") == 1 and len(shares) == 7
+    # The stem at 16x16, and stages at 16, 8, 4 and 2 px: 0.14 billion multiply-adds an image for
+    # each forward pass; two of these, and a backward of two more.
+    assert abs(facts["gflop_per_step"] / (8 * 4 * 2 * 0.14) - 1) < 0.1
     assert 0 < facts["step_share_of_matmul_ceiling"] < 1
 
 
@@ -40,9 +40,8 @@ def test_pipeline(tmp_path):
 
 
 def test_knn():
-    flags = "--bank=500", "--queries=100", "--dim=8", "--workers=moco_tf", "--rounds=2"
-    facts = benchmark("knn", *flags)
-    assert facts["same_classes"] and facts["rows"][0]["queries/s"] > 0
+    flags = "--bank=2000", "--queries=100", "--dim=8", "--workers=moco_tf", "--rounds=2"
+    assert benchmark("knn", *flags)["rows"][0]["queries/s"] > 0
 
 
 @pytest.mark.slow
@@ -58,8 +57,8 @@ def test_the_step_lowers_for_tpu(tmp_path):
     tiny.run([sys.executable, script, "--workload=tiny", "--batch=8", f"--output={path}"])
     text = path.read_text()
     assert "tensor<8x16x16x3xui8>" in text and "bf16" in text and "func.func @main" in text
-    if importlib.util.find_spec("jax") is None or importlib.util.find_spec("libtpu") is None:
-        pytest.skip("lowered; compiling needs jax and libtpu, see `make tpu-compile`")
-    script = str(tiny.ROOT / "benchmarks" / "tpu_compile.py")
-    output = tiny.run([sys.executable, script, str(path)])
-    assert json.loads(output[output.index("{") :])["gflop"] > 1
+    python = tiny.ROOT / ".venv-tpu" / "bin" / "python"
+    if python.exists():  # made by `make tpu-compile`
+        script = str(tiny.ROOT / "benchmarks" / "tpu_compile.py")
+        output = tiny.run([str(python), script, str(path)])
+        assert json.loads(output[output.index("{") : output.index("}") + 1])["gflop"] > 1

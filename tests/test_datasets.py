@@ -129,6 +129,16 @@ def test_shard_files_gives_each_host_files_of_its_own(shards):
     assert {n for b in one for n in names(b)} == {f"image-{i}" for i in range(8, 16)}
 
 
+def test_shard_files_resumes_where_a_host_has_few_records(shards):
+    source = datasets.open_source(f"tfrecord:{shards}/a-*.tfrecord")
+    layout, kwargs = Layout(8, 2, 2, 2), dict(host=1, shard_files=True)
+    whole = batches(source, 6, layout, **kwargs)  # two epochs of 12 records, of 8 that it has
+    for got, want in zip(batches(source, 2, layout, start_step=4, **kwargs), whole[4:]):
+        np.testing.assert_array_equal(got["x_q"], want["x_q"])
+    with pytest.raises(ValueError, match="at least one file for each host. Received: 3 files, 4"):
+        batches(source, 1, Layout(8, 4, 4), host=0, shard_files=True)
+
+
 def test_records_without_an_image_are_bad_images(tmp_path, images):
     with tf.io.TFRecordWriter(str(tmp_path / "x")) as writer:
         for i in range(8):

@@ -67,7 +67,7 @@ TF_OPS = {
     "saturation": on_planes(ops.saturation),
     "hue": on_planes(ops.hue),
     "grayscale": on_planes(lambda x, _: ops.grayscale(x)),
-    "blur": on_planes(ops.gaussian_blur),
+    "blur": on_planes(lambda x, sigma: ops.gaussian_blur(x, sigma, radius=6)),
 }
 color_jitter = on_planes(ops.color_jitter)
 PIL_OPS = {

@@ -83,11 +83,13 @@ def test_positives_stay_in_their_group_one_time_in_g():
 def test_host_and_device_placement_give_the_same_pixels(source):
     layout = Layout(16, group=4)
     host = take(source, layout, 1, moco.v2)[0]
+    plain = take(source, layout, 1, moco.v2, jit_compile=False)[0]
     device = take(source, layout, 1, moco.v2, augment_on="device")[0]
     assert device["x_q"].dtype == np.uint8
     for letter in "qk":
         pixels = moco.v2.photometric(device[f"x_{letter}"], device[f"draws_{letter}"])
         np.testing.assert_allclose(pixels, host[f"x_{letter}"], atol=1e-4)
+        np.testing.assert_allclose(plain[f"x_{letter}"], host[f"x_{letter}"], atol=1e-4)
 
 
 def test_an_epoch_shows_each_image_at_most_once_in_a_new_order():
@@ -163,24 +165,40 @@ def test_donors_are_cyclic_in_the_group_and_fall_back_to_the_batch():
     np.testing.assert_array_equal(_donors(ok, 3), [0, 0, 0, 6, 6, 6, 6, 7, 6])
 
 
-def test_a_batch_without_any_good_image_is_an_error():
-    with pytest.raises(tf.errors.InvalidArgumentError, match="No image of a whole batch"):
-        take(encoded_source(bad=range(20)), Layout(10), 1)
+def test_a_batch_without_any_good_image_stays_black():
+    batch = take(encoded_source(bad=range(20)), Layout(10), 1)[0]
+    assert not batch["ok"].any()
+    for letter in "qk":
+        black = (0 - np.array(LIGHT.mean)) / LIGHT.std
+        np.testing.assert_allclose(
+            batch[f"x_{letter}"], black + np.zeros((10, SIZE, SIZE, 3)), atol=1e-5
+        )
 
 
 def test_evaluation_covers_every_image_once_in_order(source):
     kwargs = dict(image_size_px=32, resize_px=32, batch=16)
-    whole = np.concatenate(list(evaluation_dataset(source, moco.v2, **kwargs)))
+    whole, ok = zip(*evaluation_dataset(source, moco.v2, **kwargs))
+    assert np.all(ok)
+    whole = np.concatenate(whole)
     assert len(whole) == 64
     images, _ = synthetic.shapes(50, seed=3)
     want = (images / 255.0 - moco.v2.mean) / moco.v2.std
     np.testing.assert_allclose(whole[:50], want, atol=1e-5)
     halves = [
-        list(evaluation_dataset(source, moco.v2, rows=slice(h * 8, h * 8 + 8), **kwargs))
+        [x for x, _ in evaluation_dataset(source, moco.v2, rows=slice(h * 8, h * 8 + 8), **kwargs)]
         for h in (0, 1)
     ]
     joined = np.concatenate([np.concatenate(pair) for pair in zip(*halves)])
     np.testing.assert_array_equal(joined, whole)
+
+
+def test_evaluation_marks_what_it_cannot_decode():
+    kwargs = dict(image_size_px=32, resize_px=32, batch=6)
+    clean = list(evaluation_dataset(encoded_source(), LIGHT, **kwargs))
+    x, ok = zip(*evaluation_dataset(encoded_source(bad={4, 11}), LIGHT, **kwargs))
+    x, ok = np.concatenate(x), np.concatenate(ok)
+    assert list(np.flatnonzero(~ok)) == [4, 11]
+    np.testing.assert_array_equal(x[ok], np.concatenate([c for c, _ in clean])[ok])
 
 
 def test_the_dataset_graph_has_nothing_that_needs_python(source):

@@ -16,10 +16,12 @@ def unit_rows(n, seed):
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("k", [1, 10, 200, 1000])
-def test_knn_equals_brute_force(k):
-    bank, queries = unit_rows(500, 0), unit_rows(70, 1)
-    labels = np.random.default_rng(2).integers(7, size=500)
+@pytest.mark.parametrize(
+    ("n", "k"), [(500, 1), (500, 10), (500, 200), (500, 1000), (503, 10), (2000, 3)]
+)
+def test_knn_equals_brute_force(n, k):
+    bank, queries = unit_rows(n, 0), unit_rows(70, 1)
+    labels = np.random.default_rng(2).integers(7, size=n)
     want = []
     for query in queries:
         cosine = bank @ query
@@ -29,6 +31,12 @@ def test_knn_equals_brute_force(k):
         want.append(votes.argmax())
     got = knn.predict(bank, labels, queries, num_classes=7, neighbours=k, block=32)
     np.testing.assert_array_equal(got, want)
+
+
+def test_nearest_are_sorted():
+    bank, queries = unit_rows(503, 0), unit_rows(5, 1)
+    want = np.argsort(-queries @ bank.T, axis=1, kind="stable")[:, :9]
+    np.testing.assert_array_equal(knn.nearest(bank, queries, 9), want)
 
 
 def test_accuracy_is_the_share_of_right_answers():
@@ -50,7 +58,8 @@ def test_features_are_the_same_on_replicas_and_cover_an_uneven_set():
         want /= np.linalg.norm(want, axis=1, keepdims=True)
         strategy = tf.distribute.get_strategy()
         run = features.extractor(encoder, kind, strategy)
-        got = features.extract(run, source, moco.v2, strategy, **kwargs)
+        got, ok = features.extract(run, source, moco.v2, strategy, **kwargs)
+        assert ok.shape == (21,) and ok.all()
         np.testing.assert_allclose(got, want, atol=1e-5)
 
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
@@ -60,5 +69,5 @@ def test_features_are_the_same_on_replicas_and_cover_an_uneven_set():
         )
         copy.set_weights(encoder.get_weights())
     run = features.extractor(copy, "projection", strategy)
-    mirrored = features.extract(run, source, moco.v2, strategy, **kwargs)
+    mirrored, _ = features.extract(run, source, moco.v2, strategy, **kwargs)
     np.testing.assert_allclose(mirrored, got, atol=1e-5)

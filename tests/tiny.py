@@ -78,8 +78,15 @@ def run(args, code=0, **environment):
     return output
 
 
-def run_workers(count, make_args):
-    """Runs `count` processes as the workers of one cluster on this machine; returns outputs."""
+def run_workers(count, make_args, code=0, meanwhile=None):
+    """Runs `count` processes as the workers of one cluster on this machine; returns outputs.
+
+    Args:
+        count: number of workers.
+        make_args: from a worker's index to its command.
+        code: the exit code that each must have.
+        meanwhile: called with the processes while they run.
+    """
     ports = []
     sockets = [socket.socket() for _ in range(count)]
     for s in sockets:
@@ -95,9 +102,11 @@ def run_workers(count, make_args):
         )
         for i in range(count)
     ]
+    if meanwhile:
+        meanwhile(processes)
     outputs = [p.communicate(timeout=500)[0] for p in processes]
     for process, output in zip(processes, outputs):
-        assert process.returncode == 0, output[-4000:]
+        assert process.returncode == code, output[-4000:]
     return outputs
 
 

@@ -21,7 +21,7 @@ def convert(source, output, shards):
     """Writes `shards` files OUTPUT/images-00000-of-0000N.tfrecord.
 
     Each record is a `tf.train.Example` with `image/encoded`, `image/filename` and, where the source
-    has labels, `image/class/label`. Files get their names when they are whole.
+    has labels, `image/class/label`. Files get their names when all are whole.
 
     Args:
         source: `datasets.Source` of encoded images.
@@ -44,17 +44,21 @@ def convert(source, output, shards):
         raise ValueError(f"There must be no {pattern} yet. Name another folder, or remove them.")
     tf.io.gfile.makedirs(output)
     order = np.random.default_rng(0).permutation(source.num_examples)
-    read = tf.function(lambda i: (source.read(i), source.name(i)), autograph=False)
+    paths = [
+        os.path.join(output, f"images-{shard:05}-of-{shards:05}.tfrecord")
+        for shard in range(shards)
+    ]
     with tqdm(total=source.num_examples, unit="image") as bar:
-        for shard in range(shards):
-            path = os.path.join(output, f"images-{shard:05}-of-{shards:05}.tfrecord")
+        for shard, path in enumerate(paths):
+            data = tf.data.Dataset.from_tensor_slices(order[shard::shards])
+            data = data.map(lambda i: (i, source.read(i), source.name(i)), tf.data.AUTOTUNE)
             with tf.io.TFRecordWriter(path + ".tmp") as writer:
-                for index in order[shard::shards]:
-                    encoded, name = (x.numpy() for x in read(tf.constant(index)))
+                for index, encoded, name in data.as_numpy_iterator():
                     label = None if source.labels is None else int(source.labels[index])
                     writer.write(_example(encoded, name, label))
                     bar.update()
-            tf.io.gfile.rename(path + ".tmp", path)
+    for path in paths:  # at the end: part of the shards must not pass for all
+        tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
     return pattern
 
 

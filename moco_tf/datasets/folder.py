@@ -21,6 +21,7 @@ def open(rest, **_):
             + ("which holds none." if tf.io.gfile.isdir(root) else "which does not exist.")
         )
     names = [os.path.relpath(p, root) for p in paths]
+    classes, labels = _classes(names)
     with tf.device("CPU"):
         path_tensor, name_tensor = tf.constant(paths), tf.constant(names)
     return Source(
@@ -28,13 +29,14 @@ def open(rest, **_):
         read=lambda index: tf.io.read_file(tf.gather(path_tensor, index)),
         name=lambda index: tf.gather(name_tensor, index),
         encoded=True,
-        labels=_labels(names),
+        labels=labels,
+        classes=classes,
     )
 
 
 def labelled_splits(rest, **_):
     """DIR/train beside DIR/val or DIR/test, whichever of them `rest` names."""
-    root = os.path.dirname(os.path.abspath(os.path.expanduser(rest)))
+    root = os.path.dirname(os.path.expanduser(rest.rstrip("/")))
     for held_out in ("val", "test"):
         bank, queries = os.path.join(root, "train"), os.path.join(root, held_out)
         if os.path.basename(rest.rstrip("/")) == "train" and tf.io.gfile.isdir(queries):
@@ -49,8 +51,10 @@ def _list(root):
     return sorted(found)
 
 
-def _labels(names):
-    classes = [name.split(os.sep)[0] if os.sep in name else None for name in names]
-    if None in classes or len(set(classes)) < 2:
-        return None
-    return np.unique(classes, return_inverse=True)[1].astype(np.int64)
+def _classes(names):
+    """Names of the classes and the label of each image; none unless there are two."""
+    found = [name.split(os.sep)[0] if os.sep in name else None for name in names]
+    if None in found or len(set(found)) < 2:
+        return (), None
+    classes, labels = np.unique(found, return_inverse=True)
+    return tuple(classes.tolist()), labels.astype(np.int64)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from moco_tf.random_key import random_key
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:
@@ -18,6 +20,7 @@ class Source:
         name: graph function from the index to a string scalar, for messages.
         encoded: whether `read` gives encoded bytes.
         labels: int64, num_examples; None without labels.
+        classes: names of the classes that the labels number, if they have any.
     """
 
     num_examples: int
@@ -25,6 +28,7 @@ class Source:
     name: Callable
     encoded: bool
     labels: np.ndarray | None = None
+    classes: tuple = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +48,9 @@ class Stream:
     def epoch(self, seed, epoch, buffer_size, shard_files=(1, 0)):
         """The records of one epoch: shards in random order, interleaved, in shuffled blocks.
 
+        Raises:
+            ValueError: for fewer shards than `shard_files` shares them between.
+
         Args:
             seed: int.
             epoch: int64 tensor or int; each epoch has its own order.
@@ -54,12 +61,17 @@ class Stream:
             `tf.data.Dataset` of serialized records.
         """
         count, first = shard_files
+        if len(self.shards) < count:
+            raise ValueError(
+                "`data.shard_files` needs at least one file for each host. Received: "
+                f"{len(self.shards)} files, {count} hosts."
+            )
         paths, skip, take = (tf.constant(x) for x in zip(*self.shards[first::count]))
         skip, take = tf.cast(skip, tf.int64), tf.cast(take, tf.int64)
 
         def shuffled(x, i):
             """Rows of x in a random order of its own for each (seed, epoch, i)."""
-            key = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64) * 2**32 + i])
+            key = random_key("record order", seed, tf.cast(epoch, tf.int64) * 2**32 + i)
             draw = tf.random.stateless_uniform(tf.shape(x)[:1], key, alg="philox")
             return tf.gather(x, tf.argsort(draw))
 

@@ -14,7 +14,9 @@ def backbone_of(encoder):
 
 
 def extractor(encoder, kind, strategy):
-    """A compiled function from an iterator of distributed images to unit-length features.
+    """A compiled function from an iterator of distributed images and marks to features and marks.
+
+    Features have unit length; marks are 1 for images that could be decoded.
 
     Args:
         encoder: of `backbones.heads.encoder`.
@@ -23,13 +25,15 @@ def extractor(encoder, kind, strategy):
     """
     model = backbone_of(encoder) if kind == "backbone" else encoder
 
-    def features(images):
+    def features(images, ok):
         x = keras.ops.cast(model(images, training=False), "float32")
-        return distribute.all_gather(tf.math.l2_normalize(x, axis=1))
+        x, ok = tf.math.l2_normalize(x, axis=1), tf.cast(ok, tf.int32)
+        return distribute.all_gather(x), distribute.all_gather(ok)
 
     @tf.function(autograph=False)
     def run(iterator):
-        return strategy.experimental_local_results(strategy.run(features, (next(iterator),)))[0]
+        results = strategy.run(features, next(iterator))
+        return tuple(strategy.experimental_local_results(result)[0] for result in results)
 
     return run
 
@@ -46,7 +50,8 @@ def extract(run, source, recipe, strategy, *, image_size_px, resize_px, batch=25
         batch: rows over all replicas, about.
 
     Returns:
-        float32 array, num_examples x C.
+        float32 array num_examples x C, and bool num_examples: false where an image cannot be
+        decoded, whose features mean nothing.
     """
     per_replica = -(-batch // strategy.num_replicas_in_sync)
     batch = per_replica * strategy.num_replicas_in_sync
@@ -67,5 +72,6 @@ def extract(run, source, recipe, strategy, *, image_size_px, resize_px, batch=25
         return data.repeat()  # without end it keeps its static shapes when it is distributed
 
     iterator = iter(strategy.distribute_datasets_from_function(dataset))
-    batches = [run(iterator).numpy() for _ in range(-(-source.num_examples // batch))]
-    return np.concatenate(batches)[: source.num_examples]
+    batches = [run(iterator) for _ in range(-(-source.num_examples // batch))]
+    features, ok = (np.concatenate(arrays)[: source.num_examples] for arrays in zip(*batches))
+    return features, ok.astype(bool)

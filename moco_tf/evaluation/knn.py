@@ -18,7 +18,7 @@ def predict(
         num_classes: number of classes.
         neighbours: k; the whole bank if it is smaller.
         temperature: t, > 0.
-        block: queries at a time; memory is block x N floats.
+        block: queries at a time; memory is block x (N + k x num_classes) floats.
 
     Returns:
         int64 M.
@@ -28,12 +28,17 @@ def predict(
     bank, bank_labels = tf.constant(bank), tf.constant(bank_labels, tf.int64)
     k = min(neighbours, len(bank))
 
-    blocks = [tf.constant(queries[i : i + block]) for i in range(0, len(queries), block)]
-    classes = [_classify(bank, bank_labels, b, k, num_classes, temperature) for b in blocks]
-    return np.concatenate(classes)
+    padding = np.zeros(
+        (-len(queries) % block, queries.shape[1]), np.float32
+    )  # one shape, one trace
+    blocks = np.concatenate([queries, padding]).reshape(-1, block, queries.shape[1])
+    classes = [
+        _classify(bank, bank_labels, tf.constant(b), k, num_classes, temperature) for b in blocks
+    ]
+    return np.concatenate(classes)[: len(queries)]
 
 
-@tf.function(reduce_retracing=True)
+@tf.function
 def _classify(bank, bank_labels, queries, k, num_classes, temperature):
     cosine, nearest = _top_k(queries, bank, k)  # Mxk
     votes = tf.one_hot(tf.gather(bank_labels, nearest), num_classes)  # Mxkxclasses

@@ -1,5 +1,7 @@
 """The kNN monitor of a training run."""
 
+import numpy as np
+
 from moco_tf import datasets
 from moco_tf.callbacks import Knn
 from moco_tf.evaluation import features, knn
@@ -31,32 +33,49 @@ def make_knn(config, model, recipe, strategy, plan):
     bank, queries = (datasets.open_source(a, data.data_dir or None) for a in addresses)
     for address, source in zip(addresses, (bank, queries)):
         if getattr(source, "labels", None) is None:
-            raise ValueError(
-                f"The kNN monitor needs labelled images with random access. Received: {address!r}. "
-                "Set config.monitor.source."
-            )
+            rule = "The kNN monitor needs labelled images with random access"
+            if monitor.source != "auto":
+                raise ValueError(f"{rule}. Received: {address!r}. Set config.monitor.source.")
+            log.info("The kNN monitor is off. %s, which %s is not.", rule, address)
+            return None
+    query_labels = _as_in_bank(bank, queries)
     run = features.extractor(model.encoder_q, monitor.features, strategy)
     size = data.image_size_px
 
-    def evaluate():
-        bank_features, query_features = (
-            features.extract(
-                run,
-                source,
-                recipe,
-                strategy,
-                image_size_px=size,
-                resize_px=monitor.resize_px or round(size * 8 / 7),
-            )
-            for source in (bank, queries)
+    resize = monitor.resize_px or round(size * 8 / 7)
+    said = set()
+
+    def labelled(address, source, labels):
+        """Features and labels of the images that can be decoded."""
+        x, ok = features.extract(
+            run, source, recipe, strategy, image_size_px=size, resize_px=resize
         )
+        if not ok.all() and address not in said:
+            said.add(address)
+            log.warning(
+                "kNN leaves out %d images of %s that cannot be decoded.", (~ok).sum(), address
+            )
+        return x[ok], labels[ok]
+
+    def evaluate():
         return knn.accuracy(
-            bank_features,
-            bank.labels,
-            query_features,
-            queries.labels,
+            *labelled(addresses[0], bank, bank.labels),
+            *labelled(addresses[1], queries, query_labels),
             neighbours=monitor.neighbours,
             temperature=monitor.temperature,
         )
 
     return Knn(evaluate, plan)
+
+
+def _as_in_bank(bank, queries):
+    """Labels of the queries, in the numbering of the bank's classes where these have names."""
+    if not (bank.classes and queries.classes):
+        return queries.labels
+    unknown = sorted(set(queries.classes) - set(bank.classes))
+    if unknown:
+        raise ValueError(
+            "The kNN monitor's queries must have classes of its bank. Received besides: "
+            f"{', '.join(unknown[:5])}. Set config.monitor.source, or switch it off (off)."
+        )
+    return np.array([bank.classes.index(name) for name in queries.classes])[queries.labels]

@@ -6,11 +6,13 @@ the same pixels on host and device.
 """
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import tensorflow as tf
 
 from moco_tf import image_ops
+from moco_tf.random_key import random_key
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 CIFAR10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
@@ -74,7 +76,8 @@ class GaussianBlur:
 
     def __call__(self, x, u):
         sigma = self.sigma[0] + u[:, 1] * (self.sigma[1] - self.sigma[0])
-        return _apply(u[:, 0] < self.p, lambda: image_ops.gaussian_blur(x, sigma), x)
+        radius = math.ceil(3 * self.sigma[1])
+        return _apply(u[:, 0] < self.p, lambda: image_ops.gaussian_blur(x, sigma, radius), x)
 
 
 def _apply(chosen, op, x):
@@ -112,8 +115,8 @@ class Recipe:
             index: int64, sample index: step * global batch + row, counted over the whole run.
             view: 0 (query) or 1 (key).
         """
-        seed = tf.stack([tf.constant(seed, tf.int64), 2 * tf.cast(index, tf.int64) + view])
-        return tf.random.stateless_uniform([self.num_draws], seed, alg="philox")
+        key = random_key("augmentation", seed, 2 * tf.cast(index, tf.int64) + view)
+        return tf.random.stateless_uniform([self.num_draws], key, alg="philox")
 
     def geometry(self, image, u, size):
         """Crops, resizes and flips uint8 HxWx3 to uint8 size x size x 3. On the host."""
