@@ -1,5 +1,7 @@
 """Images that cannot be decoded: found, replaced and named, without moving any other sample."""
 
+import os
+
 import tensorflow as tf
 
 NAME_BYTES = 120
@@ -48,7 +50,12 @@ def mark(chunks, views):
         careful = examples.flat_map(one).batch(n, drop_remainder=True)
         return quick.ignore_errors().concatenate(careful).take(1)
 
-    return chunks.interleave(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return chunks.interleave(
+        make,
+        cycle_length=max(16, os.cpu_count()),  # more than cores: remote files are waited for
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
 
 
 def replace(batch, views, group_rows):
