@@ -47,8 +47,8 @@ def training_dataset(
         shuffle: shuffle-BN; permutes the key views if the layout says so.
         augment_on: "host", or "device": colours and blur are then left to the recipe's
             `photometric`, and views are uint8.
-        jit_compile: colours and blur on the host are compiled by XLA: the same pixels at three
-            times the speed, after a few seconds of compilation.
+        jit_compile: colours and blur on the host are compiled by XLA: the same pixels at several
+            times the speed, after a second or two of compilation.
         shuffle_buffer: records, of a `Stream`.
         shard_files: each host reads files of its own instead of rows of one global order: less
             reading, but then the order depends on the number of hosts.
@@ -59,8 +59,8 @@ def training_dataset(
             row: int32 n, the global row of each query; order: likewise of each key view (only if
                 permuted).
             draws_q, draws_k: float32 n x recipe.num_draws (device only).
-            ok: bool n, false where an undecodable image was replaced by the next good one
-                of its BN group.
+            ok: bool n, false where an undecodable image was replaced by the next good one of its
+                BN group, or by black if the whole batch has none.
             name: uint8 n x 120, the image's name, zero-padded at the end (its last 120 bytes).
 
     Raises:
