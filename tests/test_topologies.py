@@ -63,8 +63,9 @@ def test_several_steps_per_call_equal_single_ones(alone, tmp_path):
     assert_same_run(tmp_path, tiny.losses(alone), tiny.queue(alone))
 
 
-def test_augmenting_on_the_device_trains_the_same(alone, tmp_path):
-    pretrain(tmp_path, tf.distribute.get_strategy(), data__augment_on="device")
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_augmenting_on_the_device_trains_the_same(replicas, mirrored, alone, tmp_path):
+    pretrain(tmp_path, mirrored(replicas), data__augment_on="device")
     np.testing.assert_allclose(tiny.losses(tmp_path), tiny.losses(alone), atol=1e-3)
 
 
