@@ -217,6 +217,14 @@ def test_resize_short_side_and_center_crop_are_torchvisions(height, width, size)
     np.testing.assert_array_equal(ops.center_crop(got, side), centre)
 
 
+@pytest.mark.parametrize("size", [(40, 50), (100, 31), (72, 96), (1, 200)])
+def test_resize_is_tensorflows_own_to_the_bit(size):
+    image = tf.constant(random_image(0, *size))
+    want = tf.image.resize(image, [64, 64], antialias=True)
+    got = ops.crop_and_resize(image, (0, 0, *size), 64)
+    np.testing.assert_array_equal(got, np.floor(want.numpy() + np.float32(0.5)))
+
+
 @pytest.mark.parametrize("op", ["crop_and_resize", "resize_short_side", "center_crop"])
 def test_geometry_is_the_same_in_tf_data(op):
     arguments = ((3, 7, 40, 31), 24) if op == "crop_and_resize" else (41,)
