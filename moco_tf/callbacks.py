@@ -1,4 +1,4 @@
-"""What a run writes: kNN accuracy, metrics, progress, checkpoints, profiles.
+"""What a run measures and writes: scores, speed, metrics, progress, checkpoints, profiles.
 
 The order of callbacks matters: each may add to the logs of a round's last step (the one with
 "round_end"), and those after it see what it added.
@@ -16,27 +16,45 @@ from moco_tf import checkpoint
 from moco_tf.log import log
 
 
-class Knn(keras.callbacks.Callback):
-    """kNN accuracy every so many steps, before the first and after the last.
+class Scores(keras.callbacks.Callback):
+    """Scores such as kNN accuracy every so many steps, before the first and after the last.
 
     Args:
-        evaluate: function without arguments that gives the accuracy.
+        evaluate: function without arguments that gives a dict of scores by name.
         plan: `Plan`, says when.
     """
 
     def __init__(self, evaluate, plan):
         super().__init__()
         self.evaluate, self.plan = evaluate, plan
-        self.untrained = None
 
     def on_train_begin(self, logs):
         if logs["step"] == 0:
-            self.untrained = logs["knn"] = self.evaluate()
+            logs.update(self.evaluate())
 
     def on_train_batch_end(self, step, logs):
         due = step % self.plan.monitor_every == 0 or step == self.plan.stop
         if due and "round_end" in logs:
-            logs["knn"] = self.evaluate()
+            logs.update(self.evaluate())
+
+
+class Speed(keras.callbacks.Callback):
+    """Images/s and learning rate, added to the logs of each round.
+
+    Args:
+        batch: images in a step, over all replicas.
+    """
+
+    def __init__(self, batch):
+        super().__init__()
+        self.batch = batch
+
+    def on_train_batch_end(self, step, logs):
+        if "round_end" in logs:
+            logs["images_per_second"] = self.batch / logs.pop("seconds")
+            rate = self.model.optimizer._learning_rate
+            step = tf.constant(step - 1, tf.int64)
+            logs["learning_rate"] = float(rate(step) if callable(rate) else rate)
 
 
 class MetricsLog(keras.callbacks.Callback):
@@ -134,7 +152,7 @@ class Progress(keras.callbacks.Callback):
 
 
 class Save(keras.callbacks.Callback):
-    """A checkpoint every so many steps, and at the end, and the encoder as encoder.keras.
+    """A checkpoint every so many steps, and at the end.
 
     Args:
         checkpoints: `Checkpoints`.

@@ -5,8 +5,7 @@ import os
 
 import tensorflow as tf
 
-from moco_tf import config as config_lib
-from moco_tf import distribute
+from moco_tf import distribute, schema
 
 # Fields that may change when a run is resumed: they do not change what it computes.
 FREE_FIELDS = (
@@ -17,25 +16,26 @@ FREE_FIELDS = (
 
 
 class Checkpoints:
-    """The checkpoints of a workdir, the last few kept, and its query encoder as encoder.keras.
+    """The checkpoints of a workdir, the last few kept, and what came of it as a .keras file.
 
     TensorFlow writes under temporary names and renames, and updates the pointer to the newest
     checkpoint last, so that a kill at any moment leaves the one before it.
 
     Args:
-        model: `MoCo`, built and compiled, with a built optimizer.
-        workdir: local or gs:// folder.
+        model: built and compiled, with a built optimizer.
+        result: the part of it that others will use, a `keras.Model` such as the query encoder.
+        path: its file, with the ending .keras, in the workdir.
         keep: how many to keep.
         write: whether this process saves (the chief); all restore.
     """
 
-    def __init__(self, model, workdir, keep=3, write=True):
-        self.encoder = os.path.join(workdir, "encoder.keras")
-        self._model, self._optimizer = model, model.optimizer
+    def __init__(self, model, result, path, keep=3, write=True):
+        self.path = path
+        self._model, self._optimizer, self._result = model, model.optimizer, result
         self._write = write
         self._manager = tf.train.CheckpointManager(
             tf.train.Checkpoint(model=model, optimizer=model.optimizer),
-            os.path.join(workdir, "checkpoints"),
+            os.path.join(os.path.dirname(path), "checkpoints"),
             max_to_keep=keep,
             checkpoint_name="step",
         )
@@ -69,24 +69,28 @@ class Checkpoints:
         step = int(self._optimizer.iterations.numpy())
         path = os.path.join(self._manager.directory, f"step-{step}")
         if self._write and self.latest != path:
-            self._save_encoder()  # first: a kill between the two is made good by the next save
+            self._save_result()  # first: a kill between the two is made good by the next save
             self._manager.save(checkpoint_number=step)
 
-    def _save_encoder(self):
-        folder = os.path.dirname(self.encoder)
-        temporary = os.path.join(folder, f".{os.path.basename(self.encoder)}")
-        self._model.encoder_q.save(temporary)
-        tf.io.gfile.rename(temporary, self.encoder, overwrite=True)
+    def _save_result(self):
+        folder, name = os.path.split(self.path)
+        temporary = os.path.join(folder, f".{name}")
+        self._result.save(temporary)
+        tf.io.gfile.rename(temporary, self.path, overwrite=True)
 
 
-def claim_workdir(config, workdir, write=True):
+def claim_workdir(new, workdir, write=True):
     """Makes the workdir and notes the config in it, or checks that it is the same as before.
+
+    Args:
+        new: the config, of `schema.to_dict`.
+        workdir: local or gs:// folder.
+        write: whether this process writes (the chief).
 
     Raises:
         ValueError: if another config made this workdir; it names the differing fields.
     """
     path = os.path.join(workdir, "config.json")
-    new = config_lib.to_dict(config)
     if not tf.io.gfile.exists(path):
         if write:
             tf.io.gfile.makedirs(workdir)
@@ -94,9 +98,7 @@ def claim_workdir(config, workdir, write=True):
         return
     with tf.io.gfile.GFile(path) as file:
         old = json.load(file)
-    differences = [
-        d for d in config_lib.differences(old, new) if d.split(":")[0] not in FREE_FIELDS
-    ]
+    differences = [d for d in schema.differences(old, new) if d.split(":")[0] not in FREE_FIELDS]
     if differences:
         raise ValueError(
             f"The workdir {workdir!r} was made by another config. Differing fields (there -> "

@@ -3,9 +3,10 @@
 A file in configs/ sets fields; `--config.field=value` overrides them.
 """
 
-import dataclasses
-import typing
 from dataclasses import dataclass, field
+
+from moco_tf import schema
+from moco_tf.schema import require
 
 
 @dataclass
@@ -102,7 +103,7 @@ def check(config):
     Raises:
         ValueError: naming the field, what must hold, and the value.
     """
-    _check_types(config, "")
+    schema.check_types(config)
     positive = (
         *("batch_size", "gradient_accumulation", "log_every_steps", "checkpoint_every_steps"),
         *("keep_checkpoints", "data.image_size_px", "data.shuffle_buffer", "model.dim"),
@@ -110,7 +111,7 @@ def check(config):
         *("optimizer.reference_batch", "monitor.neighbours", "monitor.temperature"),
     )
     for name in positive:
-        _require(config, name, lambda v: v > 0, "positive")
+        require(config, name, lambda v: v > 0, "positive")
     not_negative = (
         *("seed", "epochs", "steps", "stop_after_steps", "steps_per_call", "data.num_examples"),
         *("model.width", "model.bn_group_size", "optimizer.weight_decay", "optimizer.first_epoch"),
@@ -118,10 +119,10 @@ def check(config):
         *("monitor.every_epochs", "monitor.every_steps", "monitor.resize_px"),
     )
     for name in not_negative:
-        _require(config, name, lambda v: v >= 0, "zero or more")
+        require(config, name, lambda v: v >= 0, "zero or more")
     for name in ("model.momentum", "data.max_bad_fraction"):
-        _require(config, name, lambda v: 0 <= v <= 1, "in [0, 1]")
-    _require(config, "optimizer.momentum", lambda v: 0 <= v < 1, "in [0, 1)")
+        require(config, name, lambda v: 0 <= v <= 1, "in [0, 1]")
+    require(config, "optimizer.momentum", lambda v: 0 <= v < 1, "in [0, 1)")
     choices = {
         "data.augment_on": ("auto", "host", "device"),
         "model.stem": ("imagenet", "cifar"),
@@ -130,15 +131,15 @@ def check(config):
         "monitor.features": ("backbone", "projection"),
     }
     for name, valid in choices.items():
-        _require(config, name, lambda v, valid=valid: v in valid, f"one of {', '.join(valid)}")
+        require(config, name, lambda v, valid=valid: v in valid, f"one of {', '.join(valid)}")
     for name in ("optimizer.milestones_epochs", "optimizer.milestones_steps"):
-        _require(
+        require(
             config,
             name,
             lambda v: all(isinstance(x, int) and x > 0 for x in v) and list(v) == sorted(set(v)),
             "increasing positive whole numbers",
         )
-    _require(
+    require(
         config,
         "profile_steps",
         lambda v: (
@@ -151,29 +152,29 @@ def check(config):
 
 def _check_pairs(config):
     size = config.data.image_size_px
-    _require(
+    require(
         config, "monitor.resize_px", lambda v: v == 0 or v >= size, f"0, or at least {size} (image)"
     )
     keys = config.batch_size * (2 if config.model.symmetric else 1)
-    _require(
+    require(
         config,
         "model.queue_size",
         lambda v: v >= keys,
         f"at least the new keys of a step, {keys} (the batch, twice it when symmetric)",
     )
-    _require(
+    require(
         config,
         "batch_size",
         lambda v: v % config.gradient_accumulation == 0,
         f"a multiple of gradient_accumulation={config.gradient_accumulation}",
     )
     if not config.steps:
-        _require(config, "epochs", lambda v: v > 0, "positive, unless `config.steps` is")
-        _require(config, "optimizer.milestones_steps", lambda v: not v, "empty in runs of epochs")
-        _require(config, "optimizer.warmup_steps", lambda v: not v, "0 in runs of epochs")
+        require(config, "epochs", lambda v: v > 0, "positive, unless `config.steps` is")
+        require(config, "optimizer.milestones_steps", lambda v: not v, "empty in runs of epochs")
+        require(config, "optimizer.warmup_steps", lambda v: not v, "0 in runs of epochs")
     else:
-        _require(config, "optimizer.milestones_epochs", lambda v: not v, "empty in runs of steps")
-        _require(config, "optimizer.warmup_epochs", lambda v: not v, "0 in runs of steps")
+        require(config, "optimizer.milestones_epochs", lambda v: not v, "empty in runs of steps")
+        require(config, "optimizer.warmup_epochs", lambda v: not v, "0 in runs of steps")
 
 
 def replica_layout_errors(config, hosts, replicas):
@@ -190,75 +191,3 @@ def replica_layout_errors(config, hosts, replicas):
         f"model.bn_group_size={config.model.bn_group_size or 1}. "
         f"Received: batch_size={config.batch_size}. Use {' or '.join(valid)}."
     )
-
-
-def to_dict(config):
-    """A JSON-ready nested dict."""
-    return _lists(dataclasses.asdict(config))
-
-
-def from_dict(values):
-    """The `Config` that `to_dict` wrote.
-
-    Raises:
-        ValueError: for an unknown field.
-    """
-
-    def build(cls, values, path):
-        types = typing.get_type_hints(cls)
-        unknown = sorted(set(values) - set(types))
-        if unknown:
-            raise ValueError(
-                f"A config has the fields {', '.join(types)}. Received: {path}{unknown[0]}."
-            )
-        made = {}
-        for name, value in values.items():
-            if dataclasses.is_dataclass(types[name]):
-                value = build(types[name], value, f"{path}{name}.")
-            made[name] = tuple(value) if types[name] is tuple else value
-        return cls(**made)
-
-    return build(Config, values, "")
-
-
-def differences(old, new, path=""):
-    """Fields in which two dicts of `to_dict` differ: list of "field: old -> new"."""
-    found = []
-    for name in sorted(old.keys() | new.keys()):
-        a, b = old.get(name), new.get(name)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, f"{path}{name}.")
-        elif a != b:
-            found.append(f"{path}{name}: {a!r} -> {b!r}")
-    return found
-
-
-def _lists(values):
-    if isinstance(values, dict):
-        return {name: _lists(value) for name, value in values.items()}
-    return list(values) if isinstance(values, tuple) else values
-
-
-def _check_types(config, path):
-    for name, kind in typing.get_type_hints(type(config)).items():
-        value = getattr(config, name)
-        if dataclasses.is_dataclass(kind):
-            _check_types(value, f"{path}{name}.")
-            continue
-        if kind is float and type(value) is int:
-            value = float(value)
-            setattr(config, name, value)
-        if type(value) is not kind or value != value or value in (float("inf"), -float("inf")):
-            raise ValueError(
-                f"`config.{path}{name}` must be a finite {kind.__name__}. Received: {value!r}."
-                if kind is float
-                else f"`config.{path}{name}` must be a {kind.__name__}. Received: {value!r}."
-            )
-
-
-def _require(config, name, holds, rule):
-    value = config
-    for part in name.split("."):
-        value = getattr(value, part)
-    if not holds(value):
-        raise ValueError(f"`config.{name}` must be {rule}. Received: {value!r}.")

@@ -4,7 +4,6 @@ import math
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from moco_tf import distribute
 from moco_tf.input_pipeline import key_order
@@ -12,7 +11,7 @@ from moco_tf.log import log
 
 
 class Diagnostics(keras.callbacks.Callback):
-    """State of the queue, learning rate and speed, added to the logs of each round.
+    """State of the queue, added to the logs of each round, and what about it looks wrong or is.
 
     Args:
         layout: `Layout` of the run.
@@ -24,20 +23,16 @@ class Diagnostics(keras.callbacks.Callback):
         super().__init__()
         self.layout, self.every = layout, every
         self.where = layout.shuffling if shuffle else "none"
+        self.stuck, self.said_filling = 0, False
 
     def on_train_batch_end(self, step, logs):
         if "round_end" not in logs:
             return
-        optimizer = self.model.optimizer
-        logs["images_per_second"] = self.layout.batch / logs.pop("seconds")
-        rate = optimizer._learning_rate
-        logs["learning_rate"] = float(
-            rate(tf.constant(step - 1, tf.int64)) if callable(rate) else rate
-        )
         logs["momentum"] = self.model.momentum
         # Of a loss that is not finite nothing more needs to be known: `Guard` stops the run.
         if step % self.every == 0 and math.isfinite(logs["loss"]):
             logs.update(self.queue_state(step))
+        self._explain(step, logs)
 
     def queue_state(self, step):
         """Fill (share), age of the keys (steps), norms, effective rank, positives in own group."""
@@ -73,52 +68,6 @@ class Diagnostics(keras.callbacks.Callback):
         group = layout.group_rows
         return float(np.mean(order // group == np.arange(layout.batch) // group))
 
-
-class Guard(keras.callbacks.Callback):
-    """Stops a run that went wrong, and explains what only looks wrong.
-
-    Args:
-        checkpoints: `Checkpoints`, to name the last good one.
-        layout: `Layout` of the run.
-        max_bad_fraction: undecodable images tolerated.
-        input_remedy: what would help if the run waits for input.
-    """
-
-    def __init__(self, checkpoints, layout, max_bad_fraction, input_remedy):
-        super().__init__()
-        self.input_remedy = input_remedy
-        self.checkpoints, self.layout, self.max_bad = checkpoints, layout, max_bad_fraction
-        self.bad, self.seen, self.named = 0, 0, set()
-        self.stuck, self.said_filling, self.said_waiting = 0, False, False
-
-    def on_train_batch_end(self, step, logs):
-        self.seen += self.layout.batch
-        if not math.isfinite(logs["loss"]):
-            raise FloatingPointError(
-                f"The loss must be finite. Received: {logs['loss']} at step {step}. The last good "
-                f"checkpoint is {self.checkpoints.latest}. Look at the data, or start a new "
-                "workdir with a lower learning rate."
-            )
-        if "round_end" in logs:
-            self._count_bad(step, logs)
-            self._explain(step, logs)
-
-    def _count_bad(self, step, logs):
-        names = logs.pop("bad_names")
-        self.bad += logs.pop("bad")
-        logs["bad_images"] = self.bad
-        for name in sorted(set(names) - self.named):
-            self.named.add(name)
-            log.warning("Replaced an image that cannot be decoded: %s", name or "(no name)")
-        # The share means something only over a thousand images.
-        if self.bad > self.max_bad * max(self.seen, 1000):
-            raise ValueError(
-                f"At most data.max_bad_fraction={self.max_bad} of the images may be undecodable. "
-                f"Received: {self.bad} of {self.seen} up to step {step}, such as "
-                f"{', '.join(sorted(self.named)[:3]) or 'those named by other workers'}. Mend the "
-                "data or raise the limit."
-            )
-
     def _explain(self, step, logs):
         keys = step * self.layout.batch * (2 if self.model.symmetric else 1)
         fill = min(1.0, keys / self.model.queue_size)
@@ -140,6 +89,54 @@ class Guard(keras.callbacks.Callback):
                 chance,
                 " twice" if losses == 2 else "",
             )
+
+
+class Guard(keras.callbacks.Callback):
+    """Stops a run that went wrong.
+
+    Args:
+        checkpoints: `Checkpoints`, to name the last good one.
+        batch: images in a step, over all replicas.
+        max_bad_fraction: undecodable images tolerated.
+        remedy: what would help if the loss is not finite.
+        input_remedy: what would help if the run waits for input.
+    """
+
+    def __init__(self, checkpoints, batch, max_bad_fraction, remedy, input_remedy):
+        super().__init__()
+        self.remedy, self.input_remedy = remedy, input_remedy
+        self.checkpoints, self.batch, self.max_bad = checkpoints, batch, max_bad_fraction
+        self.bad, self.seen, self.named = 0, 0, set()
+        self.said_waiting = False
+
+    def on_train_batch_end(self, step, logs):
+        self.seen += self.batch
+        if not math.isfinite(logs["loss"]):
+            raise FloatingPointError(
+                f"The loss must be finite. Received: {logs['loss']} at step {step}. The last good "
+                f"checkpoint is {self.checkpoints.latest}. {self.remedy}"
+            )
+        if "round_end" in logs:
+            self._count_bad(step, logs)
+            self._watch_input(step, logs)
+
+    def _count_bad(self, step, logs):
+        names = logs.pop("bad_names")
+        self.bad += logs.pop("bad")
+        logs["bad_images"] = self.bad
+        for name in sorted(set(names) - self.named):
+            self.named.add(name)
+            log.warning("Replaced an image that cannot be decoded: %s", name or "(no name)")
+        # The share means something only over a thousand images.
+        if self.bad > self.max_bad * max(self.seen, 1000):
+            raise ValueError(
+                f"At most data.max_bad_fraction={self.max_bad} of the images may be undecodable. "
+                f"Received: {self.bad} of {self.seen} up to step {step}, such as "
+                f"{', '.join(sorted(self.named)[:3]) or 'those named by other workers'}. Mend the "
+                "data or raise the limit."
+            )
+
+    def _watch_input(self, step, logs):
         if logs.get("input_wait", 0) > 0.1 and step > 50 and not self.said_waiting:
             self.said_waiting = True
             log.warning(

@@ -16,7 +16,7 @@ import matplotlib
 import numpy as np
 import tensorflow as tf
 
-from moco_tf import addresses, checkpoint, datasets, image_ops, recipes
+from moco_tf import addresses, checkpoint, datasets, image_ops, recipes, schema
 from moco_tf import config as config_lib
 from moco_tf.callbacks import read_metrics
 from moco_tf.datasets import Stream
@@ -57,7 +57,7 @@ def write(workdir, source, recipe, encoder, config):
         f"{len(images)} images by the backbone's features, nearest first.</p>",
         _img(_png(_neighbours(images, recipe, encoder))),
         "<h2>Config</h2>",
-        f"<pre>{html.escape(json.dumps(config_lib.to_dict(config), indent=2))}</pre>",
+        f"<pre>{html.escape(json.dumps(schema.to_dict(config), indent=2))}</pre>",
     ]
     title = f"MoCo: {html.escape(workdir)}"
     page = (
@@ -71,19 +71,20 @@ def write(workdir, source, recipe, encoder, config):
     return path
 
 
-def summary(workdir, step, checkpoint_path, encoder_path, report_path):
+def summary(workdir, step):
     """The last words of a run: what came of it, where it is, what to do next."""
+    encoder, report = (os.path.join(workdir, name) for name in ("encoder.keras", "report.html"))
     metrics = read_metrics(os.path.join(workdir, "metrics.jsonl"))
     return "\n".join(
         [
             "",
             f"Trained {step} steps. {_headline(metrics)}",
-            f"  checkpoint  {checkpoint_path}",
-            f"  encoder     {encoder_path}",
-            f"  report      {report_path}",
+            f"  checkpoint  {tf.train.latest_checkpoint(os.path.join(workdir, 'checkpoints'))}",
+            f"  encoder     {encoder}",
+            f"  report      {report}",
             "Next:",
-            f"  open {report_path}; tensorboard --logdir {workdir}",
-            f'  keras.models.load_model("{encoder_path}")   # after: import moco_tf',
+            f"  open {report}; tensorboard --logdir {workdir}",
+            f'  keras.models.load_model("{encoder}")   # after: import moco_tf',
             "  python train.py --config=configs/cifar10_demo.py --workdir=runs/cifar10",
         ]
     )
@@ -213,7 +214,7 @@ def main(argv):
         )
     workdir = argv[1]
     with tf.io.gfile.GFile(os.path.join(workdir, "config.json")) as file:
-        config = config_lib.from_dict(json.load(file))
+        config = schema.from_dict(config_lib.Config, json.load(file))
     recipe = addresses.resolve(recipes, config.data.recipe, "data.recipe")
     source = datasets.open_source(
         config.data.source, config.data.data_dir or None, config.data.num_examples

@@ -6,8 +6,7 @@ import importlib.util
 import pytest
 import tiny
 
-from moco_tf import checkpoint
-from moco_tf import config as config_lib
+from moco_tf import checkpoint, schema
 from moco_tf.config import Config, check
 
 CONFIGS = sorted((tiny.ROOT / "configs").glob("*.py"))
@@ -24,7 +23,7 @@ def load(path):
 def test_every_recipe_is_valid_and_survives_json(path):
     config = load(path)
     check(config)
-    assert config_lib.from_dict(config_lib.to_dict(config)) == config
+    assert schema.from_dict(Config, schema.to_dict(config)) == config
 
 
 def test_recipes_carry_the_papers_numbers():
@@ -85,11 +84,14 @@ def test_every_number_is_checked():
 
 def test_an_unknown_field_in_a_saved_config_is_named():
     with pytest.raises(ValueError, match="Received: model.nope"):
-        config_lib.from_dict({"model": {"nope": 1}})
+        schema.from_dict(Config, {"model": {"nope": 1}})
 
 
 def test_a_workdir_is_refused_to_another_config_but_not_to_a_longer_run(tmp_path):
-    checkpoint.claim_workdir(tiny.config(), str(tmp_path))
-    checkpoint.claim_workdir(tiny.config(stop_after_steps=9, log_every_steps=1), str(tmp_path))
+    def claim(config):
+        checkpoint.claim_workdir(schema.to_dict(config), str(tmp_path))
+
+    claim(tiny.config())
+    claim(tiny.config(stop_after_steps=9, log_every_steps=1))
     with pytest.raises(ValueError, match=r"model.dim: 8 -> 16; seed: 0 -> 2"):
-        checkpoint.claim_workdir(tiny.config(seed=2, model__dim=16), str(tmp_path))
+        claim(tiny.config(seed=2, model__dim=16))

@@ -5,8 +5,7 @@ import pytest
 import tensorflow as tf
 import tiny
 
-import train
-from moco_tf import addresses, assembly, datasets, recipes, training
+from moco_tf import addresses, assembly, datasets, pretraining, recipes, training
 from moco_tf.input_pipeline import training_dataset
 from moco_tf.layout import Layout
 
@@ -14,7 +13,7 @@ STEPS = 4
 
 
 def pretrain(workdir, strategy, **overrides):
-    train.pretrain(tiny.config(**overrides), str(workdir), strategy, stop=lambda: False)
+    pretraining.pretrain(tiny.config(**overrides), str(workdir), strategy)
 
 
 def simulate(config, layout):

@@ -1,15 +1,15 @@
-"""The kNN monitor of a training run."""
+"""The monitor of a training run."""
 
 import numpy as np
 
 from moco_tf import datasets
-from moco_tf.callbacks import Knn
+from moco_tf.callbacks import Scores
 from moco_tf.evaluation import features, knn
 from moco_tf.log import log
 
 
-def make_knn(config, model, recipe, strategy, plan):
-    """The `Knn` callback of a config; None, and said, if it is off or nothing has labels."""
+def make_scores(config, model, recipe, strategy, plan):
+    """The `Scores` callback of a config; None, and said, if it is off or nothing has labels."""
     monitor, data = config.monitor, config.data
     if not plan.monitor_every:
         log.info("The kNN monitor is off.")
@@ -58,14 +58,15 @@ def make_knn(config, model, recipe, strategy, plan):
         return x[ok], labels[ok]
 
     def evaluate():
-        return knn.accuracy(
+        accuracy = knn.accuracy(
             *labelled(addresses[0], bank, bank.labels),
             *labelled(addresses[1], queries, query_labels),
             neighbours=monitor.neighbours,
             temperature=monitor.temperature,
         )
+        return {"knn": accuracy}
 
-    return Knn(evaluate, plan)
+    return Scores(evaluate, plan)
 
 
 def _as_in_bank(bank, queries):

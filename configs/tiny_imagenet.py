@@ -1,0 +1,32 @@
+"""MoCo v2 on Tiny ImageNet, 64 px: a ResNet-18 that a CPU trains in an hour or two.
+
+Command:  python train.py --config=configs/tiny_imagenet.py --workdir=runs/tiny \
+              --config.data.source=folder:DIR/train
+Data:     a folder of class folders, train/ beside val/ (CS231n's archive has its val images in
+          one folder: sort them by val_annotations.txt)
+Cost:     see README for 20 of the 200 classes
+Expected: see README
+Source:   configs/cifar10_demo.py, with v2's head
+"""
+
+from moco_tf.config import Config, Data, Model, Monitor, Optimizer
+
+
+def get_config():
+    """100 epochs."""
+    return Config(
+        data=Data(source="folder:tiny-imagenet/train", recipe="moco:cifar10", image_size_px=64),
+        model=Model(
+            backbone="resnet:resnet18",
+            head="mlp",
+            queue_size=4096,
+            momentum=0.99,
+            temperature=0.2,
+            bn_group_size=32,
+        ),
+        optimizer=Optimizer(learning_rate=0.06, weight_decay=5e-4),
+        monitor=Monitor(every_epochs=10, resize_px=64),
+        batch_size=128,
+        epochs=100,
+        checkpoint_every_steps=270,
+    )

@@ -1,0 +1,88 @@
+"""A pre-training run, from its config to a trained encoder."""
+
+import os
+
+import keras
+
+from moco_tf import (
+    addresses,
+    assembly,
+    callbacks,
+    checkpoint,
+    datasets,
+    diagnostics,
+    distribute,
+    recipes,
+    report,
+    schema,
+    training,
+)
+from moco_tf.evaluation import monitors
+
+
+def pretrain(config, workdir, strategy, stop=lambda: False):
+    """Runs or resumes a pre-training run.
+
+    Args:
+        config: checked `Config`.
+        workdir: folder of the run, local or gs://.
+        strategy: of `distribute.make_strategy`.
+        stop: function that says whether to stop early.
+
+    Returns:
+        Steps done in all, and whether these are all that there were to do.
+    """
+    chief = distribute.is_chief(strategy)
+    layout = assembly.make_layout(config, strategy)
+    recipe = addresses.resolve(recipes, config.data.recipe, "data.recipe")
+    source = datasets.open_source(
+        config.data.source, config.data.data_dir or None, config.data.num_examples
+    )
+    plan = assembly.make_plan(config, source.num_examples)
+    with strategy.scope():
+        model = assembly.make_model(config, plan)
+    scores = monitors.make_scores(config, model, recipe, strategy, plan)
+    checkpoint.claim_workdir(schema.to_dict(config), workdir, write=chief)
+    encoder = os.path.join(workdir, "encoder.keras")
+    checkpoints = checkpoint.Checkpoints(
+        model, model.encoder_q, encoder, config.keep_checkpoints, write=chief
+    )
+    start = checkpoints.restore()
+    assembly.describe(config, layout, source, plan, start)
+
+    every = (config.log_every_steps, config.checkpoint_every_steps)
+    metrics = callbacks.MetricsLog(workdir, plan.steps_per_epoch) if chief else None
+    profile = callbacks.Profile(workdir, *config.profile_steps) if config.profile_steps else None
+    watching = [
+        callbacks.Speed(config.batch_size),
+        diagnostics.Diagnostics(layout, config.model.shuffle, config.log_every_steps),
+        diagnostics.Guard(
+            checkpoints,
+            config.batch_size,
+            config.data.max_bad_fraction,
+            "Look at the data, or start a new workdir with a lower learning rate.",
+            assembly.input_remedy(config),
+        ),
+        scores,
+        metrics,
+        callbacks.Progress(plan) if chief else None,
+        profile,
+        callbacks.Save(checkpoints, config.checkpoint_every_steps, metrics),
+    ]
+    done = training.train(
+        model,
+        assembly.distribute_data(source, recipe, config, layout, strategy, start),
+        assembly.make_step(model, recipe, config, strategy),
+        start=start,
+        plan=plan,
+        every=(*every, plan.monitor_every if scores else 0),
+        marks=profile.marks if profile else (),
+        steps_per_call=assembly.steps_per_call(config, strategy),
+        callbacks=keras.callbacks.CallbackList([c for c in watching if c], model=model),
+        stop=stop,
+        timed=not config.deterministic,
+    )
+    finished = done == plan.stop
+    if chief and finished:
+        report.write(workdir, source, recipe, model.encoder_q, config)
+    return done, finished
