@@ -15,14 +15,15 @@ from moco_tf import callbacks, config, distribute, report, script
 from moco_tf.pretraining import pretrain
 
 
-def check():
+def check(rest):
+    script.only_flags(rest)
     if script.CONFIG.value is None:
         raise ValueError("`--config` must name a recipe, such as configs/quickstart.py.")
     config.check(script.CONFIG.value)
 
 
-def main():
-    workdir, recipe = script.WORKDIR.value, script.CONFIG.value
+def main(_):
+    workdir, recipe = script.require_workdir(), script.CONFIG.value
     strategy = script.start(recipe)
     step, finished = pretrain(recipe, workdir, strategy, stop=callbacks.Termination())
     if not finished:

@@ -83,7 +83,7 @@ def make_model(config, plan):
     )
     model.compile(
         optim.SGD(
-            make_schedule(config, plan),
+            make_schedule(config, plan.steps_per_epoch),
             momentum=config.optimizer.momentum,
             weight_decay=config.optimizer.weight_decay,
         )
@@ -92,11 +92,15 @@ def make_model(config, plan):
     return model
 
 
-def make_schedule(config, plan):
-    """The learning-rate schedule, linearly scaled with the batch (arXiv:1706.02677)."""
+def make_schedule(config, epoch):
+    """The learning-rate schedule, linearly scaled with the batch (arXiv:1706.02677).
+
+    Args:
+        config: with `optimizer`, `batch_size`, `epochs` and `steps`.
+        epoch: steps in one.
+    """
     o = config.optimizer
     base = o.learning_rate * config.batch_size / o.reference_batch
-    epoch = plan.steps_per_epoch
     warmup = o.warmup_steps if config.steps else round(o.warmup_epochs * epoch)
     if o.schedule == "step":
         milestones = o.milestones_steps or [e * epoch for e in o.milestones_epochs]

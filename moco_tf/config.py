@@ -69,6 +69,7 @@ class Monitor:
     features: str = "backbone"  # or "projection"
     neighbours: int = 200  # k
     temperature: float = 0.1
+    linear: bool = False  # a linear probe, too
     resize_px: int = 0  # short side before the centre crop; 0 is 8/7 of the image size
 
 

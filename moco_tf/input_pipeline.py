@@ -6,14 +6,12 @@ resumes at any step and means the same on any number of hosts and replicas.
 """
 
 import functools
-import math
 
 import tensorflow as tf
 
-from moco_tf import bad_images, image_ops
+from moco_tf import bad_images
 from moco_tf.datasets import Stream
 from moco_tf.random_key import random_key
-from moco_tf.recipes import standard
 
 # Nothing here needs AutoGraph, which multiplies the time to build a data set.
 plain = tf.autograph.experimental.do_not_convert
@@ -72,20 +70,18 @@ def training_dataset(
             f"{source.num_examples} images, batch {layout.batch}. Lower the batch size."
         )
 
-    load = _loader(source)
-
     @plain
     def views(key, slot):
-        image, result = load(key), {}
+        image, result = source.image(key), {}
         for view, letter in enumerate("qk"):
             u = recipe.draw(seed, slot, view)
             result[f"x_{letter}"] = recipe.geometry(image, u, image_size_px)
             result[f"draws_{letter}"] = u
         return result
 
-    data = _examples(source, layout, host, seed, start_step, shuffle_buffer, shard_files)
+    data = examples(source, layout, host, seed, start_step, shuffle_buffer, shard_files)
     chunks = layout.host_rows // _chunk_rows(layout)
-    data = _joined(bad_images.mark(data, views), chunks)
+    data = joined(bad_images.mark(data, views), chunks)
     permute = shuffle and layout.shuffling == "input"
     steps = tf.data.Dataset.range(start_step, tf.int64.max)
 
@@ -98,43 +94,11 @@ def training_dataset(
     data = tf.data.Dataset.zip(steps, data).map(finish)
     local = layout.replicas // layout.hosts
     if augment_on == "host":
-        data = _split(data, chunks).map(_colour(recipe, jit_compile), tf.data.AUTOTUNE)
-        data = _joined(data, chunks // local)
+        data = split(data, chunks).map(_colour(recipe, jit_compile), tf.data.AUTOTUNE)
+        data = joined(data, chunks // local)
     else:
-        data = _split(data, local)
-    # Said to be endless, it keeps its static shapes when it is distributed.
-    data = data.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
-    return data.prefetch(2 * local)
-
-
-def evaluation_dataset(source, recipe, *, image_size_px, resize_px, batch, rows=slice(None)):
-    """Centre crops of all images of a `Source` in order, once.
-
-    Args:
-        source: `datasets.Source`.
-        recipe: whose normalisation to use.
-        image_size_px: side of the crops.
-        resize_px: the short side before the crop.
-        batch: rows of the global batch; the last one is filled up with the first images.
-        rows: slice of each batch to yield, for several hosts.
-
-    Returns:
-        `tf.data.Dataset` of float32 nxSxSx3, and of bool n: false where an image cannot be decoded.
-    """
-    load = _loader(source)
-
-    def crop(key, slot):
-        del slot  # nothing is random
-        return {"x": standard.center_crop(load(key), resize_px, image_size_px)}
-
-    total = -(-source.num_examples // batch) * batch
-    index = tf.data.Dataset.range(total).batch(batch, drop_remainder=True).map(lambda i: i[rows])
-    chunk = math.gcd(len(range(batch)[rows]), 16)
-    index = index.unbatch().batch(chunk, drop_remainder=True)
-    data = index.map(lambda i: {"slot": i, "key": i % source.num_examples})
-    data = _joined(bad_images.mark(data, crop), len(range(batch)[rows]) // chunk)
-    data = data.map(lambda e: (recipe.normalize(tf.cast(e["x"], tf.float32) / 255), e["ok"]))
-    return data.prefetch(2)
+        data = split(data, local)
+    return endless(data).prefetch(2 * local)
 
 
 def key_order(n, seed, step, host):
@@ -166,8 +130,8 @@ def _chunk_rows(layout):
     return max(n for n in range(1, 17) if layout.replica_rows % n == 0)
 
 
-def _examples(source, layout, host, seed, start_step, shuffle_buffer, shard_files):
-    """This host's examples in order, in chunks: `slot` (int64), `key` for `_loader`, `name`."""
+def examples(source, layout, host, seed, start_step, shuffle_buffer, shard_files):
+    """This host's examples in order, in chunks: `slot` (int64), `key`, `name`."""
     first, rows = host * layout.host_rows, layout.host_rows
     chunk = _chunk_rows(layout)
     slots = tf.data.Dataset.range(start_step, tf.int64.max).map(
@@ -196,21 +160,11 @@ def _examples(source, layout, host, seed, start_step, shuffle_buffer, shard_file
         records = records.batch(batch).map(lambda r: r[first : first + rows]).unbatch()
 
     def parse(slot, record):
-        encoded, name = source.parse(record)
-        return {"slot": slot, "key": encoded, "name": name}
+        return {"slot": slot, "key": record, "name": source.name(record)}
 
     examples = tf.data.Dataset.zip(slots.unbatch(), records)
     examples = examples.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
     return examples.batch(chunk, drop_remainder=True)
-
-
-def _loader(source):
-    """Graph function from the key of an example (index or bytes) to its uint8 image HxWx3."""
-    if isinstance(source, Stream):
-        return image_ops.decode
-    if source.encoded:
-        return lambda index: image_ops.decode(source.read(index))
-    return source.read
 
 
 def _order(batch, layout, host, permute):
@@ -225,22 +179,27 @@ def _order(batch, layout, host, permute):
     return batch
 
 
-def _split(data, count):
+def split(data, count):
     """Batches to `count` equal parts of each, in turn."""
 
-    def split(batch):
+    def parts(batch):
         return {n: tf.reshape(x, [count, -1, *x.shape[1:]]) for n, x in batch.items()}
 
-    return data.map(split).unbatch()
+    return data.map(parts).unbatch()
 
 
-def _joined(data, count):
-    """The reverse of `_split`."""
+def joined(data, count):
+    """The reverse of `split`."""
 
     def join(parts):
         return {n: tf.reshape(x, [-1, *x.shape[2:]]) for n, x in parts.items()}
 
     return data.batch(count, drop_remainder=True).map(join)
+
+
+def endless(data):
+    """Data that repeats, and says so: it keeps its static shapes when it is distributed."""
+    return data.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
 
 def _colour(recipe, jit_compile):

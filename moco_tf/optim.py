@@ -20,29 +20,43 @@ class SGD(keras.optimizers.Optimizer):
         learning_rate: float or `LearningRateSchedule`.
         momentum: share of the velocity kept, in [0, 1).
         weight_decay: L2 factor on every parameter, biases and BN included.
+        factors: dict from the name of a layer to what its learning rate is multiplied by.
     """
 
-    def __init__(self, learning_rate=0.03, momentum=0.9, weight_decay=0.0, name="sgd", **kwargs):
+    def __init__(
+        self,
+        learning_rate=0.03,
+        momentum=0.9,
+        weight_decay=0.0,
+        factors=None,
+        name="sgd",
+        **kwargs,
+    ):
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.momentum = momentum
+        self.factors = dict(factors or {})
         self.l2 = weight_decay  # `self.weight_decay` would switch on Keras' decoupled decay
 
     def build(self, variables):
         if not self.built:
             super().build(variables)
             self.velocities = self.add_optimizer_variables(variables, "velocity")
+            self.factor_of = [self.factors.get(v.path.split("/")[0], 1.0) for v in variables]
 
     def update_step(self, gradient, variable, learning_rate):
-        velocity = self.velocities[self._get_variable_index(variable)]
+        index = self._get_variable_index(variable)
+        velocity = self.velocities[index]
         # Else l2 * w of all parameters is computed as the step starts, and held until their
         # gradients come.
         with tf.control_dependencies([gradient]):
             gradient = gradient + self.l2 * variable
             self.assign(velocity, self.momentum * velocity + gradient)
-        self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * velocity)
+        rate = ops.cast(learning_rate, variable.dtype) * self.factor_of[index]
+        self.assign_sub(variable, rate * velocity)
 
     def get_config(self):
-        return super().get_config() | {"momentum": self.momentum, "weight_decay": self.l2}
+        own = {"momentum": self.momentum, "weight_decay": self.l2, "factors": self.factors}
+        return super().get_config() | own
 
 
 @keras.saving.register_keras_serializable("moco_tf")

@@ -3,30 +3,24 @@
 python -m moco_tf.report WORKDIR
 """
 
-import base64
-import html
-import io
 import json
 import math
 import os
 import sys
 
 import keras
-import matplotlib
 import numpy as np
 import tensorflow as tf
+from matplotlib import pyplot as plt
 
-from moco_tf import addresses, checkpoint, datasets, image_ops, recipes, schema
+from moco_tf import addresses, checkpoint, datasets, html, recipes, schema
 from moco_tf import config as config_lib
 from moco_tf.callbacks import read_metrics
 from moco_tf.datasets import Stream
 from moco_tf.evaluation import features, knn
 from moco_tf.input_pipeline import training_dataset
+from moco_tf.labelled_pipeline import crops_of, normalized
 from moco_tf.layout import Layout
-from moco_tf.recipes import standard
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 PAIRS, QUERIES, NEIGHBOURS, GALLERY = 12, 8, 8, 1024
 
@@ -47,25 +41,23 @@ def write(workdir, source, recipe, encoder, config):
     metrics = read_metrics(os.path.join(workdir, "metrics.jsonl"))
     size = config.data.image_size_px
     resize = config.monitor.resize_px or round(size * 8 / 7)
-    images = _gallery(source, resize, size)
+    count = min(GALLERY, source.num_examples)
+    chosen = np.arange(count)
+    if not isinstance(source, Stream):  # of which to read more would be long
+        chosen = chosen * source.num_examples // count
+    images = crops_of(source, chosen, resize, size)
     parts = [
         "<h2>Curves</h2>",
-        _img(_curves(metrics, config)),
+        _curves(metrics, config),
         "<h2>Augmented pairs</h2><p>Each column: two views of one image.</p>",
-        _img(_png(_pairs(source, recipe, config))),
+        _pairs(source, recipe, config),
         "<h2>Nearest neighbours</h2><p>First column: the query; then the most similar of "
         f"{len(images)} images by the backbone's features, nearest first.</p>",
-        _img(_png(_neighbours(images, recipe, encoder))),
+        _neighbours(images, recipe, encoder),
         "<h2>Config</h2>",
         f"<pre>{html.escape(json.dumps(schema.to_dict(config), indent=2))}</pre>",
     ]
-    title = f"MoCo: {html.escape(workdir)}"
-    page = (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>"
-        "body{font:16px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em}"
-        "img{max-width:100%;image-rendering:auto}pre{background:#f4f4f4;padding:1em}"
-        f"</style><h1>{title}</h1><p>{html.escape(_headline(metrics))}</p>{''.join(parts)}</html>\n"
-    )
+    page = html.page(f"MoCo: {workdir}", _headline(metrics), parts)
     path = os.path.join(workdir, "report.html")
     checkpoint.write_text(path, page)
     return path
@@ -129,11 +121,7 @@ def _curves(metrics, config):
         axis.grid(alpha=0.3)
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
-    figure.tight_layout()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    plt.close(figure)
-    return buffer.getvalue()
+    return html.figure(figure)
 
 
 def _pairs(source, recipe, config):
@@ -152,57 +140,16 @@ def _pairs(source, recipe, config):
         )
     )
     pixels = [batch[name] * recipe.std + recipe.mean for name in ("x_q", "x_k")]
-    return _grid([np.asarray(p) * 255 for p in pixels])
+    return html.grid([np.asarray(p) * 255 for p in pixels])
 
 
 def _neighbours(images, recipe, encoder):
-    x = recipe.normalize(images.astype(np.float32) / 255)
     backbone = features.backbone_of(encoder)
-    bank = np.concatenate([backbone(x[i : i + 64], training=False) for i in range(0, len(x), 64)])
-    bank = np.asarray(tf.math.l2_normalize(tf.cast(bank, tf.float32), axis=1))
+    blocks = [normalized(recipe, images[i : i + 64]) for i in range(0, len(images), 64)]
+    bank = np.concatenate([backbone(x, training=False) for x in blocks]).astype(np.float32)
     queries = np.linspace(0, len(images) - 1, min(QUERIES, len(images))).astype(int)
-    nearest = knn.nearest(bank, bank[queries], min(NEIGHBOURS + 1, len(images)))
-    return _grid([images[row] for row in nearest])
-
-
-def _gallery(source, resize, size):
-    """Up to GALLERY images, centre-cropped: uint8 NxSxSx3; the undecodable left out."""
-    count = min(GALLERY, source.num_examples)
-    if isinstance(source, Stream):
-        data = source.epoch(0, 0, buffer_size=1).take(count).map(lambda r: source.parse(r)[0])
-    else:
-        data = (
-            tf.data.Dataset.range(count)
-            .map(lambda i: i * source.num_examples // count)
-            .map(source.read)
-            .ignore_errors()
-        )
-    if isinstance(source, Stream) or source.encoded:
-        data = data.map(image_ops.decode).ignore_errors()
-    return np.stack(
-        list(data.map(lambda x: standard.center_crop(x, resize, size)).as_numpy_iterator())
-    )
-
-
-def _grid(rows, pad=2):
-    """Rows of SxSx3 images, in 0..255, to one picture."""
-    size = rows[0].shape[1]
-    height, width = len(rows) * (size + pad), len(rows[0]) * (size + pad)
-    picture = np.full((height, width, 3), 255, np.uint8)
-    for i, row in enumerate(rows):
-        for j, image in enumerate(row):
-            top, left = i * (size + pad), j * (size + pad)
-            picture[top : top + size, left : left + size] = np.clip(np.round(image), 0, 255)
-    zoom = max(1, 80 // size)
-    return picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
-
-
-def _png(pixels):
-    return tf.io.encode_png(pixels).numpy()
-
-
-def _img(png):
-    return f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    _, nearest = knn.nearest(bank, bank[queries], NEIGHBOURS + 1, block=len(queries))
+    return html.grid([images[row] for row in nearest])
 
 
 def main(argv):

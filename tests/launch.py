@@ -1,6 +1,6 @@
-"""Starts train.py with several logical CPU devices, or with a kill at an awkward moment.
+"""Starts a script with several logical CPU devices, or with a kill at an awkward moment.
 
-python tests/launch.py --cpus=2 [--kill_in_save=2] TRAIN_FLAGS...
+python tests/launch.py [--script=evaluate.py] --cpus=2 [--kill_in_save=2] FLAGS...
 """
 
 import os
@@ -13,12 +13,12 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def main():
-    own = {"--cpus": 1, "--kill_in_save": 0}
+    own = {"--cpus": "1", "--kill_in_save": "0", "--script": "train.py"}
     rest = []
     for arg in sys.argv[1:]:
         name, _, value = arg.partition("=")
         if name in own:
-            own[name] = int(value)
+            own[name] = value
         else:
             rest.append(arg)
     sys.path.insert(0, str(ROOT))
@@ -26,11 +26,11 @@ def main():
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices("CPU")[0]
-    devices = [tf.config.LogicalDeviceConfiguration()] * own["--cpus"]
+    devices = [tf.config.LogicalDeviceConfiguration()] * int(own["--cpus"])
     tf.config.set_logical_device_configuration(cpu, devices)
-    if own["--kill_in_save"]:
-        kill_in_save(own["--kill_in_save"])
-    sys.argv = [str(ROOT / "train.py"), *rest]
+    if own["--kill_in_save"] != "0":
+        kill_in_save(int(own["--kill_in_save"]))
+    sys.argv = [str(ROOT / own["--script"]), *rest]
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 

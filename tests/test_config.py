@@ -8,8 +8,10 @@ import tiny
 
 from moco_tf import checkpoint, schema
 from moco_tf.config import Config, check
+from moco_tf.evaluation import config as evaluation_config
 
 CONFIGS = sorted((tiny.ROOT / "configs").glob("*.py"))
+TASKS = {"flowers": "finetune", "cub": "finetune", "semi": "finetune"}  # others by their name
 
 
 def load(path):
@@ -24,6 +26,15 @@ def test_every_recipe_is_valid_and_survives_json(path):
     config = load(path)
     check(config)
     assert schema.from_dict(Config, schema.to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    "path", sorted((tiny.ROOT / "configs" / "eval").glob("*.py")), ids=lambda p: p.stem
+)
+def test_every_evaluation_is_valid_and_survives_json(path):
+    config = load(path)
+    evaluation_config.check(config, TASKS.get(path.stem, path.stem))
+    assert schema.from_dict(type(config), schema.to_dict(config)) == config
 
 
 def test_recipes_carry_the_papers_numbers():

@@ -10,7 +10,7 @@ from PIL import Image
 from moco_tf import datasets
 from moco_tf.bad_images import _donors
 from moco_tf.datasets import synthetic
-from moco_tf.input_pipeline import evaluation_dataset, image_of_slot, key_order, training_dataset
+from moco_tf.input_pipeline import image_of_slot, key_order, training_dataset
 from moco_tf.layout import Layout
 from moco_tf.recipes import moco
 from moco_tf.recipes.recipe import IMAGENET, Grayscale, RandomResizedCrop, Recipe
@@ -173,32 +173,6 @@ def test_a_batch_without_any_good_image_stays_black():
         np.testing.assert_allclose(
             batch[f"x_{letter}"], black + np.zeros((10, SIZE, SIZE, 3)), atol=1e-5
         )
-
-
-def test_evaluation_covers_every_image_once_in_order(source):
-    kwargs = dict(image_size_px=32, resize_px=32, batch=16)
-    whole, ok = zip(*evaluation_dataset(source, moco.v2, **kwargs))
-    assert np.all(ok)
-    whole = np.concatenate(whole)
-    assert len(whole) == 64
-    images, _ = synthetic.shapes(50, seed=3)
-    want = (images / 255.0 - moco.v2.mean) / moco.v2.std
-    np.testing.assert_allclose(whole[:50], want, atol=1e-5)
-    halves = [
-        [x for x, _ in evaluation_dataset(source, moco.v2, rows=slice(h * 8, h * 8 + 8), **kwargs)]
-        for h in (0, 1)
-    ]
-    joined = np.concatenate([np.concatenate(pair) for pair in zip(*halves)])
-    np.testing.assert_array_equal(joined, whole)
-
-
-def test_evaluation_marks_what_it_cannot_decode():
-    kwargs = dict(image_size_px=32, resize_px=32, batch=6)
-    clean = list(evaluation_dataset(encoded_source(), LIGHT, **kwargs))
-    x, ok = zip(*evaluation_dataset(encoded_source(bad={4, 11}), LIGHT, **kwargs))
-    x, ok = np.concatenate(x), np.concatenate(ok)
-    assert list(np.flatnonzero(~ok)) == [4, 11]
-    np.testing.assert_array_equal(x[ok], np.concatenate([c for c, _ in clean])[ok])
 
 
 def test_the_dataset_graph_has_nothing_that_needs_python(source):

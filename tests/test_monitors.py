@@ -3,11 +3,13 @@
 import logging
 import types
 
+import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
 from PIL import Image
 
+from moco_tf import SGD, MoCo, datasets
 from moco_tf.backbones import heads, resnet
 from moco_tf.datasets import synthetic
 from moco_tf.evaluation import monitors
@@ -56,8 +58,8 @@ def test_queries_of_some_classes_are_labelled_as_in_the_bank_and_bad_images_left
         knn.evaluate()
     # Each of 14 queries is in the bank itself, but b1.
     assert accuracy >= 13 / 14
-    left_out = [r.getMessage() for r in caplog.records if "leaves out" in r.getMessage()]
-    assert [m.split(" images")[0] for m in left_out] == ["kNN leaves out 1", "kNN leaves out 2"]
+    left_out = [r.getMessage() for r in caplog.records if "left out" in r.getMessage()]
+    assert [m.split(" images")[0] for m in left_out] == ["1", "2"]
 
 
 def test_it_is_off_and_says_so_where_a_split_has_no_labels(encoder, tmp_path, caplog):
@@ -74,5 +76,40 @@ def test_it_is_off_and_says_so_where_a_split_has_no_labels(encoder, tmp_path, ca
 def test_classes_that_the_bank_lacks_are_refused(encoder, tmp_path):
     write(tmp_path, "train", "ab")
     write(tmp_path, "val", "bc")
-    with pytest.raises(ValueError, match="must have classes of its bank. Received besides: c"):
+    with pytest.raises(
+        ValueError, match="must have classes of the training images. Received besides: c"
+    ):
         make(config_of(tmp_path, source="auto"), encoder)
+
+
+def test_a_monitor_of_fit_measures_and_never_touches_the_encoder():
+    images, labels = synthetic.shapes(96, seed=0)
+    views = [images.astype(np.float32) / 255, images[:, ::-1].astype(np.float32) / 255]
+    data = tf.data.Dataset.from_tensor_slices(tuple(views)).batch(32, drop_remainder=True)
+
+    def fit(callbacks):
+        tf.keras.utils.set_random_seed(1)
+        backbone = resnet.resnet(resnet.basic_block, (1, 1, 1, 1), width=4, stem="cifar")
+        model = MoCo(heads.encoder(backbone, heads.linear, 8), queue_size=64)
+        model.compile(SGD(0.03))
+        history = model.fit(data, epochs=2, verbose=0, callbacks=callbacks)
+        return model.encoder_q.get_weights(), history.history
+
+    monitor = monitors.Monitor(
+        bank=datasets.from_arrays(images[:64], labels[:64]),
+        queries=datasets.from_arrays(images[64:], labels[64:]),
+        recipe=moco.v1,
+        image_size_px=32,
+        resize_px=32,
+        linear=True,
+    )
+    alone, _ = fit([])
+    watched, history = fit([monitor])
+    for a, b in zip(alone, watched):
+        np.testing.assert_array_equal(a, b)
+    assert len(history["knn"]) == len(history["linear"]) == 2
+    assert all(0 <= score <= 1 for score in history["knn"] + history["linear"])
+    # The trained features tell what they were computed from: the bank itself as queries.
+    monitor.probe.sources["queries"] = monitor.probe.sources["bank"]
+    monitor.probe.neighbours = 1
+    assert monitor.probe()["knn"] == 1.0

@@ -42,6 +42,19 @@ def test_sgd_equals_torch_over_a_fall_of_the_rate(momentum, weight_decay):
         np.testing.assert_allclose(variable.numpy(), oracle.w, rtol=0, atol=1e-6)
 
 
+def test_a_layer_s_rate_is_multiplied_by_its_factor():
+    backbone, head = keras.layers.Dense(2, name="body"), keras.layers.Dense(2, name="fc")
+    keras.Sequential([keras.Input((3,)), backbone, head])
+    for layer, factor in ((backbone, 1.0), (head, 10.0)):
+        variable, before = layer.kernel, layer.kernel.numpy().astype(np.float64)
+        oracle = TorchSGD(before, 0.9, 0.1)
+        optimizer = SGD(0.01, 0.9, 0.1, factors={"fc": 10.0})
+        for _ in range(3):
+            optimizer.apply([tf.ones(variable.shape)], [variable])
+            oracle.step(np.ones(variable.shape), 0.01 * factor)
+        np.testing.assert_allclose(variable.numpy(), oracle.w, rtol=0, atol=1e-6)
+
+
 def test_sgd_follows_a_rate_set_from_outside():
     variable, optimizer = keras.Variable([1.0]), SGD(0.1, momentum=0.9)
     optimizer.apply([tf.constant([1.0])], [variable])

@@ -31,6 +31,7 @@ def open(rest, **_):
         encoded=True,
         labels=labels,
         classes=classes,
+        files=tuple(paths),
     )
 
 

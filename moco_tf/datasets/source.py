@@ -1,4 +1,8 @@
-"""What a data source is: images addressed by number, or a stream of records."""
+"""What a data source is: images addressed by number, or a stream of records.
+
+Both have `image`, `label` and `name`, graph functions of an example's key: its number in a
+`Source`, its record in a `Stream`.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from moco_tf import image_ops
 from moco_tf.random_key import random_key
 
 
@@ -21,6 +26,7 @@ class Source:
         encoded: whether `read` gives encoded bytes.
         labels: int64, num_examples; None without labels.
         classes: names of the classes that the labels number, if they have any.
+        files: paths of the images, if each is a file.
     """
 
     num_examples: int
@@ -29,6 +35,40 @@ class Source:
     encoded: bool
     labels: np.ndarray | None = None
     classes: tuple = ()
+    files: tuple = ()
+
+    def image(self, key):
+        """uint8 HxWx3."""
+        image = self.read(key)
+        return image_ops.decode(image) if self.encoded else image
+
+    def label(self, key):
+        """int64 scalar, -1 without labels."""
+        if self.labels is None:
+            return tf.constant(-1, tf.int64)
+        with tf.device("CPU"):
+            return tf.gather(tf.constant(self.labels), key)
+
+    def keys(self):
+        """Data set of all keys in order."""
+        return tf.data.Dataset.range(self.num_examples)
+
+    def subset(self, indices):
+        """The source of some of the images, by their numbers."""
+        with tf.device("CPU"):
+            chosen = tf.constant(indices, tf.int64)
+        return dataclasses.replace(
+            self,
+            num_examples=len(indices),
+            read=lambda index: self.read(tf.gather(chosen, index)),
+            name=lambda index: self.name(tf.gather(chosen, index)),
+            labels=None if self.labels is None else self.labels[indices],
+            files=tuple(self.files[i] for i in indices) if self.files else (),
+        )
+
+    def relabelled(self, table):
+        """The source with label `table[i]` instead of i (int64 array)."""
+        return dataclasses.replace(self, labels=table[self.labels])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +78,44 @@ class Stream:
     Attributes:
         num_examples: records in all shards.
         shards: `(path, skip, take)` per shard, records; take -1 is all.
-        parse: graph function from a serialized record to `(encoded bytes, name)`.
+        parse: graph function from a serialized record to `(encoded bytes, name, label)`, string
+            scalars and an int64 scalar, -1 without a label.
+        classes: names of the classes that the labels number, if they are known.
     """
 
     num_examples: int
     shards: tuple
     parse: Callable
+    classes: tuple = ()
+
+    def image(self, key):
+        """uint8 HxWx3."""
+        return image_ops.decode(self.parse(key)[0])
+
+    def name(self, key):
+        """String scalar, for messages."""
+        return self.parse(key)[1]
+
+    def label(self, key):
+        """int64 scalar, -1 without labels."""
+        return self.parse(key)[2]
+
+    def relabelled(self, table):
+        """The source with label `table[i]` instead of i (int64 array)."""
+
+        def parse(record):
+            encoded, name, label = self.parse(record)
+            return encoded, name, tf.gather(tf.constant(table), label)
+
+        return dataclasses.replace(self, parse=parse)
+
+    def keys(self):
+        """Data set of all records in order."""
+        paths, skip, take = (list(x) for x in zip(*self.shards))
+        shards = tf.data.Dataset.from_tensor_slices(
+            (paths, tf.constant(skip, tf.int64), tf.constant(take, tf.int64))
+        )
+        return shards.flat_map(_records)
 
     def epoch(self, seed, epoch, buffer_size, shard_files=(1, 0)):
         """The records of one epoch: shards in random order, interleaved, in shuffled blocks.
@@ -80,7 +152,7 @@ class Stream:
             tuple(tf.gather(x, order) for x in (paths, skip, take))
         )
         records = shards.interleave(
-            lambda path, skip, take: tf.data.TFRecordDataset(path).skip(skip).take(take),
+            _records,
             cycle_length=min(16, len(self.shards)),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
@@ -91,12 +163,17 @@ class Stream:
         return blocks.map(lambda i, block: shuffled(block, i + 1)).prefetch(1).unbatch()
 
 
-def from_arrays(images, labels=None):
+def _records(path, skip, take):
+    return tf.data.TFRecordDataset(path).skip(skip).take(take)
+
+
+def from_arrays(images, labels=None, classes=()):
     """A source of NumPy arrays, for scripts of your own.
 
     Args:
         images: uint8 NxHxWx3.
         labels: int N, or None.
+        classes: names of the classes that the labels number, or ().
     """
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
@@ -116,6 +193,7 @@ def from_arrays(images, labels=None):
         name=lambda index: tf.strings.as_string(index),
         encoded=False,
         labels=None if labels is None else np.asarray(labels, np.int64),
+        classes=tuple(classes),
     )
 
 

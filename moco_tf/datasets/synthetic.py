@@ -25,7 +25,7 @@ def open(rest, **_):
             f"`data.source` must be synthetic:shapes[:{'|'.join(SPLITS)}]. "
             f"Received: 'synthetic:{rest}'."
         )
-    return from_arrays(*shapes(*SPLITS[split]))
+    return from_arrays(*shapes(*SPLITS[split]), classes=NAMES)
 
 
 def labelled_splits(rest, **_):
@@ -101,3 +101,4 @@ def _disc(u, v):
 
 # Signed distance functions (negative inside) of shapes of radius 1.
 SHAPES = (_disc, _ring, _polygon(3), _polygon(4), _cross, _bar, _star, _crescent)
+NAMES = ("disc", "ring", "triangle", "square", "cross", "bar", "star", "crescent")

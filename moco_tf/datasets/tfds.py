@@ -34,6 +34,7 @@ def open(rest, data_dir=None, **_):
             f"{', '.join(builder.info.features)}."
         )
     image = builder.info.features["image"]
+    classes = tuple(getattr(builder.info.features.get("label"), "names", ()))
     if None not in image.shape and math.prod(image.shape) * info.num_examples <= MEMORY_LIMIT:
         read_config = tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1)
         data = tfds.as_numpy(
@@ -42,21 +43,23 @@ def open(rest, data_dir=None, **_):
         images = data["image"]
         if images.shape[-1] == 1:
             images = images.repeat(3, axis=-1)
-        return from_arrays(images, data.get("label"))
+        return from_arrays(images, data.get("label"), classes)
 
     decoders = {"image": tfds.decode.SkipDecoding()}
     features = tfds.features.FeaturesDict(
-        {k: v for k, v in builder.info.features.items() if k in ("image", "file_name")}
+        {k: v for k, v in builder.info.features.items() if k in ("image", "file_name", "label")}
     )
 
     def parse(record):
         example = features.deserialize_example(record, decoders=decoders)
-        return example["image"], example.get("file_name", tf.constant(""))
+        name = example.get("file_name", tf.constant(""))
+        return example["image"], name, example.get("label", tf.constant(-1, tf.int64))
 
     return Stream(
         num_examples=info.num_examples,
         shards=tuple((str(f.filename), f.skip, f.take) for f in info.file_instructions),
         parse=parse,
+        classes=classes,
     )
 
 

@@ -1,4 +1,7 @@
-"""TFRecord shards of `tf.train.Example` with an "image/encoded" feature, local or gs://."""
+"""TFRecord shards of `tf.train.Example`, local or gs://.
+
+Features: "image/encoded", and perhaps "image/filename" and "image/class/label" (from 0 on).
+"""
 
 import tensorflow as tf
 
@@ -44,6 +47,7 @@ def _parse(record):
     features = {
         "image/encoded": tf.io.FixedLenFeature([], tf.string, default_value=""),
         "image/filename": tf.io.FixedLenFeature([], tf.string, default_value=""),
+        "image/class/label": tf.io.FixedLenFeature([], tf.int64, default_value=-1),
     }
     example = tf.io.parse_single_example(record, features)
-    return example["image/encoded"], example["image/filename"]
+    return tuple(example[name] for name in features)

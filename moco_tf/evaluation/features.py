@@ -1,11 +1,28 @@
-"""Features of all images of a source, on any strategy."""
+"""What a network makes of all images of a source, on any strategy, each image once."""
+
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from moco_tf import distribute
-from moco_tf.input_pipeline import evaluation_dataset
+from moco_tf.labelled_pipeline import evaluation_dataset, normalized
+
+
+class Outputs(NamedTuple):
+    """Of N images, in the order of the source.
+
+    Attributes:
+        x: list of float32 arrays NxC, one for each output of the network; not normalised.
+        labels: int64 N, -1 without labels.
+        ok: bool N, false where an image cannot be decoded, whose outputs mean nothing.
+    """
+
+    x: list
+    labels: np.ndarray
+    ok: np.ndarray
 
 
 def backbone_of(encoder):
@@ -13,45 +30,52 @@ def backbone_of(encoder):
     return encoder.layers[1]
 
 
-def extractor(encoder, kind, strategy):
-    """A compiled function from an iterator of distributed images and marks to features and marks.
+def before_and_after_head(model):
+    """A backbone with a head on it, with two outputs: the backbone's and the head's."""
+    return keras.Model(model.input, [model.layers[2].input, model.output])
 
-    Features have unit length; marks are 1 for images that could be decoded.
+
+def unit(x):
+    """Rows of unit length: float32 NxC."""
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+
+def forward(network, recipe, strategy):
+    """A compiled function from an iterator of distributed batches to all replicas' outputs.
 
     Args:
-        encoder: of `backbones.heads.encoder`.
-        kind: "backbone" (before the head) or "projection" (after it).
-        strategy: of the encoder's variables.
+        network: `keras.Model` from normalised images to one or several NxC outputs.
+        recipe: whose normalisation to use.
+        strategy: of the network's variables.
     """
-    model = backbone_of(encoder) if kind == "backbone" else encoder
 
-    def features(images, ok):
-        x = keras.ops.cast(model(images, training=False), "float32")
-        x, ok = tf.math.l2_normalize(x, axis=1), tf.cast(ok, tf.int32)
-        return distribute.all_gather(x), distribute.all_gather(ok)
+    def replica(batch):
+        outputs = tf.nest.flatten(network(normalized(recipe, batch["x"]), training=False))
+        gathered = [tf.cast(x, tf.float32) for x in outputs]
+        gathered += [batch["label"], tf.cast(batch["ok"], tf.int32)]
+        return [distribute.all_gather(x) for x in gathered]
 
     @tf.function(autograph=False)
     def run(iterator):
-        results = strategy.run(features, next(iterator))
-        return tuple(strategy.experimental_local_results(result)[0] for result in results)
+        results = strategy.run(replica, (next(iterator),))
+        return [strategy.experimental_local_results(result)[0] for result in results]
 
     return run
 
 
-def extract(run, source, recipe, strategy, *, image_size_px, resize_px, batch=256):
-    """Features of all images of a source, in order, the same on every process.
+def extract(run, source, strategy, *, image_size_px, resize_px, batch=256, title=None):
+    """Outputs for all images of a source, the same on every process.
 
     Args:
-        run: from `extractor`.
-        source: `datasets.Source`.
-        recipe: whose normalisation to use.
-        strategy: of the extractor.
+        run: from `forward`.
+        source: `datasets.Source` or `Stream`.
+        strategy: of `run`.
         image_size_px, resize_px: of the centre crop.
         batch: rows over all replicas, about.
+        title: of a progress bar; None for none.
 
     Returns:
-        float32 array num_examples x C, and bool num_examples: false where an image cannot be
-        decoded, whose features mean nothing.
+        `Outputs`.
     """
     per_replica = -(-batch // strategy.num_replicas_in_sync)
     batch = per_replica * strategy.num_replicas_in_sync
@@ -61,7 +85,6 @@ def extract(run, source, recipe, strategy, *, image_size_px, resize_px, batch=25
         first = context.input_pipeline_id * rows
         data = evaluation_dataset(
             source,
-            recipe,
             image_size_px=image_size_px,
             resize_px=resize_px,
             batch=batch,
@@ -72,6 +95,12 @@ def extract(run, source, recipe, strategy, *, image_size_px, resize_px, batch=25
         return data.repeat()  # without end it keeps its static shapes when it is distributed
 
     iterator = iter(strategy.distribute_datasets_from_function(dataset))
-    batches = [run(iterator) for _ in range(-(-source.num_examples // batch))]
-    features, ok = (np.concatenate(arrays)[: source.num_examples] for arrays in zip(*batches))
-    return features, ok.astype(bool)
+    total, arrays = source.num_examples, None
+    for start in tqdm(range(0, total, batch), title, unit="batch", disable=title is None):
+        results = [result.numpy() for result in run(iterator)]
+        if arrays is None:  # made once: no second copy of what may fill half the memory
+            arrays = [np.empty((total, *r.shape[1:]), r.dtype) for r in results]
+        for array, result in zip(arrays, results):
+            array[start : start + batch] = result[: total - start]
+    *x, labels, ok = arrays
+    return Outputs(x, labels, ok.astype(bool))

@@ -1,0 +1,63 @@
+"""Evaluates an encoder.
+
+    python evaluate.py --task=knn|linear|linear_cached|finetune --checkpoint=WORKDIR-OR-FILE \
+        --workdir=... [--config=configs/eval/....py] [--strategy=...] [--config.field=value ...]
+    python evaluate.py --task=compare --workdir=... DIR DIR ...
+
+Without --config it takes configs/eval/TASK.py, and without sources in it, the images of the
+run. The same command resumes what was stopped. It writes results.json and report.html to the
+workdir, and those that train a classifier classifier.keras.
+"""
+
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts to speak
+
+from absl import flags
+
+from moco_tf import callbacks, distribute, script
+from moco_tf.evaluation import config, results
+from moco_tf.evaluation.run import compare, evaluate
+
+TASK = flags.DEFINE_enum("task", None, [*config.TASKS, "compare"], "What to do.", required=True)
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a run, or an encoder.keras.")
+CONFIGS = pathlib.Path(__file__).resolve().parent / "configs" / "eval"
+
+
+def with_config(argv):
+    """The command line with the task's own config, if it names none."""
+    given = dict(zip(argv, [*argv[1:], ""]))  # --task knn
+    given |= {name: value for name, sign, value in (a.partition("=") for a in argv) if sign}
+    task = given.get("--task", given.get("-task"))
+    if task not in config.TASKS or "--config" in given or "-config" in given:
+        return argv
+    return [argv[0], f"--config={CONFIGS / task}.py", *argv[1:]]
+
+
+def check(rest):
+    if TASK.value == "compare":
+        return
+    script.only_flags(rest)
+    if not CHECKPOINT.value:
+        raise ValueError("`--checkpoint` must name the workdir of a train.py run, or an encoder.")
+    config.check(script.CONFIG.value, TASK.value)
+
+
+def main(rest):
+    workdir = script.require_workdir()
+    if TASK.value == "compare":
+        print(compare(rest, workdir))
+        print(f"\n{os.path.join(workdir, 'report.html')}")
+        return
+    strategy = script.start(script.CONFIG.value)
+    stop = callbacks.Termination() if TASK.value in ("linear", "finetune") else bool
+    found = evaluate(TASK.value, script.CONFIG.value, CHECKPOINT.value, workdir, strategy, stop)
+    if "stopped_after" in found:
+        script.stopped(found["stopped_after"])
+    if distribute.is_chief(strategy):
+        print(f"\n{results.summary(found)}\n{os.path.join(workdir, 'report.html')}")
+
+
+if __name__ == "__main__":
+    script.run(main, check, with_config)

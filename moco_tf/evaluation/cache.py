@@ -1,0 +1,83 @@
+"""Features kept on disk, so that each checkpoint goes through each set of images once."""
+
+import hashlib
+import json
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from moco_tf import checkpoint, distribute
+from moco_tf.datasets import Stream
+from moco_tf.evaluation.features import Outputs
+
+
+class Cache:
+    """A folder of features, named by a hash of all that they depend on.
+
+    Args:
+        folder: local or gs://; local ones are read as memory maps.
+        strategy: whose processes share it; the chief writes.
+    """
+
+    def __init__(self, folder, strategy):
+        self.folder, self.strategy = folder, strategy
+
+    def outputs(self, facts, source, extract):
+        """Reads the outputs for a source, or extracts and keeps them.
+
+        Args:
+            facts: JSON-ready dict of what they depend on besides the source's images.
+            source: `datasets.Source` or `Stream`.
+            extract: function without arguments that gives `Outputs`.
+        """
+        text = json.dumps([facts, _identity(source)], sort_keys=True)
+        prefix = os.path.join(self.folder, hashlib.sha256(text.encode()).hexdigest()[:24])
+        # The list of files is written last: features without it are not whole.
+        found = tf.io.gfile.exists(f"{prefix}.json")
+        if min(distribute.mean_over_workers(self.strategy, [found])) == 1:
+            return self._read(prefix)
+        outputs = extract()
+        if distribute.is_chief(self.strategy):
+            self._write(prefix, facts, outputs)
+        return outputs
+
+    def _read(self, prefix):
+        with tf.io.gfile.GFile(f"{prefix}.json") as file:
+            count = json.load(file)["outputs"]
+        *x, labels, ok = [
+            self._array(f"{prefix}-{name}.npy") for name in (*range(count), "labels", "ok")
+        ]
+        return Outputs(x, labels, ok)
+
+    def _array(self, path):
+        if "://" not in path:
+            return np.load(path, mmap_mode="r")
+        with tf.io.gfile.GFile(path, "rb") as file:
+            return np.load(file)
+
+    def _write(self, prefix, facts, outputs):
+        tf.io.gfile.makedirs(self.folder)
+        arrays = {**dict(enumerate(outputs.x)), "labels": outputs.labels, "ok": outputs.ok}
+        for name, array in arrays.items():
+            with tf.io.gfile.GFile(f"{prefix}-{name}.npy", "wb") as file:
+                np.save(file, array)
+        checkpoint.write_text(f"{prefix}.json", json.dumps({"outputs": len(outputs.x), **facts}))
+
+
+def _identity(source):
+    """What tells a source from another with the same address: its labels, names and files."""
+    sha = hashlib.sha256()
+    if isinstance(source, Stream):
+        files = [path for path, _, _ in source.shards]
+    else:
+        files = source.files
+        sha.update(b"" if source.labels is None else source.labels.tobytes())
+        for names in source.keys().batch(4096).map(source.name).as_numpy_iterator():
+            sha.update(b"\0".join(names))
+    for path in files:
+        sha.update(path.encode())
+        if "://" not in path:  # remote, asking for each would be long
+            stat = os.stat(path)
+            sha.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
+    return {"images": source.num_examples, "digest": sha.hexdigest()}

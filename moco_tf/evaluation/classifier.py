@@ -1,0 +1,67 @@
+"""A backbone with a linear classifier on it, trained alone or with it."""
+
+import keras
+import tensorflow as tf
+
+from moco_tf import distribute
+
+
+class Classifier(keras.Model):
+    """Trains a linear classifier on a backbone by cross-entropy.
+
+    Args:
+        backbone: `keras.Model` from images to NxC features.
+        num_classes: K.
+        frozen: the backbone stays as it is, in inference mode, BN too; else it is trained.
+        seed: of the classifier's start, N(0, .01); the bias starts at 0.
+
+    Source: main_lincls.py.
+    """
+
+    def __init__(self, backbone, num_classes, frozen, seed=0):
+        super().__init__()
+        self.backbone, self.frozen = backbone, frozen
+        self.fc = keras.layers.Dense(
+            num_classes,
+            kernel_initializer=keras.initializers.RandomNormal(0.0, 0.01, seed=seed),
+            dtype="float32",
+            name="fc",
+        )
+        images = keras.Input(backbone.input_shape[1:], name="images")
+        self.network = keras.Model(images, self.fc(backbone(images)), name="classifier")
+        self.built = True
+
+    def step(self, batch):
+        """One update; what `training.py` runs.
+
+        Args:
+            batch: dict of x: NxHxWxc images, and label: int64 N.
+
+        Returns:
+            Dict of this replica's loss (nats), and share in [0, 1] of images whose class has the
+            highest (`top1`) or one of the five highest (`top5`) logits.
+        """
+        x, label = batch["x"], batch["label"]
+        if self.frozen:
+            x = self.backbone(x, training=False)
+        with tf.GradientTape() as tape:
+            logits = self.fc(x if self.frozen else self.backbone(x, training=True))  # NxK
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(label, logits)
+            # The optimizer adds up the replicas' gradients.
+            loss = tf.reduce_mean(losses) / distribute.num_replicas()
+        gradients = tape.gradient(loss, self.trainable_variables)
+        self.optimizer.apply(gradients, self.trainable_variables)
+        own = tf.gather(logits, label, batch_dims=1)
+        # "Not below" rather than "above": a NaN must not pass for a hit.
+        rank = tf.math.count_nonzero(~(logits <= own[:, None]), axis=1)
+        top1, top5 = (tf.reduce_mean(tf.cast(rank < n, tf.float32)) for n in (1, 5))
+        return {"loss": tf.reduce_mean(losses), "top1": top1, "top5": top5}
+
+    def call(self, images, training=False):
+        """Logits, NxK."""
+        return self.network(images, training=training)
+
+    @property
+    def trainable_variables(self):
+        """The classifier's, and the backbone's unless it is frozen."""
+        return (self.fc if self.frozen else self.network).trainable_variables

@@ -1,0 +1,160 @@
+"""What an evaluation works on, and what comes of it."""
+
+import dataclasses
+import os
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from moco_tf import addresses, recipes
+from moco_tf.datasets import Stream
+from moco_tf.evaluation import encoders, features, labelled
+from moco_tf.evaluation.cache import Cache
+from moco_tf.log import log
+
+
+class Outcome(NamedTuple):
+    """Of the N test images that can be decoded.
+
+    Attributes:
+        scores: float NxK in [0, 1], what speaks for each class; the rows add up to 1.
+        labels: int64 N.
+        features: float32 NxC.
+        numbers: int64 N, ascending, of the images in the test source.
+        protocol: the protocol in a few words.
+        details: JSON-ready dict of what else was found.
+        curves: list of `(title, x label, x, dict of y by name)`.
+    """
+
+    scores: np.ndarray
+    labels: np.ndarray
+    features: np.ndarray
+    numbers: np.ndarray
+    protocol: str
+    details: dict
+    curves: list
+
+
+@dataclasses.dataclass
+class Context:
+    """The parts that all tasks share.
+
+    Attributes:
+        config: of the task, of evaluation/config.py.
+        loaded: `encoders.Loaded`.
+        pair: `labelled.Labelled`.
+        recipe: `Recipe` whose normalisation is used.
+        image_size_px, resize_px: of the centre crop.
+        strategy: of the encoder's variables.
+        workdir: of the evaluation.
+    """
+
+    config: object
+    loaded: encoders.Loaded
+    pair: labelled.Labelled
+    recipe: object
+    image_size_px: int
+    resize_px: int
+    strategy: tf.distribute.Strategy
+    workdir: str
+
+    def forward(self, network):
+        """`features.forward` of a network made in the strategy's scope."""
+        return features.forward(network, self.recipe, self.strategy)
+
+    def outputs(self, run, source, address, title):
+        """`features.Outputs` of a source by a function of `forward`, checked."""
+        found = features.extract(
+            run,
+            source,
+            self.strategy,
+            image_size_px=self.image_size_px,
+            resize_px=self.resize_px,
+            batch=self.config.rows,
+            title=title,
+        )
+        return self._checked(found, source, address)
+
+    def encoder_outputs(self):
+        """Of training and test images, by the encoder's backbone and projection; kept on disk."""
+        with self.strategy.scope():
+            network = features.before_and_after_head(self.loaded.encoder)
+        run = self.forward(network)
+        folder = self.config.data.features_dir or os.path.join(
+            os.path.dirname(self.loaded.path), "features"
+        )
+        cache = Cache(folder, self.strategy)
+        crop = [self.image_size_px, self.resize_px, *self.recipe.mean, *self.recipe.std]
+        both = []
+        for title, address in zip(("train", "test"), self.pair.addresses):
+            source = getattr(self.pair, title)
+            facts = {"encoder": self.loaded.digest, "source": address, "crop": crop}
+            both.append(
+                cache.outputs(
+                    facts,
+                    source,
+                    lambda s=source, a=address, t=title: self.outputs(run, s, a, t),
+                )
+            )
+        return both
+
+    def _checked(self, found, source, address):
+        """Refuses labels outside the classes and too many bad images; names some of the bad."""
+        labelled.check_read(found.labels[found.ok], address, self.pair.num_classes)
+        bad = np.flatnonzero(~found.ok)
+        if len(bad):
+            names = [] if isinstance(source, Stream) else [source.name(int(i)) for i in bad[:3]]
+            such_as = ", ".join(name.numpy().decode() for name in names)
+            log.warning(
+                "%d images of %s cannot be decoded and are left out: %s", len(bad), address, such_as
+            )
+        limit = self.config.data.max_bad_fraction
+        if len(bad) > limit * max(len(found.ok), 1000):
+            raise ValueError(
+                f"At most data.max_bad_fraction={limit} of the images may be undecodable. "
+                f"Received: {len(bad)} of {len(found.ok)} in {address!r}. Mend the data or raise "
+                "the limit."
+            )
+        return found
+
+
+def prepare(config, checkpoint, workdir, strategy):
+    """The `Context` of an evaluation.
+
+    Args:
+        config: checked, of a task.
+        checkpoint: as of `encoders.load`.
+        workdir: folder of the evaluation.
+        strategy: of `distribute.make_strategy`.
+
+    Raises:
+        ValueError: for what `encoders` and `labelled` refuse.
+    """
+    with strategy.scope():
+        loaded = encoders.load(checkpoint, config.random_init, config.seed)
+    encoders.require_backbone(loaded, config.backbone)
+    data, run = config.data, loaded.run
+    pair = labelled.open_pair(data, run)
+    recipe = data.recipe or (run.data.recipe if run else "moco:v2")
+    size = data.image_size_px or (run.data.image_size_px if run else 224)
+    resize = data.resize_px
+    if not resize and run and size == run.data.image_size_px:
+        resize = run.monitor.resize_px
+    resize = resize or round(size * 8 / 7)
+    if resize < size:
+        raise ValueError(
+            f"`config.data.resize_px` must be at least the image size, {size}. Received: {resize}."
+        )
+    log.info(
+        "%s, of %s: %d classes; %d training and %d test images, %d px of %d",
+        "Untrained" if config.random_init else "Trained",
+        loaded.path,
+        pair.num_classes,
+        pair.train.num_examples,
+        pair.test.num_examples,
+        size,
+        resize,
+    )
+    recipe = addresses.resolve(recipes, recipe, "data.recipe")
+    return Context(config, loaded, pair, recipe, size, resize, strategy, workdir)

@@ -1,0 +1,159 @@
+"""The pictures of an evaluation: report.html."""
+
+import json
+import os
+
+import numpy as np
+from matplotlib import pyplot as plt
+
+from moco_tf import checkpoint, html
+from moco_tf.evaluation import knn, results
+from moco_tf.labelled_pipeline import crops_of
+
+MISTAKES, QUERIES, NEIGHBOURS, POINTS, LABELS = 16, 8, 8, 1000, 25
+
+
+def write(workdir, found, outcome, pair, crop):
+    """Writes WORKDIR/report.html.
+
+    Args:
+        workdir: local or gs:// folder.
+        found: what results.json holds.
+        outcome: `Outcome`.
+        pair: `Labelled`.
+        crop: `(resize_px, image_size_px)`.
+
+    Returns:
+        Path of the report.
+    """
+    scores, labels, classes = outcome.scores, outcome.labels, pair.classes
+    parts = ["<h2>Accuracy</h2>", html.table(("", "95 % interval"), _metrics(found))]
+    if outcome.curves:
+        parts += ["<h2>Curves</h2>", _curves(outcome.curves)]
+    parts += ["<h2>Confusion</h2>", _confusion(scores.argmax(axis=1), labels, classes)]
+    parts += ["<h2>Accuracy of each class</h2>", _per_class(scores, labels, classes)]
+    parts += ["<h2>Most confident mistakes</h2>", *_mistakes(outcome, pair, crop)]
+    parts += [
+        "<h2>Nearest neighbours</h2><p>First column: a test image; then those test images that "
+        "are the most similar by the features, nearest first.</p>",
+        _neighbours(outcome, pair.test, crop),
+        "<h2>Map of the features</h2>",
+        *_map(outcome.features, labels, classes),
+        "<h2>Results</h2>",
+        f"<pre>{html.escape(json.dumps(found, indent=2))}</pre>",
+    ]
+    path = os.path.join(workdir, "report.html")
+    page = html.page(f"{found['task']}: {workdir}", results.summary(found), parts)
+    checkpoint.write_text(path, page)
+    return path
+
+
+def write_comparison(workdir, workdirs):
+    """Writes WORKDIR/report.html with the table and a plot of several evaluations."""
+    header, rows = results.compare(workdirs)
+    found = [results.read(w)["metrics"]["top1"] for w in workdirs]
+    values = np.array([m["value"] for m in found])
+    errors = np.abs(np.array([m["interval"] for m in found]).T - values)
+    figure, axis = plt.subplots(figsize=(9, 1.2 + 0.4 * len(found)))
+    axis.barh([f"{row[0]} ({row[2]})" for row in rows], values, xerr=errors, color="#7fb0d8")
+    axis.invert_yaxis()
+    axis.set(xlabel="top-1 accuracy, with 95 % intervals", xlim=(0, 1))
+    parts = [html.table(header, rows), html.figure(figure)]
+    path = os.path.join(workdir, "report.html")
+    checkpoint.write_text(path, html.page("Comparison", f"{len(rows)} evaluations", parts))
+    return path
+
+
+def _metrics(found):
+    return [(results.NAMES[n], results.percent(m)) for n, m in found["metrics"].items()]
+
+
+def _curves(curves):
+    figure, axes = plt.subplots(1, len(curves), figsize=(5 * len(curves), 3), squeeze=False)
+    for axis, (title, label, x, lines) in zip(axes[0], curves):
+        for name, y in lines.items():
+            axis.plot(x, y, label=name, marker="." if len(x) < 100 else "")
+        axis.set(title=title, xlabel=label)
+        axis.grid(alpha=0.3)
+        if len(lines) > 1:
+            axis.legend()
+    return html.figure(figure)
+
+
+def _confusion(predicted, labels, classes):
+    k = len(classes)
+    counts = np.bincount(labels * k + predicted, minlength=k * k).reshape(k, k)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    size = min(9, 3.5 + 0.25 * k)
+    figure, axis = plt.subplots(figsize=(size, size))
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axis.set(xlabel="predicted", ylabel="true")
+    if k <= LABELS:
+        axis.set_xticks(range(k), classes, rotation=90)
+        axis.set_yticks(range(k), classes)
+        for i, j in np.argwhere(counts):
+            shade = "white" if share[i, j] > 0.5 else "black"
+            axis.text(j, i, counts[i, j], ha="center", va="center", color=shade, fontsize=7)
+    return html.figure(figure)
+
+
+def _per_class(scores, labels, classes):
+    hits = scores.argmax(axis=1) == labels
+    present = np.unique(labels)
+    share = np.array([hits[labels == i].mean() for i in present])
+    order = np.argsort(share)
+    figure, axis = plt.subplots(figsize=(9, min(8, 1 + 0.25 * len(order))))
+    axis.barh(range(len(order)), share[order], color="#7fb0d8")
+    if len(order) <= 2 * LABELS:
+        axis.set_yticks(range(len(order)), [classes[present[i]] for i in order])
+    axis.set(xlabel="accuracy", xlim=(0, 1))
+    return html.figure(figure)
+
+
+def _mistakes(outcome, pair, crop):
+    scores, labels = outcome.scores, outcome.labels
+    predicted, confidence = scores.argmax(axis=1), scores.max(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    worst = np.sort(wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES])
+    if not len(worst):
+        return ["<p>None.</p>"]
+    images = crops_of(pair.test, outcome.numbers[worst], *crop)
+    rows = [
+        (f"{i + 1}", pair.classes[labels[j]], pair.classes[predicted[j]], f"{confidence[j]:.0%}")
+        for i, j in enumerate(worst)
+    ]
+    table = html.table(("image", "true", "predicted", "confidence"), rows)
+    return [html.grid([images[i : i + 8] for i in range(0, len(images), 8)]), table]
+
+
+def _neighbours(outcome, test, crop):
+    features = outcome.features
+    queries = np.unique(np.linspace(0, len(features) - 1, QUERIES).astype(int))
+    _, nearest = knn.nearest(features, features[queries], NEIGHBOURS + 1, block=len(queries))
+    shown = np.unique(nearest)
+    images = crops_of(test, outcome.numbers[shown], *crop)
+    return html.grid([images[np.searchsorted(shown, row)] for row in nearest])
+
+
+def _map(features, labels, classes):
+    chosen = np.unique(np.linspace(0, len(features) - 1, POINTS).astype(int))
+    try:
+        from umap import UMAP
+
+        name, method = "UMAP", UMAP(random_state=0)
+    except ImportError:
+        from sklearn.manifold import TSNE
+
+        name, method = "t-SNE", TSNE(perplexity=min(30, (len(chosen) - 1) / 3), random_state=0)
+    x, y = method.fit_transform(features[chosen]).T
+    figure, axis = plt.subplots(figsize=(8, 6))
+    points = axis.scatter(x, y, c=labels[chosen], cmap="tab20", s=8)
+    axis.set(xticks=[], yticks=[])
+    if len(classes) <= LABELS:
+        present = np.unique(labels[chosen])
+        handles = [
+            plt.Line2D([], [], ls="", marker="o", color=points.cmap(points.norm(i)))
+            for i in present
+        ]
+        axis.legend(handles, [classes[i] for i in present], fontsize=7, loc="best")
+    return [f"<p>{name} of {len(chosen)} test images.</p>", html.figure(figure)]

@@ -1,0 +1,130 @@
+"""What an evaluation found: accuracies with intervals, results.json, the table of several."""
+
+import datetime
+import json
+import math
+import os
+import platform
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from moco_tf import checkpoint
+
+Z = 1.96  # 95 % of a normal distribution
+NAMES = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class"}
+
+
+def measure(scores, labels):
+    """Accuracies of scores, each with its 95 % interval.
+
+    Args:
+        scores: float NxK, the highest of a row is the predicted class; of equals, the first.
+        labels: int N.
+
+    Returns:
+        Dict of `top1`, `top5` (if K > 5) and `mean_per_class` (over the classes that occur), each
+        a dict of value and interval [low, high], shares in [0, 1]. Wilson's interval for the
+        first two; for the mean, the normal one of independent classes.
+    """
+    n, num_classes = scores.shape
+    own = scores[np.arange(n), labels][:, None]
+    before = np.arange(num_classes) < labels[:, None]
+    # "Not below" rather than "above": a NaN must not pass for a hit.
+    rank = np.sum(~(scores <= own) | ((scores == own) & before), axis=1)
+    found = {"top1": _share(rank < 1)}
+    if num_classes > 5:
+        found["top5"] = _share(rank < 5)
+    counts = np.bincount(labels, minlength=num_classes)
+    hits = np.bincount(labels, rank < 1, minlength=num_classes)
+    p, n = hits[counts > 0] / counts[counts > 0], counts[counts > 0]
+    half = Z * math.sqrt(np.sum(p * (1 - p) / n)) / len(p)
+    found["mean_per_class"] = _with_interval(p.mean(), p.mean() - half, p.mean() + half)
+    return found
+
+
+def _share(hits):
+    n, p = len(hits), float(np.mean(hits))
+    centre = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+    return _with_interval(p, centre - half, centre + half)
+
+
+def _with_interval(value, low, high):
+    return {"value": float(value), "interval": [max(0.0, float(low)), min(1.0, float(high))]}
+
+
+def versions():
+    """Versions of what computed the results, and the time: a dict of texts."""
+    return {
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def write(workdir, found):
+    """Writes WORKDIR/results.json."""
+    text = json.dumps(found, indent=2, allow_nan=False) + "\n"
+    checkpoint.write_text(os.path.join(workdir, "results.json"), text)
+
+
+def read(workdir):
+    """The results.json of a workdir.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    path = os.path.join(workdir, "results.json")
+    if not tf.io.gfile.exists(path):
+        raise ValueError(
+            "`--task=compare` needs workdirs of finished evaluations, with a results.json. "
+            f"Received: {workdir!r}, which has none."
+        )
+    with tf.io.gfile.GFile(path) as file:
+        return json.load(file)
+
+
+def percent(metric):
+    """A value of `measure` as text, such as "54.5 % (51.4 to 57.5)"."""
+    low, high = metric["interval"]
+    return f"{metric['value']:.1%} ({100 * low:.1f} to {100 * high:.1f})".replace("%", " %")
+
+
+def summary(results):
+    """One line on what came out."""
+    parts = [f"{NAMES[name]} {percent(metric)}" for name, metric in results["metrics"].items()]
+    data = results["data"]
+    text = f"{results['task']} ({results['protocol']}): {', '.join(parts)}; "
+    return text + f"{data['test_images']} test images of {data['classes']} classes."
+
+
+def compare(workdirs):
+    """A table of several evaluations.
+
+    Returns:
+        `(header, rows)`, texts, in the order given.
+    """
+    found = [read(workdir) for workdir in workdirs]
+    names = [n for n in NAMES if any(n in results["metrics"] for results in found)]
+    header = ["run", "task", "encoder", *(f"{NAMES[n]} (95 %)" for n in names), "test images"]
+    rows = [
+        [
+            os.path.basename(os.path.normpath(workdir)),
+            results["task"],
+            results["checkpoint"]["encoder"],
+            *(percent(results["metrics"][n]) if n in results["metrics"] else "" for n in names),
+            str(results["data"]["test_images"]),
+        ]
+        for workdir, results in zip(workdirs, found)
+    ]
+    return header, rows
+
+
+def markdown(header, rows):
+    """A table of texts as Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

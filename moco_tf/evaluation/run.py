@@ -1,0 +1,82 @@
+"""An evaluation, from its config to results.json and report.html."""
+
+import os
+import time
+
+import tensorflow as tf
+
+from moco_tf import checkpoint, distribute, schema
+from moco_tf.evaluation import context, pictures, results, supervised, tasks
+
+
+def evaluate(task, config, encoder, workdir, strategy, stop=lambda: False):
+    """Runs or resumes an evaluation.
+
+    Args:
+        task: name in `config.TASKS`.
+        config: checked, of the task.
+        encoder: workdir of a pre-training run, or an encoder's .keras file.
+        workdir: folder of the evaluation, local or gs://.
+        strategy: of `distribute.make_strategy`.
+        stop: function that says whether to stop early; asked by tasks that train step by step.
+
+    Returns:
+        What results.json holds; if it was stopped, only `stopped_after`, the steps done.
+    """
+    began = time.time()
+    parts = context.prepare(config, encoder, workdir, strategy)
+    chief = distribute.is_chief(strategy)
+    made_by = {"task": task, "encoder": parts.loaded.digest, **schema.to_dict(config)}
+    checkpoint.claim_workdir(made_by, workdir, write=chief)
+    if task == "knn":
+        outcome = tasks.run_knn(parts)
+    elif task == "linear_cached":
+        outcome = tasks.run_linear_cached(parts)
+    else:
+        outcome = supervised.run_supervised(parts, stop)
+    if isinstance(outcome, int):
+        return {"stopped_after": outcome}
+    found = {
+        "task": task,
+        "metrics": results.measure(outcome.scores, outcome.labels),
+        "protocol": outcome.protocol,
+        "details": outcome.details,
+        "checkpoint": {
+            "path": parts.loaded.path,
+            "sha256": parts.loaded.digest,
+            "encoder": "untrained" if config.random_init else "pre-trained",
+        },
+        "data": {
+            "train": parts.pair.addresses[0],
+            "test": parts.pair.addresses[1],
+            "train_images": parts.pair.train.num_examples,
+            "test_images": len(outcome.labels),
+            "classes": parts.pair.num_classes,
+        },
+        "config": schema.to_dict(config),
+        "seconds": round(time.time() - began, 1),
+        "versions": results.versions(),
+    }
+    if chief:
+        results.write(workdir, found)
+        crop = (parts.resize_px, parts.image_size_px)
+        pictures.write(workdir, found, outcome, parts.pair, crop)
+    return found
+
+
+def compare(workdirs, workdir):
+    """Writes the comparison of several evaluations to a workdir; returns it as Markdown.
+
+    Raises:
+        ValueError: for fewer than two, or one without results.
+    """
+    if len(workdirs) < 2:
+        raise ValueError(
+            "`--task=compare` needs the workdirs of two or more evaluations. Received: "
+            f"{', '.join(workdirs) or 'none'}."
+        )
+    table = results.markdown(*results.compare(workdirs))
+    tf.io.gfile.makedirs(workdir)
+    checkpoint.write_text(os.path.join(workdir, "table.md"), table + "\n")
+    pictures.write_comparison(workdir, workdirs)
+    return table

@@ -1,0 +1,209 @@
+"""The tasks that train on random crops: the linear protocol, and fine-tuning end to end."""
+
+import math
+import os
+
+import keras
+import numpy as np
+
+from moco_tf import (
+    assembly,
+    callbacks,
+    checkpoint,
+    diagnostics,
+    distribute,
+    labelled_pipeline,
+    training,
+)
+from moco_tf.evaluation import encoders, features
+from moco_tf.evaluation.classifier import Classifier
+from moco_tf.evaluation.config import Linear
+from moco_tf.evaluation.context import Outcome
+from moco_tf.evaluation.tasks import softmax
+from moco_tf.layout import Layout
+from moco_tf.log import log
+from moco_tf.optim import SGD
+from moco_tf.recipes import standard
+
+DIVERGED = (
+    "This learning rate does not suit these features. --task=linear_cached finds one that does, of "
+    "many at once."
+)
+
+
+def run_supervised(context, stop):
+    """Trains a classifier on the backbone, or resumes, and tests it; saves it as classifier.keras.
+
+    Args:
+        context: `Context` of a `config.Linear` (backbone frozen) or `config.Finetune`.
+        stop: function that says whether to stop early.
+
+    Returns:
+        `Outcome`, or the number of steps done if it was stopped.
+    """
+    config, pair, strategy, workdir = (
+        getattr(context, name) for name in ("config", "pair", "strategy", "workdir")
+    )
+    frozen, chief = isinstance(config, Linear), distribute.is_chief(strategy)
+    layout = _layout(config, strategy)
+    plan = _plan(config, pair.train.num_examples)
+    with strategy.scope():
+        model = _model(context, plan, frozen)
+    before = encoders.digest(model.backbone)
+    path = os.path.join(workdir, "classifier.keras")
+    checkpoints = checkpoint.Checkpoints(model, model.network, path, keep=2, write=chief)
+    start = checkpoints.restore()
+    log.info("%d steps of %d images, %d an epoch", plan.stop, layout.batch, plan.steps_per_epoch)
+
+    run = context.forward(features.before_and_after_head(model.network))
+    address = pair.addresses[1]
+
+    def test():
+        found = context.outputs(run, pair.test, address, None)
+        hits = found.x[1].argmax(axis=1) == found.labels
+        return {"test_top1": float(np.mean(hits[found.ok]))}
+
+    metrics = callbacks.MetricsLog(workdir, plan.steps_per_epoch) if chief else None
+    watching = [
+        callbacks.Speed(layout.batch),
+        diagnostics.Guard(
+            *(checkpoints, layout.batch, config.data.max_bad_fraction),
+            DIVERGED if frozen else "Start a new workdir with a lower learning rate.",
+            "Give the host more cores, or faster storage.",
+        ),
+        callbacks.Scores(test, plan),
+        metrics,
+        callbacks.Progress(plan) if chief else None,
+        callbacks.Save(checkpoints, config.checkpoint_every_steps, metrics),
+    ]
+    done = training.train(
+        model,
+        _data(context, layout, start),
+        _step(context, model),
+        start=start,
+        plan=plan,
+        every=(config.log_every_steps, config.checkpoint_every_steps, plan.monitor_every),
+        marks=(),
+        steps_per_call=1,
+        callbacks=keras.callbacks.CallbackList([c for c in watching if c], model=model),
+        stop=stop,
+        timed=not config.deterministic,
+    )
+    if done < plan.stop:
+        return done
+    if frozen and encoders.digest(model.backbone) != before:
+        raise AssertionError("A frozen backbone must not change, but it did: please report this.")
+    lines = callbacks.read_metrics(os.path.join(workdir, "metrics.jsonl"))
+    found = context.outputs(run, pair.test, address, "test")
+    return _outcome(context, plan, frozen, found, lines)
+
+
+def _layout(config, strategy):
+    """The batch on the strategy's replicas; raises ValueError if it does not divide."""
+    replicas = strategy.num_replicas_in_sync
+    group = getattr(config, "bn_group_size", 0)
+    unit = replicas * (group or 1)
+    if config.batch_size % unit:
+        raise ValueError(
+            f"`config.batch_size` must be a multiple of {unit}, {replicas} replicas"
+            + (f" x bn_group_size={group}" if group else "")
+            + f". Received: {config.batch_size}."
+        )
+    rows = config.batch_size // replicas
+    return Layout(config.batch_size, distribute.num_hosts(strategy), replicas, group or rows)
+
+
+def _plan(config, num_train):
+    epoch = num_train // config.batch_size
+    if not epoch:
+        raise ValueError(
+            "The training images must be at least one batch. Received: "
+            f"{num_train} images, batch_size={config.batch_size}. Lower `config.batch_size`."
+        )
+    total = config.steps or config.epochs * epoch
+    stop = min(config.stop_after_steps or total, total)
+    return assembly.Plan(epoch, total, stop, config.test_every_epochs * epoch)
+
+
+def _model(context, plan, frozen):
+    config = context.config
+    backbone = features.backbone_of(context.loaded.encoder)
+    if not frozen:
+        backbone = encoders.with_bn_groups(backbone, config.bn_group_size or None)
+    model = Classifier(backbone, context.pair.num_classes, frozen, config.seed)
+    model.compile(
+        SGD(
+            assembly.make_schedule(config, plan.steps_per_epoch),
+            momentum=config.optimizer.momentum,
+            weight_decay=config.optimizer.weight_decay,
+            factors={} if frozen else {"fc": config.head_factor},
+        )
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def _data(context, layout, start):
+    config = context.config
+
+    def dataset(input_context):
+        return labelled_pipeline.training_dataset(
+            context.pair.train,
+            standard.training_crop(context.recipe),
+            layout,
+            host=input_context.input_pipeline_id,
+            image_size_px=context.image_size_px,
+            seed=config.seed,
+            start_step=start,
+            shuffle_buffer=config.data.shuffle_buffer,
+        )
+
+    return iter(context.strategy.distribute_datasets_from_function(dataset))
+
+
+def _step(context, model):
+    def step(batch):
+        return model.step(batch | {"x": labelled_pipeline.normalized(context.recipe, batch["x"])})
+
+    return step
+
+
+def _outcome(context, plan, frozen, found, lines):
+    config = context.config
+    epochs = plan.stop / plan.steps_per_epoch
+    kind = "linear on the frozen backbone" if frozen else "fine-tuned end to end"
+    protocol = f"{kind}, random crops, {epochs:g} epochs of {config.batch_size}"
+    if plan.stop < plan.total:
+        protocol += f", stopped early of {plan.total / plan.steps_per_epoch:g}"
+    protocol += f", lr {config.optimizer.learning_rate:g}"
+    steps = [line for line in lines if "loss" in line]
+    tests = [line for line in lines if "test_top1" in line]
+    last = [line["loss"] for line in steps[-plan.steps_per_epoch :]]
+    details = {"training_loss": float(np.mean(last))}
+    if frozen:
+        details["backbone_unchanged"] = True
+    chance = math.log(context.pair.num_classes)
+    if details["training_loss"] > 2 * chance:
+        details["diverged"] = True
+        log.warning(
+            "The training loss of the last epoch, %.3g, is far above chance, %.3g: it diverged. %s",
+            *(details["training_loss"], chance),
+            DIVERGED if frozen else "Lower the learning rate.",
+        )
+        protocol += ", DIVERGED"
+    curves = [
+        ("training loss", "step", [s["step"] for s in steps], {"loss": [s["loss"] for s in steps]}),
+        (
+            *("test top-1", "step", [t["step"] for t in tests]),
+            {"top-1": [t["test_top1"] for t in tests]},
+        ),
+    ]
+    return Outcome(
+        softmax(found.x[1][found.ok]),
+        found.labels[found.ok],
+        found.x[0][found.ok],
+        np.flatnonzero(found.ok),
+        protocol,
+        details,
+        curves,
+    )

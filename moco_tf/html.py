@@ -1,0 +1,68 @@
+"""Self-contained HTML pages of pictures. What comes from data is escaped by whoever puts it in."""
+
+import base64
+import html
+import io
+
+import matplotlib
+import numpy as np
+import tensorflow as tf
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+escape = html.escape
+
+
+def page(title, headline, parts):
+    """The text of a page.
+
+    Args:
+        title, headline: plain text.
+        parts: list of HTML.
+    """
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>"
+        "body{font:16px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em}"
+        "img{max-width:100%;image-rendering:auto}pre{background:#f4f4f4;padding:1em}"
+        "table{border-collapse:collapse}td,th{padding:.2em .8em;border-bottom:1px solid #ddd;"
+        "text-align:left}"
+        f"</style><h1>{escape(title)}</h1><p>{escape(headline)}</p>{''.join(parts)}</html>\n"
+    )
+
+
+def table(header, rows):
+    """A table of plain texts."""
+
+    def line(cells, tag):
+        return "<tr>" + "".join(f"<{tag}>{escape(str(c))}</{tag}>" for c in cells) + "</tr>"
+
+    return f"<table>{line(header, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
+
+
+def image(png):
+    """PNG bytes as an element."""
+    return f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+
+
+def figure(drawn):
+    """A Matplotlib figure, closed by this, as an element."""
+    drawn.tight_layout()
+    buffer = io.BytesIO()
+    drawn.savefig(buffer, format="png", dpi=110)
+    plt.close(drawn)
+    return image(buffer.getvalue())
+
+
+def grid(rows, pad=2):
+    """Rows of SxSx3 images, in 0..255, as an element."""
+    size = rows[0].shape[1]
+    height, width = len(rows) * (size + pad), max(map(len, rows)) * (size + pad)
+    picture = np.full((height, width, 3), 255, np.uint8)
+    for i, row in enumerate(rows):
+        for j, pixels in enumerate(row):
+            top, left = i * (size + pad), j * (size + pad)
+            picture[top : top + size, left : left + size] = np.clip(np.round(pixels), 0, 255)
+    zoom = max(1, 80 // size)
+    picture = picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
+    return image(tf.io.encode_png(picture).numpy())
