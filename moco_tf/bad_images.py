@@ -62,7 +62,7 @@ def replace(batch, views, group_rows):
     """Fills bad slots with the next good image of their BN group, augmented by their own draws.
 
     Args:
-        batch: chunks of `mark` joined.
+        batch: chunks of `mark` joined; perhaps with `index`, the images' numbers.
         views: as for `mark`.
         group_rows: rows of a BN group.
 
@@ -74,7 +74,7 @@ def replace(batch, views, group_rows):
     def fill():
         rows = tf.where(~ok)[:, 0]
         donors = tf.gather(_donors(ok, group_rows), rows)
-        names = [name for name in batch if name not in ("ok", "name")]
+        names = [name for name in batch if name not in ("ok", "name", "index")]
         new = tf.map_fn(
             lambda pair: views(tf.gather(key, pair[1]), tf.gather(slot, pair[0])),
             (rows, donors),
@@ -82,9 +82,11 @@ def replace(batch, views, group_rows):
                 name: tf.TensorSpec(batch[name].shape[1:], batch[name].dtype) for name in names
             },
         )
+        if "index" in batch:
+            new["index"] = tf.gather(batch["index"], donors)
         return batch | {
-            name: tf.tensor_scatter_nd_update(batch[name], rows[:, None], new[name])
-            for name in names
+            name: tf.tensor_scatter_nd_update(batch[name], rows[:, None], value)
+            for name, value in new.items()
         }
 
     # Without any good one the rows stay black: how much of that a run bears is not decided here.

@@ -33,6 +33,7 @@ def training_dataset(
     jit_compile=True,
     shuffle_buffer=10_000,
     shard_files=False,
+    with_index=False,
 ):
     """Batches of two views for one host, forever.
 
@@ -52,6 +53,7 @@ def training_dataset(
         shuffle_buffer: records, of a `Stream`.
         shard_files: each host reads files of its own instead of rows of one global order: less
             reading, but then the order depends on the number of hosts.
+        with_index: also yield the images' numbers in the source, which a `Stream` does not have.
 
     Returns:
         `tf.data.Dataset`, one element per replica of this host in turn, n = replica_rows:
@@ -62,10 +64,14 @@ def training_dataset(
             ok: bool n, false where an undecodable image was replaced by the next good one of its
                 BN group, or by black if the whole batch has none.
             name: uint8 n x 120, the image's name, zero-padded at the end (its last 120 bytes).
+            index: int64 n, the number of the image that the queries show: where an undecodable
+                one was replaced, of the one that stands in for it (only `with_index`).
 
     Raises:
-        ValueError: if the source has fewer images than one batch.
+        ValueError: if the source has fewer images than one batch, or lacks what is asked for.
     """
+    if with_index:
+        require_index(source)
     if source.num_examples < layout.batch:
         raise ValueError(
             "The data must have at least one global batch of images. Received: "
@@ -84,6 +90,8 @@ def training_dataset(
         return result
 
     data = _examples(source, layout, host, seed, start_step, shuffle_buffer, shard_files)
+    if with_index:
+        data = data.map(lambda chunk: chunk | {"index": chunk["key"]})
     chunks = layout.host_rows // _chunk_rows(layout)
     data = _joined(bad_images.mark(data, views), chunks)
     permute = shuffle and layout.shuffling == "input"
@@ -105,6 +113,20 @@ def training_dataset(
     # Said to be endless, it keeps its static shapes when it is distributed.
     data = data.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     return data.prefetch(2 * local)
+
+
+def require_index(source):
+    """Checks that the images of a source have numbers.
+
+    Raises:
+        ValueError: if it is a `Stream`.
+    """
+    if isinstance(source, Stream):
+        raise ValueError(
+            "The memory bank needs data with random access, whose images have numbers. Received: "
+            "records that are streamed. Use another `config.data.source`, such as folder:DIR, or "
+            "another `config.model.mechanism`."
+        )
 
 
 def evaluation_dataset(source, recipe, *, image_size_px, resize_px, batch, rows=slice(None)):

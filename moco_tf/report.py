@@ -122,7 +122,7 @@ def _curves(metrics, config):
             smooth = np.convolve(y, np.ones(window) / window, "valid")
             axis.plot(x[window - 1 :], smooth, color="#1f77b4")
         if name == "loss":
-            chance = math.log(config.model.queue_size + 1) * (2 if config.model.symmetric else 1)
+            chance = config_lib.chance_loss(config)
             axis.axhline(chance, color="gray", ls=":", lw=1, label="chance, ln(K+1)")
             axis.legend()
         axis.set(title=name, xlabel="step")

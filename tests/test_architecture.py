@@ -14,7 +14,7 @@ PACKAGE = tiny.ROOT / "moco_tf"
 LEVELS = [
     {"log", "addresses", "schema", "random_key", "image_ops", "optim", "distribute"},
     {"config", "moco", "datasets", "recipes", "backbones", "bad_images", "layout"},
-    {"input_pipeline", "checkpoint"},
+    {"input_pipeline", "checkpoint", "mechanisms"},
     {"diagnostics", "callbacks", "evaluation.features", "evaluation.knn"},
     {"evaluation.monitors", "report", "assembly", "training", "script"},
     {"pretraining"},
