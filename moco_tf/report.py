@@ -12,9 +12,9 @@ import os
 import sys
 
 import keras
-import matplotlib
 import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
 
 from moco_tf import addresses, checkpoint, datasets, image_ops, recipes, schema
 from moco_tf import config as config_lib
@@ -24,9 +24,6 @@ from moco_tf.evaluation import features, knn
 from moco_tf.input_pipeline import training_dataset
 from moco_tf.layout import Layout
 from moco_tf.recipes import standard
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 PAIRS, QUERIES, NEIGHBOURS, GALLERY = 12, 8, 8, 1024
 
@@ -50,25 +47,43 @@ def write(workdir, source, recipe, encoder, config):
     images = _gallery(source, resize, size)
     parts = [
         "<h2>Curves</h2>",
-        _img(_curves(metrics, config)),
+        img(_curves(metrics, config)),
         "<h2>Augmented pairs</h2><p>Each column: two views of one image.</p>",
-        _img(_png(_pairs(source, recipe, config))),
+        img(_png(_pairs(source, recipe, config))),
         "<h2>Nearest neighbours</h2><p>First column: the query; then the most similar of "
         f"{len(images)} images by the backbone's features, nearest first.</p>",
-        _img(_png(_neighbours(images, recipe, encoder))),
+        img(_png(_neighbours(images, recipe, encoder))),
         "<h2>Config</h2>",
         f"<pre>{html.escape(json.dumps(schema.to_dict(config), indent=2))}</pre>",
     ]
-    title = f"MoCo: {html.escape(workdir)}"
-    page = (
+    path = os.path.join(workdir, "report.html")
+    checkpoint.write_text(path, page(f"MoCo: {workdir}", _headline(metrics), parts))
+    return path
+
+
+def page(title, intro, parts):
+    """A self-contained page of plain `title` and `intro`, and parts in HTML."""
+    title = html.escape(title)
+    return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>"
         "body{font:16px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em}"
         "img{max-width:100%;image-rendering:auto}pre{background:#f4f4f4;padding:1em}"
-        f"</style><h1>{title}</h1><p>{html.escape(_headline(metrics))}</p>{''.join(parts)}</html>\n"
+        "td{padding:0 1em 0 0}"
+        f"</style><h1>{title}</h1><p>{html.escape(intro)}</p>{''.join(parts)}</html>\n"
     )
-    path = os.path.join(workdir, "report.html")
-    checkpoint.write_text(path, page)
-    return path
+
+
+def img(png):
+    """A picture in the page itself."""
+    return f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+
+
+def png(figure):
+    """A matplotlib figure as bytes."""
+    figure.tight_layout()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
 
 
 def summary(workdir, step):
@@ -108,9 +123,9 @@ def _curves(metrics, config):
         for name in ("knn", "queue_fill", "key_effective_rank", "learning_rate")
         if (lines := [line for line in metrics if name in line])
     ]
-    figure, axes = plt.subplots(
-        math.ceil(len(panels) / 2), 2, figsize=(10, 2.6 * math.ceil(len(panels) / 2))
-    )
+    rows = math.ceil(len(panels) / 2)
+    figure = Figure(figsize=(10, 2.6 * rows))
+    axes = figure.subplots(rows, 2)
     for axis, (name, lines) in zip(axes.flat, panels):
         x, y = [line["step"] for line in lines], np.array([line[name] for line in lines])
         dense = len(y) > 200
@@ -129,11 +144,7 @@ def _curves(metrics, config):
         axis.grid(alpha=0.3)
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
-    figure.tight_layout()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    plt.close(figure)
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _pairs(source, recipe, config):
@@ -199,10 +210,6 @@ def _grid(rows, pad=2):
 
 def _png(pixels):
     return tf.io.encode_png(pixels).numpy()
-
-
-def _img(png):
-    return f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def main(argv):

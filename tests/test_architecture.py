@@ -14,10 +14,11 @@ PACKAGE = tiny.ROOT / "moco_tf"
 LEVELS = [
     {"log", "addresses", "schema", "random_key", "image_ops", "optim", "distribute"},
     {"config", "moco", "datasets", "recipes", "backbones", "bad_images", "layout"},
-    {"input_pipeline", "checkpoint", "mechanisms"},
+    {"input_pipeline", "checkpoint", "mechanisms", "ablation"},
     {"diagnostics", "callbacks", "evaluation.features", "evaluation.knn"},
     {"evaluation.monitors", "report", "assembly", "training", "script"},
     {"pretraining"},
+    {"ablate"},
 ]
 
 
@@ -55,10 +56,11 @@ def test_imports_go_down_only(path):
         assert same_package or level(other) < level(name), f"{name} imports {other}"
 
 
-def test_moco_imports_only_distribute_and_configs_only_config():
+def test_moco_imports_only_distribute_and_configs_only_what_they_are():
     assert own(PACKAGE / "moco.py") == {"distribute"}
-    for path in (tiny.ROOT / "configs").glob("*.py"):
-        assert all(name.startswith("config.") for name in own(path)), path
+    for path in (tiny.ROOT / "configs").rglob("*.py"):
+        schema = "ablation." if path.parent.name == "ablations" else "config."
+        assert all(name.startswith(schema) for name in own(path)), path
 
 
 def test_only_scripts_know_flags():
@@ -74,7 +76,7 @@ def test_no_file_is_longer_than_one_reading():
 
 
 def test_every_config_says_command_cost_and_result():
-    for path in (tiny.ROOT / "configs").glob("*.py"):
+    for path in (tiny.ROOT / "configs").rglob("*.py"):
         header = ast.get_docstring(ast.parse(path.read_text()))
         for word in ("Command:", "Cost:", "Expected:", "Source:"):
             assert word in header, f"{path.name} lacks {word}"

@@ -7,26 +7,33 @@ import numpy as np
 import pytest
 import tiny
 
-from moco_tf import checkpoint, schema
+from moco_tf import ablation, checkpoint, schema
 from moco_tf.config import Config, chance_loss, check
 
-CONFIGS = sorted((tiny.ROOT / "configs").glob("*.py"))
+CONFIGS = sorted((tiny.ROOT / "configs").rglob("*.py"))
 END_TO_END = {"model__mechanism": "end_to_end"}
 BANK = {"model__mechanism": "memory_bank", "model__shuffle": False}
 
 
-def load(path):
+def load(path, *data):
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config()
+    return module.get_config(*data)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_recipe_is_valid_and_survives_json(path):
-    config = load(path)
-    check(config)
-    assert schema.from_dict(Config, schema.to_dict(config)) == config
+    configs = [load(path)]
+    if path.parent.name == "ablations":
+        configs = [
+            config
+            for data in ("shapes", "cifar10")
+            for config in ablation.variants(load(path, data)).values()
+        ]
+    for config in configs:
+        check(config)
+        assert schema.from_dict(Config, schema.to_dict(config)) == config
 
 
 def test_recipes_carry_the_papers_numbers():
@@ -84,6 +91,15 @@ def test_chance_counts_the_negatives_of_each_mechanism():
     assert chance_loss(symmetric) == 2 * np.log(33)
     assert chance_loss(tiny.config(**END_TO_END)) == np.log(16)
     assert chance_loss(tiny.config(**BANK)) == np.log(41)
+
+
+def test_an_ablation_on_cifar10_starts_from_the_demo():
+    demo = load(tiny.ROOT / "configs/cifar10_demo.py")
+    base = ablation.base("cifar10")
+    base.monitor.every_epochs = demo.monitor.every_epochs
+    assert base == demo
+    with pytest.raises(KeyError, match="must be shapes or cifar10. Received: 'mnist'"):
+        ablation.base("mnist")
 
 
 def test_every_number_is_checked():
