@@ -16,7 +16,7 @@ from moco_tf.pretraining import pretrain
 
 
 def check():
-    if script.CONFIG.value is None:
+    if not hasattr(script.CONFIG.value, "batch_size"):  # raises for a file that is not there
         raise ValueError("`--config` must name a recipe, such as configs/quickstart.py.")
     config.check(script.CONFIG.value)
 

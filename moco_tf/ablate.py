@@ -18,7 +18,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from moco_tf import callbacks, checkpoint, distribute, report, schema, script
-from moco_tf.ablation import Ablation, variants
+from moco_tf.ablation import variants
 from moco_tf.config import chance_loss
 from moco_tf.log import log
 from moco_tf.pretraining import pretrain
@@ -166,7 +166,7 @@ def _plots(results):
 
 def check():
     """Refuses what cannot be an ablation, before any work."""
-    if not isinstance(script.CONFIG.value, Ablation):
+    if not hasattr(script.CONFIG.value, "runs"):  # raises for a file that is not there
         raise ValueError("`--config` must name an ablation, such as configs/ablations/momentum.py.")
     variants(script.CONFIG.value)
 
