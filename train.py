@@ -17,7 +17,7 @@ from moco_tf.pretraining import pretrain
 
 def check(rest):
     script.only_flags(rest)
-    if script.CONFIG.value is None:
+    if not isinstance(script.CONFIG.value, config.Config):
         raise ValueError("`--config` must name a recipe, such as configs/quickstart.py.")
     config.check(script.CONFIG.value)
 

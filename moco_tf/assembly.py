@@ -12,20 +12,23 @@ from moco_tf.backbones import heads
 from moco_tf.input_pipeline import training_dataset
 from moco_tf.layout import Layout
 from moco_tf.log import log
+from moco_tf.mechanisms import EndToEnd, MemoryBank
 from moco_tf.moco import MoCo
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Lengths of a run, in steps.
+    """Sizes of a run.
 
     Attributes:
+        num_images: in the data.
         steps_per_epoch: whole batches in the data.
-        total: length of the schedule.
-        stop: where this run ends, at most `total`.
-        monitor_every: 0 for never.
+        total: steps of the schedule.
+        stop: step where this run ends, at most `total`.
+        monitor_every: steps, 0 for never.
     """
 
+    num_images: int
     steps_per_epoch: int
     total: int
     stop: int
@@ -58,11 +61,12 @@ def make_plan(config, num_examples):
     total = config.steps or config.epochs * steps_per_epoch
     every = config.monitor.every_steps or config.monitor.every_epochs * steps_per_epoch
     stop = min(config.stop_after_steps or total, total)
-    return Plan(steps_per_epoch, total, stop, 0 if config.monitor.source == "off" else every)
+    every = 0 if config.monitor.source == "off" else every
+    return Plan(num_examples, steps_per_epoch, total, stop, every)
 
 
 def make_model(config, plan):
-    """Builds and compiles `MoCo`; call it in the strategy's scope."""
+    """Builds and compiles `MoCo`, or another mechanism; call it in the strategy's scope."""
     keras.utils.set_random_seed(config.seed)
     policy = "mixed_bfloat16" if config.mixed_bfloat16 else "float32"
     keras.mixed_precision.set_global_policy(policy)
@@ -71,16 +75,22 @@ def make_model(config, plan):
     width = {"width": m.width} if m.width else {}
     backbone = make_backbone(stem=m.stem, bn_group_size=m.bn_group_size or None, **width)
     head = {"linear": heads.linear, "mlp": heads.mlp}[m.head]
-    model = MoCo(
-        heads.encoder(backbone, head, m.dim),
-        queue_size=m.queue_size,
-        momentum=m.momentum,
-        temperature=m.temperature,
-        symmetric=m.symmetric,
-        shuffle=m.shuffle,
-        gradient_accumulation=config.gradient_accumulation,
-        seed=config.seed,
-    )
+    encoder = heads.encoder(backbone, head, m.dim)
+    common = {"temperature": m.temperature, "seed": config.seed}
+    if m.mechanism == "end_to_end":
+        model = EndToEnd(encoder, shuffle=m.shuffle, **common)
+    elif m.mechanism == "memory_bank":
+        model = MemoryBank(encoder, plan.num_images, queue_size=m.queue_size, **common)
+    else:
+        model = MoCo(
+            encoder,
+            queue_size=m.queue_size,
+            momentum=m.momentum,
+            symmetric=m.symmetric,
+            shuffle=m.shuffle,
+            gradient_accumulation=config.gradient_accumulation,
+            **common,
+        )
     model.compile(
         optim.SGD(
             make_schedule(config, plan.steps_per_epoch),
@@ -163,6 +173,7 @@ def distribute_data(source, recipe, config, layout, strategy, start_step):
             jit_compile=config.data.jit_compile,
             shuffle_buffer=config.data.shuffle_buffer,
             shard_files=config.data.shard_files,
+            with_index=config.model.mechanism == "memory_bank",
         )
 
     return iter(strategy.distribute_datasets_from_function(dataset))

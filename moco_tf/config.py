@@ -3,6 +3,7 @@
 A file in configs/ sets fields; `--config.field=value` overrides them.
 """
 
+import math
 from dataclasses import dataclass, field
 
 from moco_tf import schema
@@ -29,12 +30,13 @@ class Data:
 class Model:
     """Encoder and MoCo. Source: v1 section 3, v2 table 1."""
 
+    mechanism: str = "queue"  # MoCo, or "end_to_end", "memory_bank" (v1 figure 2)
     backbone: str = "resnet:resnet50"  # see moco_tf/backbones/resnet.py
     stem: str = "imagenet"  # or "cifar": 3x3, stride 1, no max-pool
     width: int = 0  # channels of the first stage, 0 is the backbone's own
     head: str = "mlp"  # "linear" (v1) or "mlp" (v2)
     dim: int = 128  # length of the embeddings
-    queue_size: int = 65536  # K, negatives
+    queue_size: int = 65536  # K, negatives; of "end_to_end" the batch gives them
     momentum: float = 0.999  # m, of the key encoder
     temperature: float = 0.2  # of the logits
     symmetric: bool = False  # both views serve as query
@@ -126,6 +128,7 @@ def check(config):
     require(config, "optimizer.momentum", lambda v: 0 <= v < 1, "in [0, 1)")
     choices = {
         "data.augment_on": ("auto", "host", "device"),
+        "model.mechanism": ("queue", "end_to_end", "memory_bank"),
         "model.stem": ("imagenet", "cifar"),
         "model.head": ("linear", "mlp"),
         "optimizer.schedule": ("cosine", "step"),
@@ -157,12 +160,20 @@ def _check_pairs(config):
         config, "monitor.resize_px", lambda v: v == 0 or v >= size, f"0, or at least {size} (image)"
     )
     keys = config.batch_size * (2 if config.model.symmetric else 1)
-    require(
-        config,
-        "model.queue_size",
-        lambda v: v >= keys,
-        f"at least the new keys of a step, {keys} (the batch, twice it when symmetric)",
-    )
+    if config.model.mechanism == "queue":
+        require(
+            config,
+            "model.queue_size",
+            lambda v: v >= keys,
+            f"at least the new keys of a step, {keys} (the batch, twice it when symmetric)",
+        )
+    else:
+        other = f'with model.mechanism="{config.model.mechanism}"'
+        require(config, "model.symmetric", lambda v: not v, f"false {other}")
+        require(config, "gradient_accumulation", lambda v: v == 1, f"1 {other}")
+    if config.model.mechanism == "memory_bank":
+        rule = "false with a memory bank, whose keys share no batch with the queries"
+        require(config, "model.shuffle", lambda v: not v, rule)
     require(
         config,
         "batch_size",
@@ -176,6 +187,13 @@ def _check_pairs(config):
     else:
         require(config, "optimizer.milestones_epochs", lambda v: not v, "empty in runs of steps")
         require(config, "optimizer.warmup_epochs", lambda v: not v, "0 in runs of steps")
+
+
+def chance_loss(config):
+    """The loss of an encoder that tells no image from another: ln(K+1), K negatives; in nats."""
+    model = config.model
+    negatives = config.batch_size - 1 if model.mechanism == "end_to_end" else model.queue_size
+    return math.log(negatives + 1) * (2 if model.symmetric else 1)
 
 
 def replica_layout_errors(config, hosts, replicas):

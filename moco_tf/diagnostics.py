@@ -6,36 +6,41 @@ import keras
 import numpy as np
 
 from moco_tf import distribute
+from moco_tf.config import chance_loss
 from moco_tf.input_pipeline import key_order
 from moco_tf.log import log
 
 
 class Diagnostics(keras.callbacks.Callback):
-    """State of the queue, added to the logs of each round, and what about it looks wrong or is.
+    """State of the keys, added to the logs of each round, and what about it looks wrong or is.
 
     Args:
-        layout: `Layout` of the run.
-        shuffle: whether shuffle-BN is on.
-        every: steps between the costlier ones, about the queue.
+        config: `Config` of the run, says what keys there are and how often to look at the queue.
+        layout: its `Layout`.
     """
 
-    def __init__(self, layout, shuffle, every):
+    def __init__(self, config, layout):
         super().__init__()
-        self.layout, self.every = layout, every
-        self.where = layout.shuffling if shuffle else "none"
+        self.layout, self.every = layout, config.log_every_steps
+        self.mechanism, self.chance = config.model.mechanism, chance_loss(config)
+        self.where = layout.shuffling if config.model.shuffle else "none"
         self.stuck, self.said_filling = 0, False
 
     def on_train_batch_end(self, step, logs):
         if "round_end" not in logs:
             return
-        logs["momentum"] = self.model.momentum
+        if self.mechanism == "queue":
+            logs["momentum"] = self.model.momentum
         # Of a loss that is not finite nothing more needs to be known: `Guard` stops the run.
         if step % self.every == 0 and math.isfinite(logs["loss"]):
-            logs.update(self.queue_state(step))
+            if self.mechanism == "queue":
+                logs.update(self.queue_state(step))
+            if self.mechanism != "memory_bank":
+                logs["positives_in_group"] = self.positives_in_group(step)
         self._explain(step, logs)
 
     def queue_state(self, step):
-        """Fill (share), age of the keys (steps), norms, effective rank, positives in own group."""
+        """Fill (share), age of the keys (steps), norms, effective rank."""
         model = self.model
         new = self.layout.batch * (2 if model.symmetric else 1)
         filled = min(model.queue_size, step * new)
@@ -52,7 +57,6 @@ class Diagnostics(keras.callbacks.Callback):
             "key_norm": float(np.mean(np.linalg.norm(keys, axis=1))),
             "key_mean_norm": float(np.linalg.norm(keys.mean(axis=0))),
             "key_effective_rank": float(np.exp(-np.sum(share * np.log(share)))),
-            "positives_in_group": self.positives_in_group(step),
         }
 
     def positives_in_group(self, step):
@@ -69,26 +73,30 @@ class Diagnostics(keras.callbacks.Callback):
         return float(np.mean(order // group == np.arange(layout.batch) // group))
 
     def _explain(self, step, logs):
-        keys = step * self.layout.batch * (2 if self.model.symmetric else 1)
-        fill = min(1.0, keys / self.model.queue_size)
-        if fill < 1 and not self.said_filling:
+        fill = self._fill(step)
+        if self.mechanism == "queue" and fill < 1 and not self.said_filling:
             self.said_filling = True
             log.info(
                 "The queue is filling with keys (%.0f %%). Until it is full the loss may rise: the "
                 "random start makes easy negatives. That is normal.",
                 100 * fill,
             )
-        losses = 2 if self.model.symmetric else 1
-        chance = losses * math.log(self.model.queue_size + 1)
-        at_chance = fill == 1 and abs(logs["loss"] - chance) < 0.01 * chance
+        at_chance = fill == 1 and abs(logs["loss"] - self.chance) < 0.01 * self.chance
         self.stuck = self.stuck + 1 if at_chance else 0
         if self.stuck == 5:
             log.warning(
                 "The loss sticks at %.2f, which is ln(K+1)%s: the encoder tells no image from "
                 "another. Look at the learning rate, the momentum and `key_effective_rank`.",
-                chance,
-                " twice" if losses == 2 else "",
+                self.chance,
+                " twice" if self.model.symmetric else "",
             )
+
+    def _fill(self, step):
+        """Share of the queue, or of the bank, that is no longer its random start."""
+        if self.mechanism == "end_to_end":
+            return 1.0
+        size = self.model.queue_size if self.mechanism == "queue" else self.model.num_images
+        return min(1.0, step * self.layout.batch * (2 if self.model.symmetric else 1) / size)
 
 
 class Guard(keras.callbacks.Callback):

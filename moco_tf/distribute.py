@@ -6,6 +6,7 @@ for many. Rows of the global batch are numbered 0..B-1; a replica holds B/R of t
 
 import functools
 import json
+import math
 import os
 
 import numpy as np
@@ -135,6 +136,17 @@ def all_gather(x):
     # The identity gives multi-worker a tensor of its own; the gather loses the static shape.
     gathered = context.all_gather(tf.identity(x), axis=0)
     return tf.ensure_shape(gathered, [num_replicas() * x.shape[0], *x.shape[1:]])
+
+
+def average(variables):
+    """Sets float variables to their means over replicas, in one collective."""
+    if num_replicas() == 1:
+        return
+    flat = tf.concat([tf.reshape(v.value, [-1]) for v in variables], axis=0)
+    mean = tf.distribute.get_replica_context().all_reduce("MEAN", flat)
+    parts = tf.split(mean, [math.prod(v.shape) for v in variables])
+    for variable, part in zip(variables, parts):
+        variable.assign(tf.reshape(part, variable.shape))
 
 
 def local_rows(n):

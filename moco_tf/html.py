@@ -1,15 +1,11 @@
-"""Self-contained HTML pages of pictures. What comes from data is escaped by whoever puts it in."""
+"""Tables and self-contained HTML pages with pictures."""
 
 import base64
 import html
 import io
 
-import matplotlib
 import numpy as np
 import tensorflow as tf
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 escape = html.escape
 
@@ -40,17 +36,22 @@ def table(header, rows):
     return f"<table>{line(header, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
 
 
+def markdown(header, rows):
+    """A table of texts as Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def image(png):
     """PNG bytes as an element."""
     return f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def figure(drawn):
-    """A Matplotlib figure, closed by this, as an element."""
+    """A `matplotlib.figure.Figure` as an element."""
     drawn.tight_layout()
     buffer = io.BytesIO()
     drawn.savefig(buffer, format="png", dpi=110)
-    plt.close(drawn)
     return image(buffer.getvalue())
 
 

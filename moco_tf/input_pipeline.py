@@ -31,6 +31,7 @@ def training_dataset(
     jit_compile=True,
     shuffle_buffer=10_000,
     shard_files=False,
+    with_index=False,
 ):
     """Batches of two views for one host, forever.
 
@@ -50,6 +51,7 @@ def training_dataset(
         shuffle_buffer: records, of a `Stream`.
         shard_files: each host reads files of its own instead of rows of one global order: less
             reading, but then the order depends on the number of hosts.
+        with_index: also yield the images' numbers in the source, which a `Stream` does not have.
 
     Returns:
         `tf.data.Dataset`, one element per replica of this host in turn, n = replica_rows:
@@ -60,10 +62,14 @@ def training_dataset(
             ok: bool n, false where an undecodable image was replaced by the next good one of its
                 BN group, or by black if the whole batch has none.
             name: uint8 n x 120, the image's name, zero-padded at the end (its last 120 bytes).
+            index: int64 n, the number of the image that the queries show: where an undecodable
+                one was replaced, of the one that stands in for it (only `with_index`).
 
     Raises:
-        ValueError: if the source has fewer images than one batch.
+        ValueError: if the source has fewer images than one batch, or lacks what is asked for.
     """
+    if with_index:
+        require_index(source)
     if source.num_examples < layout.batch:
         raise ValueError(
             "The data must have at least one global batch of images. Received: "
@@ -72,7 +78,7 @@ def training_dataset(
 
     @plain
     def views(key, slot):
-        image, result = source.image(key), {}
+        image, result = source.image(key), {"index": key} if with_index else {}
         for view, letter in enumerate("qk"):
             u = recipe.draw(seed, slot, view)
             result[f"x_{letter}"] = recipe.geometry(image, u, image_size_px)
@@ -99,6 +105,20 @@ def training_dataset(
     else:
         data = split(data, local)
     return endless(data).prefetch(2 * local)
+
+
+def require_index(source):
+    """Checks that the images of a source have numbers.
+
+    Raises:
+        ValueError: if it is a `Stream`.
+    """
+    if isinstance(source, Stream):
+        raise ValueError(
+            "The memory bank needs data with random access, whose images have numbers. Received: "
+            "records that are streamed. Use another `config.data.source`, such as folder:DIR, or "
+            "another `config.model.mechanism`."
+        )
 
 
 def key_order(n, seed, step, host):

@@ -11,11 +11,6 @@ import tensorflow as tf
 
 from moco_tf import distribute
 
-SETTINGS = (
-    *("queue_size", "momentum", "temperature", "symmetric"),
-    *("shuffle", "gradient_accumulation", "seed"),
-)
-
 
 @keras.saving.register_keras_serializable("moco_tf")
 class MoCo(keras.Model):
@@ -40,6 +35,11 @@ class MoCo(keras.Model):
         ValueError: for a value out of range, or an encoder that cannot be cloned.
     """
 
+    SETTINGS = (
+        *("queue_size", "momentum", "temperature", "symmetric"),
+        *("shuffle", "gradient_accumulation", "seed"),
+    )
+
     def __init__(
         self,
         encoder,
@@ -53,11 +53,11 @@ class MoCo(keras.Model):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        _require(queue_size >= 1, "`queue_size` must be at least 1", queue_size=queue_size)
-        _require(0 <= momentum <= 1, "`momentum` must be in [0, 1]", momentum=momentum)
-        _require(temperature > 0, "`temperature` must be positive", temperature=temperature)
+        require(queue_size >= 1, "`queue_size` must be at least 1", queue_size=queue_size)
+        require(0 <= momentum <= 1, "`momentum` must be in [0, 1]", momentum=momentum)
+        require(temperature > 0, "`temperature` must be positive", temperature=temperature)
         m = gradient_accumulation
-        _require(m >= 1, "`gradient_accumulation` must be at least 1", gradient_accumulation=m)
+        require(m >= 1, "`gradient_accumulation` must be at least 1", gradient_accumulation=m)
         self.queue_size = queue_size
         self.momentum = momentum
         self.temperature = temperature
@@ -67,13 +67,19 @@ class MoCo(keras.Model):
         self.seed = seed
 
         self.encoder_q = encoder
+        self._make_dictionary()
+        self._means = [keras.metrics.Mean(name) for name in ("loss", "top1", "top5")]
+        self.built = True
+
+    def _make_dictionary(self):
+        """What the keys come from and go to: key encoder, queue and pointer."""
         # It stays trainable, so that its BatchNorm uses batch statistics, but the optimizer never
         # sees it: `trainable_variables` below.
-        self.encoder_k = _copy(encoder)
+        self.encoder_k = _copy(self.encoder_q)
         # aggregation="none": replicas assign the same values without a collective.
         self.queue = self.add_weight(  # queue: KxC, unit rows
             name="queue",
-            shape=(queue_size, encoder.output_shape[-1]),
+            shape=(self.queue_size, self.encoder_q.output_shape[-1]),
             initializer=self._random_keys,
             trainable=False,
             dtype="float32",
@@ -88,8 +94,6 @@ class MoCo(keras.Model):
             dtype="int64",
             aggregation="none",
         )
-        self._means = [keras.metrics.Mean(name) for name in ("loss", "top1", "top5")]
-        self.built = True
 
     def step(self, batch):
         """One update of both encoders and the queue; what `train_step` and `training.py` run.
@@ -134,13 +138,12 @@ class MoCo(keras.Model):
 
     def _contrast(self, x, row, keys):
         """InfoNCE of queries x (NxHxWxc, global rows `row`) against their keys and the queue."""
-        q = _normalize(self.encoder_q(x, training=True))  # queries: NxC
-        return self._info_nce(q, tf.gather(keys, row))
+        q = normalize(self.encoder_q(x, training=True))  # queries: NxC
+        l_pos = tf.reduce_sum(q * tf.gather(keys, row), axis=1)  # N
+        return self._info_nce(l_pos, tf.matmul(q, self.queue, transpose_b=True))
 
-    def _info_nce(self, q, k):
-        """Loss and accuracies of queries q (NxC) against positives k (NxC) and the queue."""
-        l_pos = tf.reduce_sum(q * k, axis=1)  # N
-        l_neg = tf.matmul(q, self.queue, transpose_b=True)  # NxK
+    def _info_nce(self, l_pos, l_neg):
+        """Loss and accuracies by similarities to positives, l_pos: N, and negatives, l_neg: NxK."""
         # -log softmax of the positive among 1 + K, without a copy of the Nx(1+K) logits.
         log_neg = tf.reduce_logsumexp(l_neg / self.temperature, axis=1)
         loss = tf.reduce_mean(tf.math.softplus(log_neg - l_pos / self.temperature))
@@ -155,7 +158,7 @@ class MoCo(keras.Model):
 
         def encode(views):
             x, rows = views
-            k = _normalize(self.encoder_k(x, training=True))
+            k = normalize(self.encoder_k(x, training=True))
             return tf.scatter_nd(rows[:, None], k, shape)  # zero but for this micro-batch: NxC
 
         views = x, tf.range(x.shape[0])
@@ -171,6 +174,8 @@ class MoCo(keras.Model):
     def _enqueue(self, keys):
         """Overwrites the oldest keys by `keys`, wrapping around the end of the queue."""
         n = keys.shape[0]
+        rule = "`queue_size` must be at least the new keys of a step (twice the batch if symmetric)"
+        require(self.queue_size >= n, rule, queue_size=self.queue_size, new_keys=n)
         rows = (self.queue_ptr + tf.range(n, dtype=tf.int64)) % self.queue_size
         # Writes the new rows only: an assign would copy the whole queue.
         self.queue.value.scatter_update(tf.IndexedSlices(keys, rows))
@@ -186,7 +191,7 @@ class MoCo(keras.Model):
         if m == 1:
             return fn(views)
         rule = "`gradient_accumulation` must divide the rows on a replica"
-        _require(n % m == 0, rule, rows=n, gradient_accumulation=m)
+        require(n % m == 0, rule, rows=n, gradient_accumulation=m)
         state = [v for v in encoder.non_trainable_variables if v.dtype == "float32"]
         before = [tf.identity(v.value) for v in state]
 
@@ -211,27 +216,19 @@ class MoCo(keras.Model):
     def _views(self, batch):
         """Unpacks `(x_q, x_k)` or a dict into x_q, x_k (NxHxWxc), row and order (N)."""
         if not isinstance(batch, dict):
-            _require(
+            require(
                 isinstance(batch, (tuple, list)) and len(batch) == 2,
                 "The dataset must yield `(x_q, x_k)`, two batches of views of the same images",
                 batch=tf.nest.map_structure(lambda x: getattr(x, "shape", x), batch),
             )
             batch = {"x_q": batch[0], "x_k": batch[1]}
-        _require({"x_q", "x_k"} <= batch.keys(), "A batch must have x_q and x_k", keys=set(batch))
+        require({"x_q", "x_k"} <= batch.keys(), "A batch must have x_q and x_k", keys=set(batch))
         x_q, x_k = batch["x_q"], batch["x_k"]
         n = x_q.shape[0]
         rule = "The batch size must be fixed: use `dataset.batch(n, drop_remainder=True)`"
-        _require(n is not None, rule, shape=x_q.shape)
+        require(n is not None, rule, shape=x_q.shape)
         rule = "x_q and x_k must be views of the same images"
-        _require(n == x_k.shape[0], rule, x_q=n, x_k=x_k.shape[0])
-        new_keys = n * distribute.num_replicas() * (2 if self.symmetric else 1)
-        _require(
-            self.queue_size >= new_keys,
-            "`queue_size` must be at least the number of new keys per step, the global batch "
-            "(twice it when symmetric)",
-            queue_size=self.queue_size,
-            new_keys=new_keys,
-        )
+        require(n == x_k.shape[0], rule, x_q=n, x_k=x_k.shape[0])
         row = batch.get("row", distribute.local_rows(n))
         order = batch.get("order", row)
         if self.shuffle and "order" not in batch:
@@ -264,7 +261,7 @@ class MoCo(keras.Model):
         return self.encoder_q.trainable_weights
 
     def get_config(self):
-        settings = {name: getattr(self, name) for name in SETTINGS}
+        settings = {name: getattr(self, name) for name in self.SETTINGS}
         return {"encoder": keras.saving.serialize_keras_object(self.encoder_q), **settings}
 
     @classmethod
@@ -273,17 +270,17 @@ class MoCo(keras.Model):
         return cls(**{**config, "encoder": encoder})
 
     def _random_keys(self, shape, dtype=None):
-        return _normalize(tf.random.stateless_normal(shape, [self.seed, 0], dtype=dtype))
+        return normalize(tf.random.stateless_normal(shape, [self.seed, 0], dtype=dtype))
 
 
-def _normalize(x):
+def normalize(x):
     """Unit-length rows, in float32 also when the encoder computes in bfloat16."""
     return tf.math.l2_normalize(tf.cast(x, tf.float32), axis=1)
 
 
 def _copy(encoder):
     # A subclassed model does not know its output shape, nor always how to be cloned.
-    _require(
+    require(
         getattr(encoder, "output_shape", None) is not None,
         "`encoder` must be a functional or a built Sequential model, so that it can be cloned for "
         "the keys. Wrap a subclassed one: `keras.Model(images, subclassed(images))`",
@@ -294,7 +291,8 @@ def _copy(encoder):
     return copy
 
 
-def _require(condition, rule, **received):
+def require(condition, rule, **received):
+    """Raises a ValueError that names the rule and what was received, unless the condition holds."""
     if not condition:
         values = ", ".join(f"{key}={value}" for key, value in received.items())
         raise ValueError(f"{rule}. Received: {values}.")

@@ -41,7 +41,8 @@ class SGD(keras.optimizers.Optimizer):
         if not self.built:
             super().build(variables)
             self.velocities = self.add_optimizer_variables(variables, "velocity")
-            self.factor_of = [self.factors.get(v.path.split("/")[0], 1.0) for v in variables]
+            layers = [v.path.rpartition("/")[0].rpartition("/")[2] for v in variables]
+            self.factor_of = [self.factors.get(layer, 1.0) for layer in layers]
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)

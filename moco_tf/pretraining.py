@@ -18,6 +18,7 @@ from moco_tf import (
     training,
 )
 from moco_tf.evaluation import monitors
+from moco_tf.input_pipeline import require_index
 
 
 def pretrain(config, workdir, strategy, stop=lambda: False):
@@ -38,6 +39,8 @@ def pretrain(config, workdir, strategy, stop=lambda: False):
     source = datasets.open_source(
         config.data.source, config.data.data_dir or None, config.data.num_examples
     )
+    if config.model.mechanism == "memory_bank":
+        require_index(source)
     plan = assembly.make_plan(config, source.num_examples)
     with strategy.scope():
         model = assembly.make_model(config, plan)
@@ -55,7 +58,7 @@ def pretrain(config, workdir, strategy, stop=lambda: False):
     profile = callbacks.Profile(workdir, *config.profile_steps) if config.profile_steps else None
     watching = [
         callbacks.Speed(config.batch_size),
-        diagnostics.Diagnostics(layout, config.model.shuffle, config.log_every_steps),
+        diagnostics.Diagnostics(config, layout),
         diagnostics.Guard(
             checkpoints,
             config.batch_size,

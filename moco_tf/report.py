@@ -11,7 +11,7 @@ import sys
 import keras
 import numpy as np
 import tensorflow as tf
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from moco_tf import addresses, checkpoint, datasets, html, recipes, schema
 from moco_tf import config as config_lib
@@ -100,9 +100,9 @@ def _curves(metrics, config):
         for name in ("knn", "queue_fill", "key_effective_rank", "learning_rate")
         if (lines := [line for line in metrics if name in line])
     ]
-    figure, axes = plt.subplots(
-        math.ceil(len(panels) / 2), 2, figsize=(10, 2.6 * math.ceil(len(panels) / 2))
-    )
+    rows = math.ceil(len(panels) / 2)
+    figure = Figure(figsize=(10, 2.6 * rows))
+    axes = figure.subplots(rows, 2)
     for axis, (name, lines) in zip(axes.flat, panels):
         x, y = [line["step"] for line in lines], np.array([line[name] for line in lines])
         dense = len(y) > 200
@@ -114,7 +114,7 @@ def _curves(metrics, config):
             smooth = np.convolve(y, np.ones(window) / window, "valid")
             axis.plot(x[window - 1 :], smooth, color="#1f77b4")
         if name == "loss":
-            chance = math.log(config.model.queue_size + 1) * (2 if config.model.symmetric else 1)
+            chance = config_lib.chance_loss(config)
             axis.axhline(chance, color="gray", ls=":", lw=1, label="chance, ln(K+1)")
             axis.legend()
         axis.set(title=name, xlabel="step")

@@ -73,6 +73,29 @@ def check_types(config, path=""):
             )
 
 
+def override(config, name, value):
+    """Sets one field.
+
+    Args:
+        config: dataclass object.
+        name: of the field, dotted.
+        value: of the field's type.
+
+    Raises:
+        ValueError: for an unknown field.
+    """
+    *parts, last = name.split(".")
+    for part in parts:
+        config = getattr(config, part, None)
+    fields = typing.get_type_hints(type(config)) if dataclasses.is_dataclass(config) else {}
+    if last not in fields or dataclasses.is_dataclass(fields[last]):
+        raise ValueError(
+            "An override must name a field of moco_tf/config.py, such as model.momentum. "
+            f"Received: {name!r}."
+        )
+    setattr(config, last, value)
+
+
 def require(config, name, holds, rule):
     """Checks one field.
 

@@ -3,29 +3,39 @@
 import dataclasses
 import importlib.util
 
+import numpy as np
 import pytest
 import tiny
 
-from moco_tf import checkpoint, schema
-from moco_tf.config import Config, check
+from moco_tf import ablation, checkpoint, schema
+from moco_tf.config import Config, chance_loss, check
 from moco_tf.evaluation import config as evaluation_config
 
-CONFIGS = sorted((tiny.ROOT / "configs").glob("*.py"))
+CONFIGS = sorted(p for p in (tiny.ROOT / "configs").rglob("*.py") if p.parent.name != "eval")
 TASKS = {"flowers": "finetune", "cub": "finetune", "semi": "finetune"}  # others by their name
+END_TO_END = {"model__mechanism": "end_to_end"}
+BANK = {"model__mechanism": "memory_bank", "model__shuffle": False}
 
 
-def load(path):
+def load(path, *data):
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config()
+    return module.get_config(*data)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_recipe_is_valid_and_survives_json(path):
-    config = load(path)
-    check(config)
-    assert schema.from_dict(Config, schema.to_dict(config)) == config
+    configs = [load(path)]
+    if path.parent.name == "ablations":
+        configs = [
+            config
+            for data in ("shapes", "cifar10")
+            for config in ablation.variants(load(path, data)).values()
+        ]
+    for config in configs:
+        check(config)
+        assert schema.from_dict(Config, schema.to_dict(config)) == config
 
 
 @pytest.mark.parametrize(
@@ -73,11 +83,34 @@ def test_recipes_carry_the_papers_numbers():
         ({"profile_steps": (3, 2)}, "the first and the last step"),
         ({"data__max_bad_fraction": 2.0}, r"in \[0, 1\]"),
         ({"data__augment_on": "gpu"}, "one of auto, host, device"),
+        ({"model__mechanism": "none"}, "one of queue, end_to_end, memory_bank"),
+        ({**END_TO_END, "model__symmetric": True}, "symmetric` must be false with model.mech"),
+        ({**END_TO_END, "gradient_accumulation": 2}, '1 with model.mechanism="end_to_end"'),
+        ({**BANK, "model__symmetric": True}, "symmetric` must be false with model.mechanism"),
+        ({**BANK, "gradient_accumulation": 2}, '1 with model.mechanism="memory_bank"'),
+        ({**BANK, "model__shuffle": True}, "shuffle` must be false with a memory bank"),
     ],
 )
 def test_an_impossible_value_names_field_rule_and_value(overrides, message):
     with pytest.raises(ValueError, match=message):
         tiny.config(**overrides)
+
+
+def test_chance_counts_the_negatives_of_each_mechanism():
+    assert chance_loss(tiny.config()) == np.log(41)
+    symmetric = tiny.config(model__symmetric=True, model__queue_size=32)
+    assert chance_loss(symmetric) == 2 * np.log(33)
+    assert chance_loss(tiny.config(**END_TO_END)) == np.log(16)
+    assert chance_loss(tiny.config(**BANK)) == np.log(41)
+
+
+def test_an_ablation_on_cifar10_starts_from_the_demo():
+    demo = load(tiny.ROOT / "configs/cifar10_demo.py")
+    base = ablation.base("cifar10")
+    base.monitor.every_epochs = demo.monitor.every_epochs
+    assert base == demo
+    with pytest.raises(KeyError, match="must be shapes or cifar10. Received: 'mnist'"):
+        ablation.base("mnist")
 
 
 def test_every_number_is_checked():

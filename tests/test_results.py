@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
+from moco_tf import html
 from moco_tf.evaluation import results
 
 
@@ -55,7 +56,7 @@ def test_a_comparison_has_a_line_for_each_and_refuses_what_is_not_finished(tmp_p
         found |= {"checkpoint": {"encoder": encoder}, "data": {"test_images": 4}}
         results.write(str(tmp_path / name), found)
         assert json.loads((tmp_path / name / "results.json").read_text()) == found
-    table = results.markdown(*results.compare([str(tmp_path / "a"), str(tmp_path / "b")]))
+    table = html.markdown(*results.compare([str(tmp_path / "a"), str(tmp_path / "b")]))
     assert "| a | knn | pre-trained | 100.0 % (51.0 to 100.0) |" in table
     assert "| b | knn | untrained |" in table
     with pytest.raises(ValueError, match="results.json. Received: .*/c', which has none"):

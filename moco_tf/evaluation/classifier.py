@@ -51,6 +51,9 @@ class Classifier(keras.Model):
             loss = tf.reduce_mean(losses) / distribute.num_replicas()
         gradients = tape.gradient(loss, self.trainable_variables)
         self.optimizer.apply(gradients, self.trainable_variables)
+        if not self.frozen:
+            # Inference needs one set of BN statistics, which replicas have of their own rows.
+            distribute.average(self.backbone.non_trainable_variables)
         own = tf.gather(logits, label, batch_dims=1)
         # "Not below" rather than "above": a NaN must not pass for a hit.
         rank = tf.math.count_nonzero(~(logits <= own[:, None]), axis=1)

@@ -97,6 +97,8 @@ class Context:
                     lambda s=source, a=address, t=title: self.outputs(run, s, a, t),
                 )
             )
+        train = both[0]
+        labelled.check_classes(train.labels[train.ok], self.pair.addresses[0], self.pair.classes)
         return both
 
     def _checked(self, found, source, address):

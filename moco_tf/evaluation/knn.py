@@ -9,7 +9,7 @@ from moco_tf.evaluation.features import unit
 GROUP = 16
 
 
-def nearest(bank, queries, k, *, block=1024, chunk=131_072):
+def nearest(bank, queries, k, *, block=2048, chunk=65_536):
     """The k most similar rows of the bank for each query, exactly; of equals, the first.
 
     Holds a part of the bank and block x chunk similarities, so that the bank may be on disk.
@@ -18,13 +18,14 @@ def nearest(bank, queries, k, *, block=1024, chunk=131_072):
         bank: float32 NxC, any length of rows; an array or a memory map.
         queries: float32 MxC, likewise.
         k: at most N are found.
-        block: queries at a time.
+        block: queries at a time, at most.
         chunk: rows of the bank at a time.
 
     Returns:
         `(cosine, index)`: float32 and int32, M x min(k, N), the most similar first.
     """
     k, m = min(k, len(bank)), len(queries)
+    block = -(-m // -(-m // block))
     # Filled up to whole blocks: one shape, one trace.
     padding = np.zeros((-m % block, queries.shape[1]), np.float32)
     blocks = np.concatenate([unit(queries), padding]).reshape(-1, block, queries.shape[1])

@@ -57,7 +57,8 @@ def open_pair(data, run):
     _check_leak(train, test)
     train = _chosen(train, data, addresses[0], num_classes)
     classes = (*train.classes, *map(str, range(len(train.classes), num_classes)))
-    _check_classes(train, addresses[0], classes)
+    if not isinstance(train, Stream):
+        check_classes(train.labels, addresses[0], classes)
     return Labelled(train, test, num_classes, classes, addresses)
 
 
@@ -142,10 +143,9 @@ def check_read(labels, address, num_classes):
         )
 
 
-def _check_classes(train, address, classes):
-    if isinstance(train, Stream):
-        return
-    empty = sorted(set(range(len(classes))) - set(train.labels.tolist()))
+def check_classes(labels, address, classes):
+    """Raises ValueError for a class without training images."""
+    empty = sorted(set(range(len(classes))) - set(labels.tolist()))
     if empty:
         raise ValueError(
             "Every class must have an image to learn from. Received: none for "

@@ -4,7 +4,8 @@ import json
 import os
 
 import numpy as np
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from moco_tf import checkpoint, html
 from moco_tf.evaluation import knn, results
@@ -54,7 +55,8 @@ def write_comparison(workdir, workdirs):
     found = [results.read(w)["metrics"]["top1"] for w in workdirs]
     values = np.array([m["value"] for m in found])
     errors = np.abs(np.array([m["interval"] for m in found]).T - values)
-    figure, axis = plt.subplots(figsize=(9, 1.2 + 0.4 * len(found)))
+    figure = Figure(figsize=(9, 1.2 + 0.4 * len(found)))
+    axis = figure.subplots()
     axis.barh([f"{row[0]} ({row[2]})" for row in rows], values, xerr=errors, color="#7fb0d8")
     axis.invert_yaxis()
     axis.set(xlabel="top-1 accuracy, with 95 % intervals", xlim=(0, 1))
@@ -69,7 +71,8 @@ def _metrics(found):
 
 
 def _curves(curves):
-    figure, axes = plt.subplots(1, len(curves), figsize=(5 * len(curves), 3), squeeze=False)
+    figure = Figure(figsize=(5 * len(curves), 3))
+    axes = figure.subplots(1, len(curves), squeeze=False)
     for axis, (title, label, x, lines) in zip(axes[0], curves):
         for name, y in lines.items():
             axis.plot(x, y, label=name, marker="." if len(x) < 100 else "")
@@ -85,7 +88,8 @@ def _confusion(predicted, labels, classes):
     counts = np.bincount(labels * k + predicted, minlength=k * k).reshape(k, k)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = min(9, 3.5 + 0.25 * k)
-    figure, axis = plt.subplots(figsize=(size, size))
+    figure = Figure(figsize=(size, size))
+    axis = figure.subplots()
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axis.set(xlabel="predicted", ylabel="true")
     if k <= LABELS:
@@ -102,7 +106,8 @@ def _per_class(scores, labels, classes):
     present = np.unique(labels)
     share = np.array([hits[labels == i].mean() for i in present])
     order = np.argsort(share)
-    figure, axis = plt.subplots(figsize=(9, min(8, 1 + 0.25 * len(order))))
+    figure = Figure(figsize=(9, min(8, 1 + 0.25 * len(order))))
+    axis = figure.subplots()
     axis.barh(range(len(order)), share[order], color="#7fb0d8")
     if len(order) <= 2 * LABELS:
         axis.set_yticks(range(len(order)), [classes[present[i]] for i in order])
@@ -146,14 +151,14 @@ def _map(features, labels, classes):
 
         name, method = "t-SNE", TSNE(perplexity=min(30, (len(chosen) - 1) / 3), random_state=0)
     x, y = method.fit_transform(features[chosen]).T
-    figure, axis = plt.subplots(figsize=(8, 6))
+    figure = Figure(figsize=(8, 6))
+    axis = figure.subplots()
     points = axis.scatter(x, y, c=labels[chosen], cmap="tab20", s=8)
     axis.set(xticks=[], yticks=[])
     if len(classes) <= LABELS:
         present = np.unique(labels[chosen])
         handles = [
-            plt.Line2D([], [], ls="", marker="o", color=points.cmap(points.norm(i)))
-            for i in present
+            Line2D([], [], ls="", marker="o", color=points.cmap(points.norm(i))) for i in present
         ]
         axis.legend(handles, [classes[i] for i in present], fontsize=7, loc="best")
     return [f"<p>{name} of {len(chosen)} test images.</p>", html.figure(figure)]

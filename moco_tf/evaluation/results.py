@@ -122,9 +122,3 @@ def compare(workdirs):
         for workdir, results in zip(workdirs, found)
     ]
     return header, rows
-
-
-def markdown(header, rows):
-    """A table of texts as Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -5,7 +5,7 @@ import time
 
 import tensorflow as tf
 
-from moco_tf import checkpoint, distribute, schema
+from moco_tf import checkpoint, distribute, html, schema
 from moco_tf.evaluation import context, pictures, results, supervised, tasks
 
 
@@ -75,7 +75,7 @@ def compare(workdirs, workdir):
             "`--task=compare` needs the workdirs of two or more evaluations. Received: "
             f"{', '.join(workdirs) or 'none'}."
         )
-    table = results.markdown(*results.compare(workdirs))
+    table = html.markdown(*results.compare(workdirs))
     tf.io.gfile.makedirs(workdir)
     checkpoint.write_text(os.path.join(workdir, "table.md"), table + "\n")
     pictures.write_comparison(workdir, workdirs)

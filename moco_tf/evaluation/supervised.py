@@ -122,7 +122,7 @@ def _plan(config, num_train):
         )
     total = config.steps or config.epochs * epoch
     stop = min(config.stop_after_steps or total, total)
-    return assembly.Plan(epoch, total, stop, config.test_every_epochs * epoch)
+    return assembly.Plan(num_train, epoch, total, stop, config.test_every_epochs * epoch)
 
 
 def _model(context, plan, frozen):
