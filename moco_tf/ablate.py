@@ -150,10 +150,11 @@ def _plots(results):
         points = np.array(result["knn"]).reshape(-1, 2)
         curves.plot(points[:, 0], points[:, 1], marker=".", label=name)
         height = points[-1:, 1].sum()  # 0 without a point
-        bars.bar_label(bars.bar(name, height), [result["note"] or f"{height:.1%}"])
+        bars.bar_label(bars.bar(name, height), [f"{height:.1%} {result['note']}".strip()])
     curves.set(title="kNN accuracy", xlabel="step")
     curves.legend()
     bars.set(title="at the end")
+    bars.margins(y=0.1)
     for axis in (curves, bars):
         axis.grid(alpha=0.3)
     return html.figure(figure)
