@@ -114,7 +114,7 @@ def test_a_users_mistake_ends_in_a_message(tmp_path):
 def test_a_recipe_is_no_ablation(monkeypatch):
     monkeypatch.setattr(ablate.script, "CONFIG", types.SimpleNamespace(value=tiny.config()))
     with pytest.raises(ValueError, match="`--config` must name an ablation"):
-        ablate.check()
+        ablate.check([])
 
 
 def test_a_run_that_ends_at_chance_is_noted(tmp_path):
