@@ -50,8 +50,17 @@ def make_layout(config, strategy):
     return Layout(config.batch_size, hosts, replicas, group)
 
 
-def make_plan(config, num_examples):
-    """The `Plan` of a config on data of `num_examples` images."""
+def make_plan(config, num_examples, every_epochs, every_steps=0):
+    """The `Plan` of a config on data of `num_examples` images.
+
+    Args:
+        config: with `batch_size`, `epochs`, `steps` and `stop_after_steps`.
+        num_examples: images in the data.
+        every_epochs, every_steps: between measurements; steps if they are given, 0 for never.
+
+    Raises:
+        ValueError: for fewer images than a batch.
+    """
     steps_per_epoch = num_examples // config.batch_size
     if not steps_per_epoch:
         raise ValueError(
@@ -59,9 +68,8 @@ def make_plan(config, num_examples):
             f"{num_examples} images, batch_size={config.batch_size}. Lower `config.batch_size`."
         )
     total = config.steps or config.epochs * steps_per_epoch
-    every = config.monitor.every_steps or config.monitor.every_epochs * steps_per_epoch
     stop = min(config.stop_after_steps or total, total)
-    every = 0 if config.monitor.source == "off" else every
+    every = every_steps or every_epochs * steps_per_epoch
     return Plan(num_examples, steps_per_epoch, total, stop, every)
 
 

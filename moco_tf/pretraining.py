@@ -41,7 +41,9 @@ def pretrain(config, workdir, strategy, stop=lambda: False):
     )
     if config.model.mechanism == "memory_bank":
         require_index(source)
-    plan = assembly.make_plan(config, source.num_examples)
+    monitor = config.monitor
+    every = (0,) if monitor.source == "off" else (monitor.every_epochs, monitor.every_steps)
+    plan = assembly.make_plan(config, source.num_examples, *every)
     with strategy.scope():
         model = assembly.make_model(config, plan)
     scores = monitors.make_scores(config, model, recipe, strategy, plan)

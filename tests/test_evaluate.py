@@ -164,7 +164,11 @@ def test_a_killed_evaluation_resumes_to_the_same(pretrained, tmp_path):
         ("knn", ["--config.backbone=resnet50"], "must be resnet50, as `config.backbone` says"),
         ("knn", ["--config.neighbours=()"], "`config.neighbours` must be positive whole numbers"),
         ("knn", ["--config.nope=1"], "Field nope not found"),
-        ("linear", ["--config.batch_size=1000"], "at least one batch. Received: 200 images"),
+        (
+            "linear",
+            ["--config.batch_size=1000"],
+            "one global batch of images. Received: 200",
+        ),
         ("linear", ["--config={configs}/knn.py"], "must be one for --task=linear"),
         ("knn", ["--checkpoint=/nope"], "there is no /nope/encoder.keras"),
         ("compare", ["/nope", "/nope"], "needs workdirs of finished evaluations"),

@@ -46,7 +46,7 @@ def run_supervised(context, stop):
     )
     frozen, chief = isinstance(config, Linear), distribute.is_chief(strategy)
     layout = _layout(config, strategy)
-    plan = _plan(config, pair.train.num_examples)
+    plan = assembly.make_plan(config, pair.train.num_examples, config.test_every_epochs)
     with strategy.scope():
         model = _model(context, plan, frozen)
     before = encoders.digest(model.backbone)
@@ -111,18 +111,6 @@ def _layout(config, strategy):
         )
     rows = config.batch_size // replicas
     return Layout(config.batch_size, distribute.num_hosts(strategy), replicas, group or rows)
-
-
-def _plan(config, num_train):
-    epoch = num_train // config.batch_size
-    if not epoch:
-        raise ValueError(
-            "The training images must be at least one batch. Received: "
-            f"{num_train} images, batch_size={config.batch_size}. Lower `config.batch_size`."
-        )
-    total = config.steps or config.epochs * epoch
-    stop = min(config.stop_after_steps or total, total)
-    return assembly.Plan(num_train, epoch, total, stop, config.test_every_epochs * epoch)
 
 
 def _model(context, plan, frozen):
