@@ -34,7 +34,7 @@ def open(rest, data_dir=None, **_):
             f"{', '.join(builder.info.features)}."
         )
     image = builder.info.features["image"]
-    label = builder.info.features["label"] if "label" in builder.info.features else None
+    label = dict(builder.info.features.items()).get("label")
     classes = tuple(getattr(label, "names", ()))
     if None not in image.shape and math.prod(image.shape) * info.num_examples <= MEMORY_LIMIT:
         read_config = tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1)
