@@ -5,7 +5,8 @@
     python evaluate.py --task=compare --workdir=... DIR DIR ...
 
 Without --config it takes configs/eval/TASK.py, and without sources in it, the images of the
-run. The same command resumes what was stopped. It writes results.json and report.html to the
+run. The same command resumes training that was stopped; features are kept as soon as all images of
+a split went through the encoder. It writes results.json and report.html to the
 workdir, and those that train a classifier classifier.keras.
 """
 
@@ -14,6 +15,7 @@ import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts to speak
 
+import tensorflow as tf
 from absl import flags
 
 from moco_tf import callbacks, distribute, script
@@ -51,8 +53,10 @@ def main(rest):
         print(f"\n{os.path.join(workdir, 'report.html')}")
         return
     strategy = script.start(script.CONFIG.value)
-    stop = callbacks.Termination() if TASK.value in ("linear", "finetune") else bool
-    found = evaluate(TASK.value, script.CONFIG.value, CHECKPOINT.value, workdir, strategy, stop)
+    if TASK.value in ("knn", "linear_cached"):  # NVIDIA's short floats would find other neighbours
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+    stops = {"stop": callbacks.Termination()} if TASK.value in ("linear", "finetune") else {}
+    found = evaluate(TASK.value, script.CONFIG.value, CHECKPOINT.value, workdir, strategy, **stops)
     if "stopped_after" in found:
         script.stopped(found["stopped_after"])
     if distribute.is_chief(strategy):

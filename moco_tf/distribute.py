@@ -139,8 +139,9 @@ def all_gather(x):
 
 
 def average(variables):
-    """Sets float variables to their means over replicas, in one collective."""
-    if num_replicas() == 1:
+    """Sets the float32 ones of variables to their means over replicas, in one collective."""
+    variables = [v for v in variables if v.dtype == "float32"]
+    if num_replicas() == 1 or not variables:
         return
     flat = tf.concat([tf.reshape(v.value, [-1]) for v in variables], axis=0)
     mean = tf.distribute.get_replica_context().all_reduce("MEAN", flat)

@@ -21,6 +21,7 @@ def training_dataset(
     *,
     host=0,
     image_size_px=224,
+    num_classes=None,
     seed=0,
     start_step=0,
     shuffle_buffer=10_000,
@@ -33,6 +34,7 @@ def training_dataset(
         layout: `Layout`.
         host: which of the layout's hosts this one is.
         image_size_px: side of the crops.
+        num_classes: labels must be below it; None does not check.
         seed: int, of the run.
         start_step: first step to yield.
         shuffle_buffer: records, of a `Stream`.
@@ -52,6 +54,12 @@ def training_dataset(
     @plain
     def finish(batch):
         batch = bad_images.replace(batch, crop, layout.group_rows)
+        if num_classes is not None:
+            # Here, on the host: on a GPU the loss of such a label is no number.
+            text = f"Labels must be in 0..{num_classes - 1}."
+            inside = (batch["label"] >= 0) & (batch["label"] < num_classes)
+            with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(inside), [text])]):
+                batch["label"] = tf.identity(batch["label"])
         return batch | {"name": bad_images.encode_names(batch["name"])}
 
     data = examples(source, layout, host, seed, start_step, shuffle_buffer, shard_files=False)

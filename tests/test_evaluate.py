@@ -18,6 +18,7 @@ from moco_tf.evaluation import config as configs
 from moco_tf.evaluation import encoders, results, run
 
 SHORT = {"batch_size": 64, "epochs": 2, "stop_after_steps": 3, "test_every_epochs": 1}
+SHORT["optimizer__milestones_epochs"] = (1,)
 
 
 @pytest.fixture(scope="module")

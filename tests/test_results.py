@@ -53,7 +53,8 @@ def test_a_comparison_has_a_line_for_each_and_refuses_what_is_not_finished(tmp_p
     for name, encoder in (("a", "pre-trained"), ("b", "untrained")):
         (tmp_path / name).mkdir()
         found = {"task": "knn", "metrics": results.measure(np.eye(2)[labels], labels)}
-        found |= {"checkpoint": {"encoder": encoder}, "data": {"test_images": 4}}
+        found |= {"checkpoint": {"encoder": encoder}, "data": {"test_images": 4, "test": "here"}}
+        found["protocol"] = "k = 1"
         results.write(str(tmp_path / name), found)
         assert json.loads((tmp_path / name / "results.json").read_text()) == found
     table = html.markdown(*results.compare([str(tmp_path / "a"), str(tmp_path / "b")]))

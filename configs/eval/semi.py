@@ -3,8 +3,8 @@
 Command:  python evaluate.py --task=finetune --config=configs/eval/semi.py \
               --checkpoint=runs/v2 --workdir=runs/v2_1pct
           (10 %: --config.data.train=tfds:imagenet2012_subset/10pct:train --config.epochs=20;
-          any data: --config.data.fraction=0.01 takes a share of each class, seeded, and
-          --config.data.names=FILE those that a file names)
+          folders and data in memory: --config.data.fraction=0.01 takes a share of each class,
+          seeded, and --config.data.names=FILE those that a file names)
 Data:     TFDS' imagenet2012_subset and imagenet2012, which need ImageNet's archives
 Cost:     60 epochs of 12,811 images
 Expected: above --config.random_init=true; not run here

@@ -105,7 +105,7 @@ class Stream:
 
         def parse(record):
             encoded, name, label = self.parse(record)
-            return encoded, name, tf.gather(tf.constant(table), label)
+            return encoded, name, tf.where(label < 0, label, tf.gather(table, tf.nn.relu(label)))
 
         return dataclasses.replace(self, parse=parse)
 

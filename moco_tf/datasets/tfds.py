@@ -68,7 +68,9 @@ def labelled_splits(rest, data_dir=None):
     """The data set's train split beside its test or validation split, if it has labels."""
     name = rest.partition(":")[0]
     info = _builder(name, data_dir).info
-    held_out = [s for s in ("test", "validation") if s in info.splits]
+    # ImageNet's test images have no labels.
+    held_out = ("validation",) if name.startswith("imagenet") else ("test", "validation")
+    held_out = [s for s in held_out if s in info.splits]
     if "label" not in info.features or "train" not in info.splits or not held_out:
         return None
     return f"tfds:{name}:train", f"tfds:{name}:{held_out[0]}"

@@ -60,8 +60,10 @@ class Cache:
         tf.io.gfile.makedirs(self.folder)
         arrays = {**dict(enumerate(outputs.x)), "labels": outputs.labels, "ok": outputs.ok}
         for name, array in arrays.items():
-            with tf.io.gfile.GFile(f"{prefix}-{name}.npy", "wb") as file:
+            path = f"{prefix}-{name}.npy"  # which another process may be reading
+            with tf.io.gfile.GFile(f"{path}.{os.getpid()}.tmp", "wb") as file:
                 np.save(file, array)
+            tf.io.gfile.rename(f"{path}.{os.getpid()}.tmp", path, overwrite=True)
         checkpoint.write_text(f"{prefix}.json", json.dumps({"outputs": len(outputs.x), **facts}))
 
 

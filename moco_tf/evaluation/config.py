@@ -85,7 +85,7 @@ class Supervised(Task):
 class Linear(Supervised):
     """A linear classifier on the frozen backbone, which is in inference mode.
 
-    Source: main_lincls.py.
+    Source: main_lincls.py; but that keeps the incomplete last batch of an epoch.
     """
 
     optimizer: Optimizer = field(
@@ -163,6 +163,14 @@ def _check_supervised(config):
     valid = ("cosine", "step")
     require(config, "optimizer.schedule", lambda v: v in valid, f"one of {', '.join(valid)}")
     require(config, "epochs", lambda v: v > 0 or config.steps, "positive, unless `config.steps` is")
+    if config.optimizer.schedule == "step" and not config.steps:
+        end = config.epochs
+        require(
+            config,
+            "optimizer.milestones_epochs",
+            lambda v: v and max(v) < end,
+            f"below the number of epochs, {end}, such as {(round(0.6 * end), round(0.8 * end))}",
+        )
     if isinstance(config, Finetune):
         require(config, "head_factor", lambda v: v > 0, "positive")
         require(config, "bn_group_size", lambda v: v >= 0, "zero or more")

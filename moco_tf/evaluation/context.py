@@ -65,7 +65,10 @@ class Context:
 
     def outputs(self, run, source, address, title):
         """`features.Outputs` of a source by a function of `forward`, checked."""
-        found = features.extract(
+        return self._checked(self._extract(run, source, title), source, address)
+
+    def _extract(self, run, source, title):
+        return features.extract(
             run,
             source,
             self.strategy,
@@ -74,7 +77,6 @@ class Context:
             batch=self.config.rows,
             title=title,
         )
-        return self._checked(found, source, address)
 
     def encoder_outputs(self):
         """Of training and test images, by the encoder's backbone and projection; kept on disk."""
@@ -90,13 +92,9 @@ class Context:
         for title, address in zip(("train", "test"), self.pair.addresses):
             source = getattr(self.pair, title)
             facts = {"encoder": self.loaded.digest, "source": address, "crop": crop}
-            both.append(
-                cache.outputs(
-                    facts,
-                    source,
-                    lambda s=source, a=address, t=title: self.outputs(run, s, a, t),
-                )
-            )
+            facts["classes"] = list(self.pair.classes)  # labels are in their order
+            found = cache.outputs(facts, source, lambda s=source, t=title: self._extract(run, s, t))
+            both.append(self._checked(found, source, address))
         train = both[0]
         labelled.check_classes(train.labels[train.ok], self.pair.addresses[0], self.pair.classes)
         return both
@@ -112,7 +110,7 @@ class Context:
                 "%d images of %s cannot be decoded and are left out: %s", len(bad), address, such_as
             )
         limit = self.config.data.max_bad_fraction
-        if len(bad) > limit * max(len(found.ok), 1000):
+        if len(bad) > limit * max(len(found.ok), 1000) or len(bad) == len(found.ok):
             raise ValueError(
                 f"At most data.max_bad_fraction={limit} of the images may be undecodable. "
                 f"Received: {len(bad)} of {len(found.ok)} in {address!r}. Mend the data or raise "
@@ -147,6 +145,13 @@ def prepare(config, checkpoint, workdir, strategy):
     if resize < size:
         raise ValueError(
             f"`config.data.resize_px` must be at least the image size, {size}. Received: {resize}."
+        )
+    if not run and not (data.image_size_px and data.recipe):
+        log.warning(
+            "The encoder is a file without its run: it is given %d px images, normalised as %s. "
+            "If it was trained with others, set config.data.image_size_px and config.data.recipe.",
+            size,
+            recipe,
         )
     log.info(
         "%s, of %s: %d classes; %d training and %d test images, %d px of %d",

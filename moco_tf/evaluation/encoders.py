@@ -108,4 +108,5 @@ def _run_of(path):
     if not tf.io.gfile.exists(config):
         return None
     with tf.io.gfile.GFile(config) as file:
-        return schema.from_dict(config_lib.Config, json.load(file))
+        values = json.load(file)
+    return None if "task" in values else schema.from_dict(config_lib.Config, values)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from moco_tf.evaluation.features import unit
 
@@ -9,7 +10,7 @@ from moco_tf.evaluation.features import unit
 GROUP = 16
 
 
-def nearest(bank, queries, k, *, block=2048, chunk=65_536):
+def nearest(bank, queries, k, *, block=2048, chunk=65_536, title=None):
     """The k most similar rows of the bank for each query, exactly; of equals, the first.
 
     Holds a part of the bank and block x chunk similarities, so that the bank may be on disk.
@@ -20,6 +21,7 @@ def nearest(bank, queries, k, *, block=2048, chunk=65_536):
         k: at most N are found.
         block: queries at a time, at most.
         chunk: rows of the bank at a time.
+        title: of a progress bar; None for none.
 
     Returns:
         `(cosine, index)`: float32 and int32, M x min(k, N), the most similar first.
@@ -30,7 +32,7 @@ def nearest(bank, queries, k, *, block=2048, chunk=65_536):
     padding = np.zeros((-m % block, queries.shape[1]), np.float32)
     blocks = np.concatenate([unit(queries), padding]).reshape(-1, block, queries.shape[1])
     best = [None] * len(blocks)
-    for start in range(0, len(bank), chunk):
+    for start in tqdm(range(0, len(bank), chunk), title, unit="chunk", disable=title is None):
         part = tf.constant(unit(bank[start : start + chunk]))
         for i, x in enumerate(blocks):
             cosine, index = _top(tf.constant(x), part, min(k, len(part)))
@@ -72,7 +74,7 @@ def votes(cosine, labels, num_classes, temperature=0.1):
     """Scores of the classes, each neighbour voting for its own with weight exp(cos / t).
 
     Args:
-        cosine: float32 Mxk, similarities of the neighbours.
+        cosine: float32 Mxk, similarities of the neighbours, the nearest first.
         labels: int Mxk, their classes, in [0, num_classes).
         num_classes: number of classes.
         temperature: t, > 0.
@@ -84,7 +86,8 @@ def votes(cosine, labels, num_classes, temperature=0.1):
     """
     m = len(cosine)
     cell = np.arange(m)[:, None] * num_classes + labels
-    weights = np.exp(cosine.astype(np.float64) / temperature)
+    # By the nearest's, which changes no order and cannot overflow.
+    weights = np.exp((cosine.astype(np.float64) - cosine[:, :1]) / temperature)
     return np.bincount(cell.ravel(), weights.ravel(), m * num_classes).reshape(m, num_classes)
 
 

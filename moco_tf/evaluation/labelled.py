@@ -1,6 +1,6 @@
 """The labelled images of an evaluation, training and test, and what must hold of them."""
 
-import collections
+import concurrent.futures
 import dataclasses
 import hashlib
 import os
@@ -51,9 +51,10 @@ def open_pair(data, run):
     sizes = (data.num_train or None, data.num_test or None)
     train, test = (datasets.open_source(a, data_dir, n) for a, n in zip(addresses, sizes))
     num_classes = data.num_classes or _count_classes(train, addresses[0])
+    _check_labels(train, addresses[0], num_classes)
+    _check_labels(test, addresses[1], len(test.classes) or num_classes)
     test = in_numbering_of(train, test)
-    for address, source in zip(addresses, (train, test)):
-        _check_labels(source, address, num_classes)
+    _check_labels(test, addresses[1], num_classes)
     _check_leak(train, test)
     train = _chosen(train, data, addresses[0], num_classes)
     classes = (*train.classes, *map(str, range(len(train.classes), num_classes)))
@@ -158,23 +159,24 @@ def _check_leak(train, test):
     """Raises ValueError if files of both have the same content."""
     if not (getattr(train, "files", ()) and getattr(test, "files", ())):
         return
-    by_size = collections.defaultdict(list)  # files of other sizes need not be read
-    for path in train.files:
-        by_size[tf.io.gfile.stat(path).length].append(path)
-    seen = {}
-    leaked = []
-    for path in test.files:
-        same_size = by_size.get(tf.io.gfile.stat(path).length, ())
-        for other in same_size:
-            if other not in seen:
-                seen[other] = _hash(other)
-        if same_size and (digest := _hash(path)) in {seen[other] for other in same_size}:
-            leaked.append((path, next(o for o in same_size if seen[o] == digest)))
+    with concurrent.futures.ThreadPoolExecutor(32) as pool:  # remote files are waited for
+        train_sizes, test_sizes = (list(pool.map(_size, s.files)) for s in (train, test))
+        # Files of sizes that only one of the two has need not be read.
+        common = set(train_sizes) & set(test_sizes)
+        train_files = [p for p, size in zip(train.files, train_sizes) if size in common]
+        test_files = [p for p, size in zip(test.files, test_sizes) if size in common]
+        digests = dict(zip(pool.map(_hash, train_files), train_files))
+        found = zip(test_files, pool.map(_hash, test_files))
+        leaked = [(path, digests[digest]) for path, digest in found if digest in digests]
     if leaked:
         raise ValueError(
             f"No test image may be a training image. Received: {len(leaked)} with the content of "
             f"one, such as {leaked[0][0]} and {leaked[0][1]}. Take them out of one of the two."
         )
+
+
+def _size(path):
+    return tf.io.gfile.stat(path).length
 
 
 def _hash(path):

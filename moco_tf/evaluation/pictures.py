@@ -57,13 +57,19 @@ def write_comparison(workdir, workdirs):
     errors = np.abs(np.array([m["interval"] for m in found]).T - values)
     figure = Figure(figsize=(9, 1.2 + 0.4 * len(found)))
     axis = figure.subplots()
-    axis.barh([f"{row[0]} ({row[2]})" for row in rows], values, xerr=errors, color="#7fb0d8")
+    axis.barh(range(len(rows)), values, xerr=errors, color="#7fb0d8")
+    axis.set_yticks(range(len(rows)), [_plain(f"{row[0]} ({row[2]})") for row in rows])
     axis.invert_yaxis()
     axis.set(xlabel="top-1 accuracy, with 95 % intervals", xlim=(0, 1))
     parts = [html.table(header, rows), html.figure(figure)]
     path = os.path.join(workdir, "report.html")
     checkpoint.write_text(path, html.page("Comparison", f"{len(rows)} evaluations", parts))
     return path
+
+
+def _plain(text):
+    """Text that Matplotlib does not take for a formula."""
+    return text.replace("$", r"\$")
 
 
 def _metrics(found):
@@ -93,8 +99,9 @@ def _confusion(predicted, labels, classes):
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axis.set(xlabel="predicted", ylabel="true")
     if k <= LABELS:
-        axis.set_xticks(range(k), classes, rotation=90)
-        axis.set_yticks(range(k), classes)
+        names = [_plain(name) for name in classes]
+        axis.set_xticks(range(k), names, rotation=90)
+        axis.set_yticks(range(k), names)
         for i, j in np.argwhere(counts):
             shade = "white" if share[i, j] > 0.5 else "black"
             axis.text(j, i, counts[i, j], ha="center", va="center", color=shade, fontsize=7)
@@ -110,7 +117,7 @@ def _per_class(scores, labels, classes):
     axis = figure.subplots()
     axis.barh(range(len(order)), share[order], color="#7fb0d8")
     if len(order) <= 2 * LABELS:
-        axis.set_yticks(range(len(order)), [classes[present[i]] for i in order])
+        axis.set_yticks(range(len(order)), [_plain(classes[present[i]]) for i in order])
     axis.set(xlabel="accuracy", xlim=(0, 1))
     return html.figure(figure)
 
@@ -119,10 +126,11 @@ def _mistakes(outcome, pair, crop):
     scores, labels = outcome.scores, outcome.labels
     predicted, confidence = scores.argmax(axis=1), scores.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
-    worst = np.sort(wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES])
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
     if not len(worst):
         return ["<p>None.</p>"]
-    images = crops_of(pair.test, outcome.numbers[worst], *crop)
+    images = crops_of(pair.test, outcome.numbers[np.sort(worst)], *crop)
+    images = images[np.argsort(np.argsort(worst))]
     rows = [
         (f"{i + 1}", pair.classes[labels[j]], pair.classes[predicted[j]], f"{confidence[j]:.0%}")
         for i, j in enumerate(worst)
@@ -141,6 +149,8 @@ def _neighbours(outcome, test, crop):
 
 
 def _map(features, labels, classes):
+    if len(features) < 5:
+        return ["<p>Too few images.</p>"]
     chosen = np.unique(np.linspace(0, len(features) - 1, POINTS).astype(int))
     try:
         from umap import UMAP
@@ -160,5 +170,5 @@ def _map(features, labels, classes):
         handles = [
             Line2D([], [], ls="", marker="o", color=points.cmap(points.norm(i))) for i in present
         ]
-        axis.legend(handles, [classes[i] for i in present], fontsize=7, loc="best")
+        axis.legend(handles, [_plain(classes[i]) for i in present], fontsize=7, loc="best")
     return [f"<p>{name} of {len(chosen)} test images.</p>", html.figure(figure)]

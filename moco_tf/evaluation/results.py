@@ -26,7 +26,8 @@ def measure(scores, labels):
     Returns:
         Dict of `top1`, `top5` (if K > 5) and `mean_per_class` (over the classes that occur), each
         a dict of value and interval [low, high], shares in [0, 1]. Wilson's interval for the
-        first two; for the mean, the normal one of independent classes.
+        first two; for the mean, the normal one of independent classes, each with a hit and a miss
+        more.
     """
     n, num_classes = scores.shape
     own = scores[np.arange(n), labels][:, None]
@@ -39,7 +40,9 @@ def measure(scores, labels):
     counts = np.bincount(labels, minlength=num_classes)
     hits = np.bincount(labels, rank < 1, minlength=num_classes)
     p, n = hits[counts > 0] / counts[counts > 0], counts[counts > 0]
-    half = Z * math.sqrt(np.sum(p * (1 - p) / n)) / len(p)
+    # One more of each, since a few hits of a few images do not make a class certain.
+    q = (p * n + 1) / (n + 2)
+    half = Z * math.sqrt(np.sum(q * (1 - q) / n)) / len(p)
     found["mean_per_class"] = _with_interval(p.mean(), p.mean() - half, p.mean() + half)
     return found
 
@@ -111,14 +114,19 @@ def compare(workdirs):
     found = [read(workdir) for workdir in workdirs]
     names = [n for n in NAMES if any(n in results["metrics"] for results in found)]
     header = ["run", "task", "encoder", *(f"{NAMES[n]} (95 %)" for n in names), "test images"]
+    header.append("protocol")
+    runs = [os.path.basename(os.path.normpath(workdir)) for workdir in workdirs]
+    if len(set(runs)) < len(runs):
+        runs = workdirs
     rows = [
         [
-            os.path.basename(os.path.normpath(workdir)),
+            run,
             results["task"],
             results["checkpoint"]["encoder"],
             *(percent(results["metrics"][n]) if n in results["metrics"] else "" for n in names),
-            str(results["data"]["test_images"]),
+            f"{results['data']['test_images']} of {results['data']['test']}",
+            results["protocol"],
         ]
-        for workdir, results in zip(workdirs, found)
+        for run, results in zip(runs, found)
     ]
     return header, rows

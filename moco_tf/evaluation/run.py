@@ -26,6 +26,10 @@ def evaluate(task, config, encoder, workdir, strategy, stop=lambda: False):
     began = time.time()
     parts = context.prepare(config, encoder, workdir, strategy)
     chief = distribute.is_chief(strategy)
+    # What is refused is refused before the workdir is claimed.
+    if task == "linear_cached":
+        tasks.check_sweep(parts)
+    training = supervised.prepare(parts) if task in ("linear", "finetune") else ()
     made_by = {"task": task, "encoder": parts.loaded.digest, **schema.to_dict(config)}
     checkpoint.claim_workdir(made_by, workdir, write=chief)
     if task == "knn":
@@ -33,7 +37,7 @@ def evaluate(task, config, encoder, workdir, strategy, stop=lambda: False):
     elif task == "linear_cached":
         outcome = tasks.run_linear_cached(parts)
     else:
-        outcome = supervised.run_supervised(parts, stop)
+        outcome = supervised.run_supervised(parts, *training, stop)
     if isinstance(outcome, int):
         return {"stopped_after": outcome}
     found = {

@@ -31,11 +31,23 @@ DIVERGED = (
 )
 
 
-def run_supervised(context, stop):
+def prepare(context):
+    """`(layout, plan)` of the training.
+
+    Raises:
+        ValueError: for a batch that does not divide, or is larger than the data.
+    """
+    config = context.config
+    plan = assembly.make_plan(config, context.pair.train.num_examples, config.test_every_epochs)
+    return _layout(config, context.strategy), plan
+
+
+def run_supervised(context, layout, plan, stop):
     """Trains a classifier on the backbone, or resumes, and tests it; saves it as classifier.keras.
 
     Args:
         context: `Context` of a `config.Linear` (backbone frozen) or `config.Finetune`.
+        layout, plan: of `prepare`.
         stop: function that says whether to stop early.
 
     Returns:
@@ -45,8 +57,6 @@ def run_supervised(context, stop):
         getattr(context, name) for name in ("config", "pair", "strategy", "workdir")
     )
     frozen, chief = isinstance(config, Linear), distribute.is_chief(strategy)
-    layout = _layout(config, strategy)
-    plan = assembly.make_plan(config, pair.train.num_examples, config.test_every_epochs)
     with strategy.scope():
         model = _model(context, plan, frozen)
     before = encoders.digest(model.backbone)
@@ -141,6 +151,7 @@ def _data(context, layout, start):
             layout,
             host=input_context.input_pipeline_id,
             image_size_px=context.image_size_px,
+            num_classes=context.pair.num_classes,
             seed=config.seed,
             start_step=start,
             shuffle_buffer=config.data.shuffle_buffer,

@@ -27,7 +27,7 @@ def run_knn(context):
     details, headline = {"knn": {}}, None
     for name, bank, queries in zip(("backbone", "projection"), train.x, test.x):
         bank = bank if train.ok.all() else bank[train.ok]
-        cosine, index = knn.nearest(bank, queries[test.ok], max(config.neighbours))
+        cosine, index = knn.nearest(bank, queries[test.ok], max(config.neighbours), title=name)
         found = details["knn"][name] = {}
         for k in config.neighbours:
             near = bank_labels[index[:, :k]]
@@ -45,8 +45,15 @@ def run_knn(context):
         np.flatnonzero(test.ok),
         f"k = {k}, t = {config.temperature:g}, backbone features of centre crops",
         details,
-        [],
+        [("kNN top-1", "k", sorted(config.neighbours), _by_neighbours(details["knn"]))],
     )
+
+
+def _by_neighbours(found):
+    return {
+        name: [v for _, v in sorted((int(k), v) for k, v in accuracies.items())]
+        for name, accuracies in found.items()
+    }
 
 
 def run_linear_cached(context):
@@ -76,6 +83,11 @@ def run_linear_cached(context):
         best, sweep = _choose(x, y, pair.num_classes, pairs, options, config)
     log.info("Learning rate %g and weight decay %g, on all training images.", *best)
     final = linear_cached.fit(x, y, pair.num_classes, *zip(best), title="final", **options)
+    if not np.isfinite(final.losses[0]):
+        raise FloatingPointError(
+            f"The loss must be finite. Received: {final.losses[0]} at learning rate {best[0]:g}. "
+            "Lower `config.learning_rates`, or give several."
+        )
     features = test.x[0][test.ok]
     scores = softmax(final.logits(0, features))
     if distribute.is_chief(context.strategy):
@@ -98,15 +110,24 @@ def run_linear_cached(context):
     )
 
 
+def check_sweep(context):
+    """Raises ValueError if a class has no image to hold out, as far as labels are known."""
+    config, labels = context.config, getattr(context.pair.train, "labels", None)
+    if labels is None or len(config.learning_rates) * len(config.weight_decays) == 1:
+        return
+    count = int(np.bincount(labels, minlength=context.pair.num_classes).min())
+    if count < 2:
+        raise ValueError(
+            "A sweep needs two training images of each class, one to hold out. Received: a class "
+            f"with {count}. Give one `config.learning_rates` and one `config.weight_decays` "
+            "instead."
+        )
+
+
 def _choose(x, y, num_classes, pairs, options, config):
     """The pair with the best accuracy on held-out images, and all pairs' accuracies."""
     held_out = labelled.balanced(y, config.held_out, config.seed)
     learn = np.setdiff1d(np.arange(len(y)), held_out)
-    if len(np.unique(y[learn])) < len(np.unique(y)):
-        raise ValueError(
-            "A sweep needs two training images of each class, one to hold out. Received: a class "
-            "with one. Give one `config.learning_rates` and one `config.weight_decays` instead."
-        )
     rates, decays = zip(*pairs)
     found = linear_cached.fit(
         x[learn], y[learn], num_classes, rates, decays, title="sweep", **options
