@@ -7,6 +7,7 @@ so, and measures once for every line that it is sent.
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -101,3 +102,8 @@ def report(title, columns, rows, **facts):
         print("| " + " | ".join(f"{x:.3g}" if isinstance(x, float) else str(x) for x in row) + " |")
     facts |= {"machine": machine(), "rows": [dict(zip(columns, row)) for row in rows]}
     print("\n" + json.dumps({"title": title, **facts}))
+
+
+def peak_memory():
+    """Largest resident size of this process so far, GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -2,13 +2,16 @@
 
     pip install -e .[bench]
     python benchmarks/knn.py [--bank=50000] [--queries=10000] [--dim=128] [--rounds=5]
+    python benchmarks/knn.py --bank=200000 --queries=2048 --dim=2048 --workers=moco_tf
 
 Both find the 200 nearest of the bank's unit vectors for each query, vote with weight exp(cos / .1),
-and must agree on the classes.
+and must agree on the classes. The bank is mapped from a file, as cached features are.
 """
 
 import argparse
+import os
 import sys
+import tempfile
 import time
 
 import harness
@@ -37,11 +40,12 @@ def main():
     results = harness.compare(args.workers.split(";"), args.rounds, sys.argv[1:])
     sums = {name: {r["checksum"] for r in rounds} for name, rounds in results.items()}
     speed = harness.medians(results, "queries_per_second")
+    memory = harness.medians(results, "peak_gb")
     peer = next(iter(speed))
     harness.report(
         f"kNN, bank {args.bank} x {args.dim}, {args.queries} queries, k = {NEIGHBOURS}",
-        ("classifier", "queries/s", f"against {peer}"),
-        [(name, value, value / speed[peer]) for name, value in speed.items()],
+        ("classifier", "queries/s", f"against {peer}", "peak memory, GB"),
+        [(name, value, value / speed[peer], memory[name]) for name, value in speed.items()],
         same_classes=len(set.union(*sums.values())) == 1,
     )
 
@@ -50,10 +54,20 @@ def make_data(args):
     """Unit vectors around ten centres: float32 bank, int64 labels, float32 queries."""
     rng = np.random.default_rng(0)
     labels = rng.integers(CLASSES, size=args.bank + args.queries)
-    centres = rng.normal(size=(CLASSES, args.dim))
-    x = 0.3 * centres[labels] + rng.normal(size=(len(labels), args.dim))
-    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
-    return x[: args.bank], labels[: args.bank], x[args.bank :]
+    centres = rng.standard_normal((CLASSES, args.dim), np.float32)
+
+    def rows(labels):
+        x = 0.3 * centres[labels] + rng.standard_normal((len(labels), args.dim), np.float32)
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    with tempfile.TemporaryDirectory() as folder:  # a file may go once it is mapped
+        path = os.path.join(folder, "bank.npy")
+        shape = (args.bank, args.dim)
+        bank = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+        for i in range(0, args.bank, 10_000):
+            bank[i : i + 10_000] = rows(labels[: args.bank][i : i + 10_000])
+        del bank
+        return np.load(path, mmap_mode="r"), labels[: args.bank], rows(labels[args.bank :])
 
 
 def measure(classify, queries):
@@ -62,7 +76,8 @@ def measure(classify, queries):
     classes = classify(queries)
     seconds = time.perf_counter() - start
     checksum = int(np.sum(classes * np.arange(1, len(classes) + 1)))
-    return {"queries_per_second": len(queries) / seconds, "checksum": checksum}
+    speed = len(queries) / seconds
+    return {"queries_per_second": speed, "checksum": checksum, "peak_gb": harness.peak_memory()}
 
 
 def our_classifier(bank, labels):

@@ -9,7 +9,6 @@ our step one by one, on any device that TensorFlow knows, and the device's own l
 """
 
 import argparse
-import resource
 import sys
 import time
 
@@ -39,7 +38,7 @@ def main():
         return
     if args.worker:
         __import__("torch" if args.worker.startswith("torch") else "tensorflow")
-        base = peak_memory()  # the library's own
+        base = harness.peak_memory()  # the library's own
         step = make_step(args.worker, workload, batch, args.bfloat16)
         step()
         harness.serve(lambda: measure(step, args.steps, batch, base))
@@ -60,12 +59,7 @@ def measure(step, steps, batch, base):
     for _ in range(steps):
         step()
     seconds = time.perf_counter() - start
-    return {"images_per_second": steps * batch / seconds, "peak_gb": peak_memory() - base}
-
-
-def peak_memory():
-    """Largest resident size of this process so far, GB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {"images_per_second": steps * batch / seconds, "peak_gb": harness.peak_memory() - base}
 
 
 def make_step(worker, workload, batch, bfloat16):

@@ -4,7 +4,8 @@ Command:  python -m moco_tf.ablate --config=configs/ablations/mechanism.py \
               --workdir=runs/ablate_mechanism
           (--config=configs/ablations/mechanism.py:cifar10 for CIFAR-10)
 Cost:     three runs, about as momentum.py
-Expected: not run here; in the paper the queue is the best of the three
+Expected: kNN 59.8 (queue), 84.3 (end-to-end) and 26.6 % (memory bank, at chance); in the
+          paper, with more negatives, the queue is the best of the three
 Source:   arXiv:1911.05722, section 4.1, "Contrastive loss mechanisms", figure 3
 """
 
