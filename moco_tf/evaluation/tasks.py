@@ -1,5 +1,6 @@
 """The tasks on features of centre crops: kNN and linear classifiers."""
 
+import math
 import os
 
 import keras
@@ -140,18 +141,28 @@ def _choose(x, y, num_classes, pairs, options, config):
         sweep.append(
             {"learning_rate": rate, "weight_decay": decay, "accuracy": accuracy, "finite": finite}
         )
-    best = max(range(len(pairs)), key=lambda i: sweep[i]["accuracy"])
-    if not sweep[best]["finite"]:
+    if not any(s["finite"] for s in sweep):
         raise FloatingPointError(
             "At least one learning rate must train. Received: all diverge, of "
             f"{', '.join(f'{r:g}' for r in config.learning_rates)}. Lower `config.learning_rates`."
         )
-    if len(config.learning_rates) > 1 and rates[best] in (min(rates), max(rates)):
-        log.warning(
-            "The best learning rate, %g, is at the end of those tried. Try more of them.",
-            rates[best],
-        )
-    return pairs[best], sweep
+    best = best_of(sweep, len(held_out))
+    rate = best["learning_rate"]
+    if len(config.learning_rates) > 1 and rate in (min(rates), max(rates)):
+        log.warning("The best learning rate, %g, is at the end of those tried. Try more.", rate)
+    return (rate, best["weight_decay"]), sweep
+
+
+def best_of(sweep, num_images):
+    """The entry of a sweep with the best accuracy; of those as good, with the smallest rate.
+
+    As good is within a standard error of the accuracy on `num_images`: a small rate also suits
+    random crops, and a rate that wins by chance need not.
+    """
+    top = max(s["accuracy"] for s in sweep)
+    error = math.sqrt(top * (1 - top) / num_images)
+    as_good = [s for s in sweep if s["finite"] and s["accuracy"] >= top - error]
+    return min(as_good, key=lambda s: (s["learning_rate"], -s["accuracy"]))
 
 
 def _save(context, classifiers):
