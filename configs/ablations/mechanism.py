@@ -13,9 +13,11 @@ from moco_tf.ablation import Ablation, base
 
 def get_config(data="shapes"):
     """MoCo's queue, keys with gradients, and a memory bank with as many negatives as the queue."""
+    config = base(data)
+    config.model.head = "linear"  # v1's; with the MLP the bank collapses on the generated shapes
     runs = {
         "queue": {},
         "end_to_end": {"model.mechanism": "end_to_end"},
         "memory_bank": {"model.mechanism": "memory_bank", "model.shuffle": False},
     }
-    return Ablation("Contrastive mechanism", base(data), runs)
+    return Ablation("Contrastive mechanism", config, runs)
