@@ -73,8 +73,8 @@ class MetricsLog(keras.callbacks.Callback):
         self.summary = tf.summary.create_file_writer(os.path.join(workdir, "tensorboard"))
 
     def on_train_begin(self, logs):
-        # Steps after the checkpoint are trained, and logged, again.
-        kept = [line for line in read_metrics(self.path) if line["step"] <= logs["step"]]
+        # Steps after the checkpoint are trained, and logged, again; from the start on step 0, too.
+        kept = [line for line in read_metrics(self.path) if line["step"] <= logs["step"] > 0]
         checkpoint.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self.file = tf.io.gfile.GFile(self.path, "a")
         if logs["step"] == 0:

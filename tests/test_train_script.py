@@ -9,6 +9,8 @@ import time
 import pytest
 import tiny
 
+from moco_tf import callbacks
+
 FAST = {"stop_after_steps": 12, "checkpoint_every_steps": 4}
 
 
@@ -126,6 +128,14 @@ def test_a_finished_run_leaves_everything_and_tells_where(tmp_path):
     assert "made by another config" in refused
     assert "seed: 0 -> 1" in refused and "model.momentum: 0.99 -> 0.5" in refused
     assert "Traceback" not in refused
+
+
+def test_a_run_that_starts_again_logs_step_0_once(tmp_path):
+    for _ in range(2):  # killed before its first checkpoint
+        log = callbacks.MetricsLog(str(tmp_path), steps_per_epoch=4)
+        log.on_train_begin({"step": 0, "knn": 0.5})
+        log.on_train_end()
+    assert_each_step_once(tmp_path, 0)
 
 
 def test_all_options_together_train(tmp_path):

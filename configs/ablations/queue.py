@@ -2,8 +2,8 @@
 
 Command:  python -m moco_tf.ablate --config=configs/ablations/queue.py --workdir=runs/ablate_queue
           (--config=configs/ablations/queue.py:cifar10 for CIFAR-10)
-Cost:     four runs, as momentum.py
-Expected: not run here; in the paper a larger queue is better, up to 65,536
+Cost:     as momentum.py, four runs
+Expected: not run here. In the paper accuracy rises with the number of negatives
 Source:   arXiv:1911.05722, section 4.1, figure 3
 """
 
