@@ -1,11 +1,12 @@
-"""MoCo v2 on Tiny ImageNet, 64 px: a ResNet-18 that a CPU trains in an hour or two.
+"""MoCo v2 on Tiny ImageNet, 64 px: a ResNet-18 that a CPU can train.
 
 Command:  python train.py --config=configs/tiny_imagenet.py --workdir=runs/tiny \
               --config.data.source=folder:DIR/train
 Data:     a folder of class folders, train/ beside val/ (CS231n's archive has its val images in
           one folder: sort them by val_annotations.txt)
-Cost:     see README for 20 of the 200 classes
-Expected: see README
+Cost:     54 steps an epoch for 20 of the 200 classes, some 2 s each on two busy CPU cores
+Expected: not run to its end yet; with temperature .2, a queue of 4,096 and half the rate, 24 epochs
+          of 20 classes ended at kNN 18.0 %, below the untrained encoder's 20.7 %
 Source:   configs/cifar10_demo.py, with v2's head
 """
 

@@ -6,7 +6,8 @@ Command:  python evaluate.py --task=finetune --config=configs/eval/flowers.py \
           control: --config.random_init=true --config.optimizer.learning_rate=0.1)
 Data:     `tfds build oxford_flowers102`, 1,020 training images
 Cost:     100 epochs of 1,020 images
-Expected: see README for 17 classes; above the control
+Expected: above the control; the control has 60.8 % (47 to 73) on 51 test images of 17 classes
+          of 9 training images each (--config.data.image_size_px=128)
 Source:   the recipe of finetune.py at a batch for few images
 """
 
