@@ -126,7 +126,7 @@ def _count_classes(train, address):
 
 def _check_labels(source, address, num_classes):
     if isinstance(source, Stream):
-        return  # known when they are read: `check_read` and the loss see to them
+        return  # known when they are read: by `check_read` or the training pipeline
     if source.labels is None:
         raise ValueError(
             f"Evaluation needs labelled images. Received: {address!r}, without labels."
