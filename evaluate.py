@@ -18,7 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts t
 import tensorflow as tf
 from absl import flags
 
-from moco_tf import callbacks, distribute, script
+from moco_tf import callbacks, distribute, run_flags, script
 from moco_tf.evaluation import config, results
 from moco_tf.evaluation.run import compare, evaluate
 
@@ -43,20 +43,22 @@ def check(rest):
     script.only_flags(rest)
     if not CHECKPOINT.value:
         raise ValueError("`--checkpoint` must name the workdir of a train.py run, or an encoder.")
-    config.check(script.CONFIG.value, TASK.value)
+    config.check(run_flags.CONFIG.value, TASK.value)
 
 
 def main(rest):
-    workdir = script.require_workdir()
+    workdir = run_flags.require_workdir()
     if TASK.value == "compare":
         print(compare(rest, workdir))
         print(f"\n{os.path.join(workdir, 'report.html')}")
         return
-    strategy = script.start(script.CONFIG.value)
+    strategy = run_flags.start(run_flags.CONFIG.value)
     if TASK.value in ("knn", "linear_cached"):  # NVIDIA's short floats would find other neighbours
         tf.config.experimental.enable_tensor_float_32_execution(False)
     stops = {"stop": callbacks.Termination()} if TASK.value in ("linear", "finetune") else {}
-    found = evaluate(TASK.value, script.CONFIG.value, CHECKPOINT.value, workdir, strategy, **stops)
+    found = evaluate(
+        TASK.value, run_flags.CONFIG.value, CHECKPOINT.value, workdir, strategy, **stops
+    )
     if "stopped_after" in found:
         script.stopped(found["stopped_after"])
     if distribute.is_chief(strategy):

@@ -11,20 +11,20 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts to speak
 
-from moco_tf import callbacks, config, distribute, report, script
+from moco_tf import callbacks, config, distribute, report, run_flags, script
 from moco_tf.pretraining import pretrain
 
 
 def check(rest):
     script.only_flags(rest)
-    if not isinstance(script.CONFIG.value, config.Config):
+    if not isinstance(run_flags.CONFIG.value, config.Config):
         raise ValueError("`--config` must name a recipe, such as configs/quickstart.py.")
-    config.check(script.CONFIG.value)
+    config.check(run_flags.CONFIG.value)
 
 
 def main(_):
-    workdir, recipe = script.require_workdir(), script.CONFIG.value
-    strategy = script.start(recipe)
+    workdir, recipe = run_flags.require_workdir(), run_flags.CONFIG.value
+    strategy = run_flags.start(recipe)
     step, finished = pretrain(recipe, workdir, strategy, stop=callbacks.Termination())
     if not finished:
         script.stopped(step)

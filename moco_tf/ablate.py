@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from moco_tf import callbacks, checkpoint, distribute, html, schema, script
+from moco_tf import callbacks, checkpoint, distribute, html, run_flags, schema, script
 from moco_tf.ablation import variants
 from moco_tf.config import chance_loss
 from moco_tf.log import log
@@ -163,15 +163,15 @@ def _plots(results):
 def check(rest):
     """Refuses what cannot be an ablation, before any work."""
     script.only_flags(rest)
-    if not hasattr(script.CONFIG.value, "runs"):  # raises for a file that is not there
+    if not hasattr(run_flags.CONFIG.value, "runs"):  # raises for a file that is not there
         raise ValueError("`--config` must name an ablation, such as configs/ablations/momentum.py.")
-    variants(script.CONFIG.value)
+    variants(run_flags.CONFIG.value)
 
 
 def main(_):
     """The command."""
-    workdir, ablation = script.require_workdir(), script.CONFIG.value
-    strategy = script.start(ablation.base)
+    workdir, ablation = run_flags.require_workdir(), run_flags.CONFIG.value
+    strategy = run_flags.start(ablation.base)
     step = ablate(ablation, workdir, strategy, stop=callbacks.Termination())
     if step is not None:
         script.stopped(step)

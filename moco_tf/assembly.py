@@ -1,6 +1,7 @@
 """From a config to the parts of a run: layout, plan, model, schedule, data."""
 
 import dataclasses
+import functools
 import math
 
 import keras
@@ -73,22 +74,33 @@ def make_plan(config, num_examples, every_epochs, every_steps=0):
     return Plan(num_examples, steps_per_epoch, total, stop, every)
 
 
-def make_model(config, plan):
-    """Builds and compiles `MoCo`, or another mechanism; call it in the strategy's scope."""
+def make_encoder(model, has_head=True):
+    """The untrained encoder of a `config.Model`, or its backbone without a head."""
+    make_backbone = addresses.resolve(backbones, model.backbone, "model.backbone")
+    width = {"width": model.width} if model.width else {}
+    backbone = make_backbone(stem=model.stem, bn_group_size=model.bn_group_size or None, **width)
+    mlp = functools.partial(heads.mlp, hidden=model.hidden)
+    head = {"linear": heads.linear, "mlp": mlp}[model.head] if has_head else None
+    return heads.encoder(backbone, head, model.dim)
+
+
+def make_model(config, num_images=0, steps_per_epoch=1):
+    """Builds and compiles `MoCo`, or another mechanism; call it in the strategy's scope.
+
+    Args:
+        config: `Config`.
+        num_images, steps_per_epoch: of the data; only a model that will be trained needs them.
+    """
     keras.utils.set_random_seed(config.seed)
     policy = "mixed_bfloat16" if config.mixed_bfloat16 else "float32"
     keras.mixed_precision.set_global_policy(policy)
     m = config.model
-    make_backbone = addresses.resolve(backbones, m.backbone, "model.backbone")
-    width = {"width": m.width} if m.width else {}
-    backbone = make_backbone(stem=m.stem, bn_group_size=m.bn_group_size or None, **width)
-    head = {"linear": heads.linear, "mlp": heads.mlp}[m.head]
-    encoder = heads.encoder(backbone, head, m.dim)
+    encoder = make_encoder(m)
     common = {"temperature": m.temperature, "seed": config.seed}
     if m.mechanism == "end_to_end":
         model = EndToEnd(encoder, shuffle=m.shuffle, **common)
     elif m.mechanism == "memory_bank":
-        model = MemoryBank(encoder, plan.num_images, queue_size=m.queue_size, **common)
+        model = MemoryBank(encoder, num_images, queue_size=m.queue_size, **common)
     else:
         model = MoCo(
             encoder,
@@ -101,7 +113,7 @@ def make_model(config, plan):
         )
     model.compile(
         optim.SGD(
-            make_schedule(config, plan.steps_per_epoch),
+            make_schedule(config, steps_per_epoch),
             momentum=config.optimizer.momentum,
             weight_decay=config.optimizer.weight_decay,
         )

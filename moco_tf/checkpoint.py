@@ -108,7 +108,12 @@ def claim_workdir(new, workdir, write=True):
 
 def write_text(path, text):
     """Writes a text file whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path, content):
+    """Writes a file whole or not at all."""
     temporary = f"{path}.{os.getpid()}.tmp"
-    with tf.io.gfile.GFile(temporary, "w") as file:
-        file.write(text)
+    with tf.io.gfile.GFile(temporary, "wb") as file:
+        file.write(content)
     tf.io.gfile.rename(temporary, path, overwrite=True)

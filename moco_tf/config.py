@@ -35,6 +35,7 @@ class Model:
     stem: str = "imagenet"  # or "cifar": 3x3, stride 1, no max-pool
     width: int = 0  # channels of the first stage, 0 is the backbone's own
     head: str = "mlp"  # "linear" (v1) or "mlp" (v2)
+    hidden: int = 0  # units in the hidden layer of "mlp"; 0: as many as the backbone has features
     dim: int = 128  # length of the embeddings
     queue_size: int = 65536  # K, negatives; of "end_to_end" the batch gives them
     momentum: float = 0.999  # m, of the key encoder
@@ -117,8 +118,9 @@ def check(config):
         require(config, name, lambda v: v > 0, "positive")
     not_negative = (
         *("seed", "epochs", "steps", "stop_after_steps", "steps_per_call", "data.num_examples"),
-        *("model.width", "model.bn_group_size", "optimizer.weight_decay", "optimizer.first_epoch"),
-        *("optimizer.factor", "optimizer.warmup_epochs", "optimizer.warmup_steps"),
+        *("model.width", "model.hidden", "model.bn_group_size", "optimizer.weight_decay"),
+        *("optimizer.first_epoch", "optimizer.factor", "optimizer.warmup_epochs"),
+        "optimizer.warmup_steps",
         *("monitor.every_epochs", "monitor.every_steps", "monitor.resize_px"),
     )
     for name in not_negative:

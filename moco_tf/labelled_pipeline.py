@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from moco_tf import bad_images
 from moco_tf.datasets import Stream
+from moco_tf.image_ops import resize_and_center_crop
 from moco_tf.input_pipeline import endless, examples, joined, plain, split
-from moco_tf.recipes import standard
 
 
 def training_dataset(
@@ -87,7 +87,7 @@ def evaluation_dataset(source, *, image_size_px, resize_px, batch, rows=slice(No
     @plain
     def crop(key, slot):
         del slot  # nothing is random
-        image = standard.center_crop(source.image(key), resize_px, image_size_px)
+        image = resize_and_center_crop(source.image(key), resize_px, image_size_px)
         return {"x": image, "label": source.label(key)}
 
     total = -(-source.num_examples // batch) * batch
@@ -119,7 +119,7 @@ def crops_of(source, indices, resize_px, size_px):
         keys = keys.filter(lambda i, _: tf.reduce_any(i == wanted)).map(lambda _, key: key)
     else:
         keys = tf.data.Dataset.from_tensor_slices(wanted)
-    crops = keys.map(lambda key: standard.center_crop(source.image(key), resize_px, size_px))
+    crops = keys.map(lambda k: resize_and_center_crop(source.image(k), resize_px, size_px))
     crops = list(crops.ignore_errors().as_numpy_iterator())
     return np.stack(crops) if crops else np.zeros((0, size_px, size_px, 3), np.uint8)
 

@@ -45,7 +45,7 @@ def pretrain(config, workdir, strategy, stop=lambda: False):
     every = (0,) if monitor.source == "off" else (monitor.every_epochs, monitor.every_steps)
     plan = assembly.make_plan(config, source.num_examples, *every)
     with strategy.scope():
-        model = assembly.make_model(config, plan)
+        model = assembly.make_model(config, plan.num_images, plan.steps_per_epoch)
     scores = monitors.make_scores(config, model, recipe, strategy, plan)
     checkpoint.claim_workdir(schema.to_dict(config), workdir, write=chief)
     encoder = os.path.join(workdir, "encoder.keras")

@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 
 from moco_tf import addresses, checkpoint, datasets, html, recipes, schema
 from moco_tf import config as config_lib
+from moco_tf.backbones import heads
 from moco_tf.callbacks import read_metrics
 from moco_tf.datasets import Stream
-from moco_tf.evaluation import features, knn
+from moco_tf.evaluation import knn
 from moco_tf.input_pipeline import training_dataset
 from moco_tf.labelled_pipeline import crops_of, normalized
 from moco_tf.layout import Layout
@@ -144,7 +145,7 @@ def _pairs(source, recipe, config):
 
 
 def _neighbours(images, recipe, encoder):
-    backbone = features.backbone_of(encoder)
+    backbone = heads.backbone_of(encoder)
     blocks = [normalized(recipe, images[i : i + 64]) for i in range(0, len(images), 64)]
     bank = np.concatenate([backbone(x, training=False) for x in blocks]).astype(np.float32)
     queries = np.linspace(0, len(images) - 1, min(QUERIES, len(images))).astype(int)

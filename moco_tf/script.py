@@ -1,18 +1,12 @@
-"""What the scripts share: flags, and mistakes of the user that end in a message."""
+"""What all commands share: mistakes of the user end in a message."""
 
 import sys
 
 import tensorflow as tf
 from absl import app, flags
-from ml_collections import config_flags
 
-from moco_tf import distribute
 from moco_tf.log import log, show_log
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, a file of configs/.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, local or gs://.")
-STRATEGY = flags.DEFINE_enum("strategy", "auto", distribute.STRATEGIES, "tf.distribute strategy.")
-TPU = flags.DEFINE_string("tpu", None, "Name of the TPU; on a TPU VM leave it out.")
 TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error comes from.")
 
 
@@ -50,24 +44,6 @@ def only_flags(rest):
     """Raises ValueError if there are arguments that are no flags."""
     if rest:
         raise ValueError(f"Unknown arguments: {' '.join(rest)}. Flags start with --.")
-
-
-def require_workdir():
-    """The workdir; raises ValueError without one."""
-    if not WORKDIR.value:
-        raise ValueError("`--workdir` must name a folder for the run, such as runs/v2.")
-    return WORKDIR.value
-
-
-def start(config):
-    """The strategy that the flags ask for, with the config's determinism.
-
-    Raises:
-        ValueError: for devices that are not there.
-    """
-    if config.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    return distribute.make_strategy(STRATEGY.value, TPU.value)
 
 
 def stopped(step):

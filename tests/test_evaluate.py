@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
-from PIL import Image
 from test_train_script import kill_at
 
-from moco_tf import pretraining
-from moco_tf.datasets import synthetic
+from moco_tf import encoders, pretraining
+from moco_tf.backbones import heads
 from moco_tf.evaluation import config as configs
-from moco_tf.evaluation import encoders, results, run
+from moco_tf.evaluation import results, run
 
 SHORT = {"batch_size": 64, "epochs": 2, "stop_after_steps": 3, "test_every_epochs": 1}
 SHORT["optimizer__milestones_epochs"] = (1,)
@@ -25,12 +24,7 @@ SHORT["optimizer__milestones_epochs"] = (1,)
 def pretrained(tmp_path_factory):
     """The workdir of a tiny run on a folder of shapes, with train/ and test/."""
     root = tmp_path_factory.mktemp("pretrained")
-    images, labels = synthetic.shapes(300, seed=0)
-    for i, (image, label) in enumerate(zip(images, labels)):
-        path = root / "data" / ("test" if i % 3 == 0 else "train") / synthetic.NAMES[label]
-        path.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(path / f"{i:03}.png")
-    made = tiny.config(data__source=f"folder:{root}/data/train")
+    made = tiny.config(data__source=f"folder:{tiny.shapes_folder(root / 'data')}/train")
     pretraining.pretrain(made, str(root / "run"), tf.distribute.get_strategy())
     return root / "run"
 
@@ -84,7 +78,7 @@ def test_every_task_and_their_comparison(pretrained, tmp_path):
     assert len(sweep["sweep"]) == 18
 
     # The backbone in the classifiers is the pre-trained one, unless it was fine-tuned.
-    digest = encoders.digest(encoders.backbone_of(encoders.load(str(pretrained)).encoder))
+    digest = encoders.digest(heads.backbone_of(encoders.load(str(pretrained)).encoder))
     for task, same in (("linear", True), ("linear_cached", True), ("finetune", False)):
         network = keras.models.load_model(tmp_path / task / "classifier.keras")
         assert (encoders.digest(network.layers[1]) == digest) == same

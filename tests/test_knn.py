@@ -73,11 +73,11 @@ def test_features_are_the_same_on_replicas_and_cover_an_uneven_set():
     kwargs = dict(image_size_px=32, resize_px=32, batch=8)
     images = (source.read(tf.range(21)).numpy() / 255.0 - moco.v2.mean) / moco.v2.std
     strategy = tf.distribute.get_strategy()
-    run = features.forward(features.before_and_after_head(encoder), moco.v2, strategy)
+    run = features.forward(heads.before_and_after_head(encoder), moco.v2, strategy)
     got, labels, ok = features.extract(run, source, strategy, **kwargs)
     assert ok.shape == (21,) and ok.all()
     np.testing.assert_array_equal(labels, source.labels)
-    for x, model in zip(got, (features.backbone_of(encoder), encoder)):
+    for x, model in zip(got, (heads.backbone_of(encoder), encoder)):
         want = model(images.astype(np.float32), training=False).numpy()
         np.testing.assert_allclose(x, want, atol=1e-5)
 
@@ -87,7 +87,7 @@ def test_features_are_the_same_on_replicas_and_cover_an_uneven_set():
             resnet.resnet(resnet.basic_block, (1, 1, 1, 1), width=4, stem="cifar"), heads.linear, 8
         )
         copy.set_weights(encoder.get_weights())
-        network = features.before_and_after_head(copy)
+        network = heads.before_and_after_head(copy)
     run = features.forward(network, moco.v2, strategy)
     mirrored, labels, ok = features.extract(run, source, strategy, **kwargs)
     np.testing.assert_array_equal(labels, source.labels)

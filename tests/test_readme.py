@@ -13,7 +13,7 @@ README = (tiny.ROOT / "README.md").read_text()
 
 
 def test_the_script_of_ones_own_runs(tmp_path, monkeypatch):
-    monitored, code = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    monitored, loaded, code = re.findall(r"```python\n(.*?)```", README, flags=re.S)
     assert len([line for line in code.splitlines() if line]) < 20
     smaller = {"resnet18(": "resnet18(width=4, ", "=4096": "=256", "epochs=10": "epochs=1"}
     for old, new in smaller.items():
@@ -31,6 +31,9 @@ def test_the_script_of_ones_own_runs(tmp_path, monkeypatch):
     assert (tmp_path / "encoder.keras").exists()
     exec(monitored.replace("epochs=10", "epochs=1"), names)
     assert {"knn", "linear"} <= names["model"].history.history.keys()
+    names["backbone"].save("backbone.keras")
+    exec(loaded, names)
+    assert names["backbone"](images[:2]).shape == (2, 32) and not names["backbone"].trainable
 
 
 def test_commands_name_what_there_is():

@@ -11,7 +11,7 @@ from scipy import ndimage, stats
 
 from moco_tf import addresses, recipes
 from moco_tf.image_ops import random_crop_box, to_planes
-from moco_tf.recipes import moco, standard
+from moco_tf.recipes import moco
 from moco_tf.recipes.recipe import ColorJitter, GaussianBlur, Grayscale
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -184,16 +184,6 @@ def test_crops_and_flips_are_distributed_as_torchvisions(name):
         (x, left + (box_w - 1) / 2),
     ):
         assert stats.ks_2samp(got, want).pvalue > 0.01
-
-
-def test_center_crop_is_resize_256_crop_224_of_pil():
-    image = synthetic_photo(0, 150, 211)
-    width = 256 * 211 // 150
-    left = round((width - 224) / 2)
-    want = image.resize((width, 256), Image.Resampling.BILINEAR)
-    want = np.asarray(want.crop((left, 16, left + 224, 240)), int)
-    got = standard.center_crop(tf.constant(np.asarray(image)), 256, 224)
-    assert np.abs(got.numpy() - want).max() <= 1
 
 
 # --- draws ---------------------------------------------------------------------------------

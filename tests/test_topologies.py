@@ -20,7 +20,7 @@ def simulate(config, layout):
     """One device does what the replicas of `layout` do: losses and queue."""
     source = datasets.open_source(config.data.source)
     recipe = addresses.resolve(recipes, config.data.recipe, "data.recipe")
-    model = assembly.make_model(config, assembly.make_plan(config, source.num_examples, 0))
+    model = assembly.make_model(config, steps_per_epoch=source.num_examples // config.batch_size)
     hosts = [
         training_dataset(
             source, recipe, layout, host=h, image_size_px=config.data.image_size_px

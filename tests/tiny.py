@@ -10,8 +10,10 @@ import sys
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from moco_tf.config import check
+from moco_tf.datasets import synthetic
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs" / "quickstart.py"  # the tiny run is this one, but for FLAGS
@@ -108,6 +110,16 @@ def run_workers(count, make_args, code=0, meanwhile=None):
     for process, output in zip(processes, outputs):
         assert process.returncode == code, output[-4000:]
     return outputs
+
+
+def shapes_folder(root, count=300):
+    """A folder with train/ and, a third of all, test/, of generated images in class folders."""
+    images, labels = synthetic.shapes(count, seed=0)
+    for i, (image, label) in enumerate(zip(images, labels)):
+        path = root / ("test" if i % 3 == 0 else "train") / synthetic.NAMES[label]
+        path.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path / f"{i:03}.png")
+    return root
 
 
 def metrics(workdir):

@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from moco_tf import addresses, recipes
+from moco_tf import encoders
+from moco_tf.backbones.heads import before_and_after_head
 from moco_tf.datasets import Stream
-from moco_tf.evaluation import encoders, features, labelled
+from moco_tf.evaluation import features, labelled
 from moco_tf.evaluation.cache import Cache
 from moco_tf.log import log
 
@@ -44,8 +45,7 @@ class Context:
         config: of the task, of evaluation/config.py.
         loaded: `encoders.Loaded`.
         pair: `labelled.Labelled`.
-        recipe: `Recipe` whose normalisation is used.
-        image_size_px, resize_px: of the centre crop.
+        crop: `encoders.Preprocessing`.
         strategy: of the encoder's variables.
         workdir: of the evaluation.
     """
@@ -53,15 +53,13 @@ class Context:
     config: object
     loaded: encoders.Loaded
     pair: labelled.Labelled
-    recipe: object
-    image_size_px: int
-    resize_px: int
+    crop: encoders.Preprocessing
     strategy: tf.distribute.Strategy
     workdir: str
 
     def forward(self, network):
         """`features.forward` of a network made in the strategy's scope."""
-        return features.forward(network, self.recipe, self.strategy)
+        return features.forward(network, self.crop.recipe, self.strategy)
 
     def outputs(self, run, source, address, title):
         """`features.Outputs` of a source by a function of `forward`, checked."""
@@ -72,8 +70,8 @@ class Context:
             run,
             source,
             self.strategy,
-            image_size_px=self.image_size_px,
-            resize_px=self.resize_px,
+            image_size_px=self.crop.image_size_px,
+            resize_px=self.crop.resize_px,
             batch=self.config.rows,
             title=title,
         )
@@ -81,13 +79,14 @@ class Context:
     def encoder_outputs(self):
         """Of training and test images, by the encoder's backbone and projection; kept on disk."""
         with self.strategy.scope():
-            network = features.before_and_after_head(self.loaded.encoder)
+            network = before_and_after_head(self.loaded.encoder)
         run = self.forward(network)
         folder = self.config.data.features_dir or os.path.join(
             os.path.dirname(self.loaded.path), "features"
         )
         cache = Cache(folder, self.strategy)
-        crop = [self.image_size_px, self.resize_px, *self.recipe.mean, *self.recipe.std]
+        recipe = self.crop.recipe
+        crop = [self.crop.image_size_px, self.crop.resize_px, *recipe.mean, *recipe.std]
         both = []
         for title, address in zip(("train", "test"), self.pair.addresses):
             source = getattr(self.pair, title)
@@ -136,23 +135,7 @@ def prepare(config, checkpoint, workdir, strategy):
     encoders.require_backbone(loaded, config.backbone)
     data, run = config.data, loaded.run
     pair = labelled.open_pair(data, run)
-    recipe = data.recipe or (run.data.recipe if run else "moco:v2")
-    size = data.image_size_px or (run.data.image_size_px if run else 224)
-    resize = data.resize_px
-    if not resize and run and size == run.data.image_size_px:
-        resize = run.monitor.resize_px
-    resize = resize or round(size * 8 / 7)
-    if resize < size:
-        raise ValueError(
-            f"`config.data.resize_px` must be at least the image size, {size}. Received: {resize}."
-        )
-    if not run and not (data.image_size_px and data.recipe):
-        log.warning(
-            "The encoder is a file without its run: it is given %d px images, normalised as %s. "
-            "If it was trained with others, set config.data.image_size_px and config.data.recipe.",
-            size,
-            recipe,
-        )
+    crop = encoders.preprocessing(loaded, data.image_size_px, data.resize_px, data.recipe)
     log.info(
         "%s, of %s: %d classes; %d training and %d test images, %d px of %d",
         "Untrained" if config.random_init else "Trained",
@@ -160,8 +143,7 @@ def prepare(config, checkpoint, workdir, strategy):
         pair.num_classes,
         pair.train.num_examples,
         pair.test.num_examples,
-        size,
-        resize,
+        crop.image_size_px,
+        crop.resize_px,
     )
-    recipe = addresses.resolve(recipes, recipe, "data.recipe")
-    return Context(config, loaded, pair, recipe, size, resize, strategy, workdir)
+    return Context(config, loaded, pair, crop, strategy, workdir)

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
@@ -23,16 +22,6 @@ class Outputs(NamedTuple):
     x: list
     labels: np.ndarray
     ok: np.ndarray
-
-
-def backbone_of(encoder):
-    """The part of an encoder before its head: images to NxC features."""
-    return encoder.layers[1]
-
-
-def before_and_after_head(model):
-    """A backbone with a head on it, with two outputs: the backbone's and the head's."""
-    return keras.Model(model.input, [model.layers[2].input, model.output])
 
 
 def unit(x):

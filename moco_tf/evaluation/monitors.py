@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from moco_tf import datasets
+from moco_tf.backbones import heads
 from moco_tf.callbacks import Scores
 from moco_tf.datasets import Stream
 from moco_tf.evaluation import features, knn, labelled, linear_cached
@@ -152,5 +153,5 @@ def make_scores(config, model, recipe, strategy, plan):
 
 
 def _forward(encoder, kind, recipe, strategy):
-    network = features.backbone_of(encoder) if kind == "backbone" else encoder
+    network = heads.backbone_of(encoder) if kind == "backbone" else encoder
     return features.forward(network, recipe, strategy)

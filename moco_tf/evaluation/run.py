@@ -56,6 +56,7 @@ def evaluate(task, config, encoder, workdir, strategy, stop=lambda: False):
             "train_images": parts.pair.train.num_examples,
             "test_images": len(outcome.labels),
             "classes": parts.pair.num_classes,
+            "class_names": list(parts.pair.classes),
         },
         "config": schema.to_dict(config),
         "seconds": round(time.time() - began, 1),
@@ -63,7 +64,7 @@ def evaluate(task, config, encoder, workdir, strategy, stop=lambda: False):
     }
     if chief:
         results.write(workdir, found)
-        crop = (parts.resize_px, parts.image_size_px)
+        crop = (parts.crop.resize_px, parts.crop.image_size_px)
         pictures.write(workdir, found, outcome, parts.pair, crop)
     return found
 

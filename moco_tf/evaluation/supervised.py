@@ -12,10 +12,11 @@ from moco_tf import (
     checkpoint,
     diagnostics,
     distribute,
+    encoders,
     labelled_pipeline,
     training,
 )
-from moco_tf.evaluation import encoders, features
+from moco_tf.backbones import heads
 from moco_tf.evaluation.classifier import Classifier
 from moco_tf.evaluation.config import Linear
 from moco_tf.evaluation.context import Outcome
@@ -65,7 +66,7 @@ def run_supervised(context, layout, plan, stop):
     start = checkpoints.restore()
     log.info("%d steps of %d images, %d an epoch", plan.stop, layout.batch, plan.steps_per_epoch)
 
-    run = context.forward(features.before_and_after_head(model.network))
+    run = context.forward(heads.before_and_after_head(model.network))
     address = pair.addresses[1]
 
     def test():
@@ -125,7 +126,7 @@ def _layout(config, strategy):
 
 def _model(context, plan, frozen):
     config = context.config
-    backbone = features.backbone_of(context.loaded.encoder)
+    backbone = heads.backbone_of(context.loaded.encoder)
     if not frozen:
         backbone = encoders.with_bn_groups(backbone, config.bn_group_size or None)
     model = Classifier(backbone, context.pair.num_classes, frozen, config.seed)
@@ -147,10 +148,10 @@ def _data(context, layout, start):
     def dataset(input_context):
         return labelled_pipeline.training_dataset(
             context.pair.train,
-            standard.training_crop(context.recipe),
+            standard.training_crop(context.crop.recipe),
             layout,
             host=input_context.input_pipeline_id,
-            image_size_px=context.image_size_px,
+            image_size_px=context.crop.image_size_px,
             num_classes=context.pair.num_classes,
             seed=config.seed,
             start_step=start,
@@ -162,7 +163,8 @@ def _data(context, layout, start):
 
 def _step(context, model):
     def step(batch):
-        return model.step(batch | {"x": labelled_pipeline.normalized(context.recipe, batch["x"])})
+        x = labelled_pipeline.normalized(context.crop.recipe, batch["x"])
+        return model.step(batch | {"x": x})
 
     return step
 

@@ -7,9 +7,9 @@ import keras
 import numpy as np
 
 from moco_tf import distribute
+from moco_tf.backbones.heads import backbone_of
 from moco_tf.evaluation import knn, labelled, linear_cached, results
 from moco_tf.evaluation.context import Outcome
-from moco_tf.evaluation.features import backbone_of
 from moco_tf.log import log
 
 

@@ -1,0 +1,200 @@
+"""The encoder to evaluate or export: from a training workdir, a .keras or a PyTorch file."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import zipfile
+
+import keras
+import tensorflow as tf
+
+from moco_tf import addresses, recipes, schema
+from moco_tf import config as config_lib
+from moco_tf.backbones.heads import backbone_of  # and registers what a .keras file may hold
+from moco_tf.interop import layouts, torch_file, training_state
+from moco_tf.log import log
+
+RULE = "`--checkpoint` must be the workdir of a train.py run, an encoder's .keras or a PyTorch file"
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """An encoder and where it comes from.
+
+    Attributes:
+        encoder: `keras.Model` of `backbones.heads.encoder`.
+        path: its file.
+        digest: `digest` of the encoder.
+        run: `config.Config` of the run that made it, or None for a file without its workdir.
+    """
+
+    encoder: keras.Model
+    path: str
+    digest: str
+    run: config_lib.Config | None
+
+
+def load(checkpoint, random_init=False, seed=0):
+    """Loads the encoder of a checkpoint; call it in the strategy's scope.
+
+    Args:
+        checkpoint: workdir of a train.py run, an encoder's .keras file, or a PyTorch file of
+            one of `layouts.LAYOUTS`; local or gs://.
+        random_init: new weights instead of the trained ones.
+        seed: of the new weights.
+
+    Returns:
+        `Loaded`.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    path = checkpoint
+    if not path.endswith((".keras", *torch_file.ENDINGS)):
+        path = os.path.join(checkpoint, "encoder.keras")
+    if not tf.io.gfile.exists(path):
+        raise ValueError(f"{RULE}. Received: {checkpoint!r}; there is no {path}.")
+    if path.endswith(".keras"):
+        encoder = _keras(path)
+    else:
+        encoder = training_state.encoder_of(layouts.parse(torch_file.read(path)), repr(path))
+    if random_init:
+        keras.utils.set_random_seed(seed)
+        encoder = keras.models.clone_model(encoder)
+    return Loaded(encoder, path, digest(encoder), _run_of(path))
+
+
+def _keras(path):
+    try:
+        encoder = keras.models.load_model(path, compile=False)
+    except (ValueError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{RULE}. Received: {path!r}. Keras says: {error}") from error
+    layers = encoder.layers
+    if len(layers) < 3 or not isinstance(layers[1], keras.Model) or len(encoder.outputs) != 1:
+        raise ValueError(
+            f"{RULE}, a backbone with a head on it. Received: {path!r}, with the layers "
+            f"{', '.join(layer.name for layer in layers[:5])}."
+        )
+    return encoder
+
+
+def _run_of(path):
+    config = os.path.join(os.path.dirname(path), "config.json")
+    if not path.endswith(".keras") or not tf.io.gfile.exists(config):
+        return None
+    with tf.io.gfile.GFile(config) as file:
+        values = json.load(file)
+    return None if "task" in values else schema.from_dict(config_lib.Config, values)
+
+
+def load_classifier(workdir, loaded):
+    """The linear classifier of an evaluation's workdir on the features of an encoder.
+
+    Args:
+        workdir: of `evaluate.py --task=linear` or `linear_cached`.
+        loaded: `Loaded` of the encoder that was evaluated.
+
+    Returns:
+        `(weights CxK, bias K, names of the K classes)`.
+
+    Raises:
+        ValueError: for another encoder, or a workdir without a classifier.
+    """
+    path, results = (os.path.join(workdir, n) for n in ("classifier.keras", "results.json"))
+    if not (tf.io.gfile.exists(path) and tf.io.gfile.exists(results)):
+        raise ValueError(
+            "The classifier must be the workdir of a finished linear or linear_cached evaluation. "
+            f"Received: {workdir!r}, without classifier.keras and results.json."
+        )
+    network = keras.models.load_model(path, compile=False)
+    if digest(network.layers[1]) != digest(backbone_of(loaded.encoder)):
+        raise ValueError(
+            f"The classifier must be one on the features of {loaded.path}. Received: {workdir!r}, "
+            "with another backbone (was it fine-tuned?)."
+        )
+    with tf.io.gfile.GFile(results) as file:
+        names = json.load(file)["data"]["class_names"]
+    return (*network.get_layer("fc").get_weights(), names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """What is done to an image before an encoder sees it.
+
+    Attributes:
+        recipe: `Recipe` whose normalisation is used.
+        image_size_px: side of the centre crop.
+        resize_px: short side of the image before it.
+    """
+
+    recipe: object
+    image_size_px: int
+    resize_px: int
+
+
+def preprocessing(loaded, image_size_px=0, resize_px=0, recipe=""):
+    """The `Preprocessing` of an encoder: as given, else as in its run, else as on ImageNet.
+
+    Args:
+        loaded: `Loaded`.
+        image_size_px, resize_px: px; 0 is the run's.
+        recipe: address; "" is the run's.
+
+    Raises:
+        ValueError: for a crop larger than the image, or an unknown recipe.
+    """
+    run = loaded.run
+    size = image_size_px or (run.data.image_size_px if run else 224)
+    resize = resize_px
+    if not resize and run and size == run.data.image_size_px:
+        resize = run.monitor.resize_px
+    resize = resize or round(size * 8 / 7)
+    if resize < size:
+        raise ValueError(
+            f"`resize_px` must be at least the image size, {size}. Received: {resize}."
+        )
+    address = recipe or (run.data.recipe if run else "moco:v2")
+    if not run and not (image_size_px and recipe):
+        log.warning(
+            "The encoder is a file without its run: it is given %d px images, normalised as %s. "
+            "If it was trained with others, set image_size_px and recipe.",
+            size,
+            address,
+        )
+    return Preprocessing(addresses.resolve(recipes, address, "recipe"), size, resize)
+
+
+def digest(model):
+    """SHA-256 of all weights of a model, hexadecimal: equal means equal bit for bit."""
+    sha = hashlib.sha256()
+    for variable in model.variables:
+        if "seed_generator" not in variable.path:
+            value = variable.numpy()
+            sha.update(f"{variable.path} {value.dtype} {value.shape}".encode())
+            sha.update(value.tobytes())
+    return sha.hexdigest()
+
+
+def with_bn_groups(backbone, group_size):
+    """A copy of a backbone whose BN normalises `group_size` rows together, or all if None."""
+
+    def clone(layer):
+        config = layer.get_config()
+        if "group_size" in config:
+            config["group_size"] = group_size
+        return type(layer).from_config(config)
+
+    copy = keras.models.clone_model(backbone, clone_function=clone)
+    copy.set_weights(backbone.get_weights())
+    return copy
+
+
+def require_backbone(loaded, name):
+    """Raises ValueError unless the encoder's backbone has this name ("" for any)."""
+    received = backbone_of(loaded.encoder).name
+    if name and name != received:
+        raise ValueError(
+            f"The checkpoint's backbone must be {name}, as `config.backbone` says. Received: "
+            f"{received}, of {loaded.path}."
+        )

@@ -1,0 +1,23 @@
+"""Encoders into and out of other frameworks and servers, as plain functions."""
+
+from moco_tf.interop.importing import import_torch
+from moco_tf.interop.onnx import export_onnx
+from moco_tf.interop.savedmodel import export_savedmodel
+from moco_tf.interop.torch_export import (
+    export_detectron2,
+    export_mmdetection,
+    export_official,
+    export_torchvision,
+    export_torchvision_detection,
+)
+
+__all__ = [
+    "export_detectron2",
+    "export_mmdetection",
+    "export_official",
+    "export_onnx",
+    "export_savedmodel",
+    "export_torchvision",
+    "export_torchvision_detection",
+    "import_torch",
+]

@@ -1,0 +1,70 @@
+"""PyTorch files to workdirs."""
+
+import json
+import os
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from moco_tf import checkpoint
+from moco_tf import config as config_lib
+from moco_tf.interop import layouts, torch_file, training_state, weights
+
+
+class Imported(NamedTuple):
+    """What a file held.
+
+    Attributes:
+        layout: of `layouts.LAYOUTS`.
+        backbone: its name.
+        config: with which training goes on; None if the file had no key encoder.
+        step: at which it goes on.
+    """
+
+    layout: str
+    backbone: str
+    config: config_lib.Config | None
+    step: int
+
+
+def import_torch(path, output, config=None):
+    """Makes a workdir of a PyTorch file of MoCo, or of a ResNet alone.
+
+    With a key encoder it is the workdir of a run, which `train.py` resumes; without, it has only
+    encoder.keras, which `evaluate.py` and the exports read.
+
+    Args:
+        path: local or gs:// file, of one of `layouts.LAYOUTS`.
+        output: folder, without a run in it.
+        config: `Config` with which training goes on; None for v1's or v2's on ImageNet.
+
+    Returns:
+        `Imported`.
+
+    Raises:
+        ValueError: for a file that cannot be read or holds another model, a config of another
+            encoder, or an output that is taken.
+    """
+    training_state.require_new(output)
+    if not tf.io.gfile.exists(path):
+        raise ValueError(f"The file to import must exist. Received: {path!r}.")
+    state = layouts.parse(torch_file.read(path))
+    step = 0
+    if state.key:
+        config = training_state.config_of(state, config)
+        step = training_state.write(state, config, output)
+    elif config:
+        raise ValueError(
+            "A file to train on from must hold a key encoder. Received: one without, and a config. "
+            "Leave `--config` out to take its encoder alone."
+        )
+    else:
+        encoder = training_state.encoder_of(state, repr(path))
+        tf.io.gfile.makedirs(output)
+        encoder.save(os.path.join(output, "encoder.keras"))
+    facts = {"file": os.path.basename(path), "layout": state.layout}
+    facts |= {"epoch": state.epoch, "step": step}
+    text = json.dumps(facts, indent=2) + "\n"
+    checkpoint.write_text(os.path.join(output, training_state.IMPORTED), text)
+    name = weights.describe(state.query)[0].backbone.partition(":")[2]
+    return Imported(state.layout, name, config, step)

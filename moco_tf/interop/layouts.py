@@ -1,0 +1,275 @@
+"""How MoCo's implementations in PyTorch name what they save, and what they all hold.
+
+Source: moco/builder.py and main_lincls.py of the official code; the MoCo of lightly, solo-learn,
+mmselfsup and mmpretrain; torchvision's ResNet.
+"""
+
+import dataclasses
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from moco_tf.interop.weights import STATISTICS
+from moco_tf.log import log
+
+QUEUE = ((r"(queue|queue_ptr)", r"\1"),)
+CHILDREN = {0: "conv1", 1: "bn1", 4: "layer1", 5: "layer2", 6: "layer3", 7: "layer4"}
+
+
+class Layout(NamedTuple):
+    """How an implementation names its arrays; patterns are of whole names.
+
+    Attributes:
+        mark: pattern of a name that tells it from the layouts below it.
+        rules: pairs of a pattern and the common name, "q/..." of the query encoder, "k/..." of the
+            key encoder, queue or queue_ptr; the first that fits is taken.
+        left_out: pattern of names that are not needed.
+    """
+
+    mark: str
+    rules: tuple
+    left_out: str = "(?!)"  # matches nothing
+
+
+LAYOUTS = {
+    "mmselfsup": Layout(
+        r"encoder_q\.0\..*",
+        (
+            (r"encoder_([qk])\.0\.(.*)", r"\1/\2"),
+            (r"encoder_([qk])\.1\.mlp\.(.*)", r"\1/fc.\2"),
+            (r"encoder_([qk])\.1\.(fc\..*)", r"\1/\2"),
+            *QUEUE,
+        ),
+        r"(backbone|neck|head)\..*",
+    ),
+    "the official MoCo": Layout(r"encoder_q\..*", ((r"encoder_([qk])\.(.*)", r"\1/\2"), *QUEUE)),
+    "mmpretrain": Layout(
+        r"encoder_k\.module\.0\..*",
+        (
+            (r"backbone\.(.*)", r"q/\1"),
+            (r"neck\.mlp\.(.*)", r"q/fc.\1"),
+            (r"neck\.(fc\..*)", r"q/\1"),
+            (r"encoder_k\.module\.0\.(.*)", r"k/\1"),
+            (r"encoder_k\.module\.1\.mlp\.(.*)", r"k/fc.\1"),
+            (r"encoder_k\.module\.1\.(fc\..*)", r"k/\1"),
+            *QUEUE,
+        ),
+        r"encoder_k\.steps|(data_preprocessor|head)\..*",
+    ),
+    "lightly": Layout(
+        r"backbone\.0\.weight",
+        (
+            *((rf"backbone\.{i}\.(.*)", rf"q/{name}.\1") for i, name in CHILDREN.items()),
+            *((rf"backbone_momentum\.{i}\.(.*)", rf"k/{name}.\1") for i, name in CHILDREN.items()),
+            (r"projection_head\.layers\.(.*)", r"q/fc.\1"),
+            (r"projection_head_momentum\.layers\.(.*)", r"k/fc.\1"),
+        ),
+        r"criterion\..*",
+    ),
+    "solo-learn": Layout(
+        r"(momentum_backbone|projector)\..*",
+        (
+            (r"backbone\.(.*)", r"q/\1"),
+            (r"projector\.(.*)", r"q/fc.\1"),
+            (r"momentum_backbone\.(.*)", r"k/\1"),
+            (r"momentum_projector\.(.*)", r"k/fc.\1"),
+            *QUEUE,
+        ),
+        r"(momentum_)?classifier\..*",
+    ),
+    "a backbone alone": Layout(
+        r"backbone\.conv1\..*", ((r"backbone\.(.*)", r"q/\1"),), r"(neck|head).*"
+    ),
+    "torchvision": Layout(r"conv1\.weight", ((r"(.*)", r"q/\1"),)),
+}
+
+
+@dataclasses.dataclass
+class State:
+    """What a run of MoCo holds, as torch has it.
+
+    Attributes:
+        query: arrays of the query encoder by torchvision's names, the head being fc (v1) or fc.0
+            and fc.2 (v2).
+        key: likewise of the key encoder; None where there is none.
+        queue: float32 KxD, or None.
+        queue_ptr: row that is overwritten next.
+        velocity: SGD's momentum buffers by the names in `query`, or None.
+        epoch: epochs done, 0 if it is not known.
+        forwards: batches that the query encoder's BN has seen in training; 0 if it is not known.
+        layout: whose names the file had.
+    """
+
+    query: dict
+    key: dict | None = None
+    queue: np.ndarray | None = None
+    queue_ptr: int = 0
+    velocity: dict | None = None
+    epoch: int = 0
+    forwards: int = 0
+    layout: str = ""
+
+
+def parse(saved):
+    """The `State` in what `torch_file.read` gives.
+
+    Raises:
+        ValueError: for names of none of the `LAYOUTS`.
+    """
+    arrays = _state_dict(saved)
+    layout, parts, names = _rename(arrays)
+    query, key = (_encoder(parts, letter) for letter in "qk")
+    queue = parts.get("queue")
+    if queue is not None:
+        # solo-learn has a queue for each view: the first is taken.
+        queue = np.ascontiguousarray((queue[0] if queue.ndim == 3 else queue).T)
+    tracked = [int(v) for n, v in query.items() if n.endswith("num_batches_tracked")]
+    query, key = (
+        {n: v for n, v in part.items() if not n.endswith("num_batches_tracked")}
+        for part in (query, key)
+    )
+    return State(
+        query=query,
+        key=key or None,
+        queue=queue,
+        queue_ptr=int(parts.get("queue_ptr", np.zeros(1)).reshape(-1)[0]),
+        velocity=_velocity(saved, names, query),
+        epoch=saved.get("epoch", 0) if isinstance(saved.get("epoch"), int) else 0,
+        forwards=max(tracked, default=0),
+        layout=layout,
+    )
+
+
+def _state_dict(saved):
+    for name in ("state_dict", "model"):
+        if isinstance(saved, dict) and isinstance(saved.get(name), dict):
+            saved = saved[name]
+    arrays = {
+        name: value
+        for name, value in (saved.items() if isinstance(saved, dict) else ())
+        if isinstance(name, str) and isinstance(value, np.ndarray)
+    }
+    if not arrays:
+        raise ValueError(
+            "A PyTorch file must hold a state dict, named tensors, itself or as `state_dict` or "
+            f"`model`. Received: {list(saved)[:5] if isinstance(saved, dict) else type(saved)}."
+        )
+    if all(name.startswith("module.") for name in arrays):  # DistributedDataParallel's
+        arrays = {name.removeprefix("module."): value for name, value in arrays.items()}
+    return arrays
+
+
+def _rename(arrays):
+    """The layout, the arrays by their common names, and those names by the layout's own."""
+    marked = [
+        n for n, layout in LAYOUTS.items() if any(re.fullmatch(layout.mark, a) for a in arrays)
+    ]
+    if not marked:
+        raise ValueError(
+            f"The names in a PyTorch file must be those of {', '.join(LAYOUTS)}. Received: "
+            f"{', '.join(list(arrays)[:5])} and {max(len(arrays) - 5, 0)} more."
+        )
+    layout = LAYOUTS[marked[0]]
+    parts, names, unknown = {}, {}, []
+    for name in arrays:
+        found = [m.expand(new) for p, new in layout.rules if (m := re.fullmatch(p, name))]
+        if found:
+            names[name] = found[0]
+            parts[found[0]] = arrays[name]
+        elif not re.fullmatch(layout.left_out, name):
+            unknown.append(name)
+    if unknown:
+        raise ValueError(
+            f"A file with the names of {marked[0]} must have no others. Received: "
+            f"{', '.join(unknown[:5])} ({len(unknown)} in all). Was the model changed?"
+        )
+    return marked[0], parts, names
+
+
+def _encoder(parts, letter):
+    arrays = {n.removeprefix(f"{letter}/"): v for n, v in parts.items() if n[:2] == f"{letter}/"}
+    if "fc.0.weight" in arrays and "fc.2.weight" not in arrays:  # a sequence of one layer
+        arrays = {n.replace("fc.0.", "fc."): v for n, v in arrays.items()}
+    return arrays
+
+
+def is_parameter(name):
+    """Whether an array is trained, rather than a BN statistic."""
+    return name.rpartition(".")[2] not in (*STATISTICS, "num_batches_tracked")
+
+
+def _velocity(saved, names, query):
+    """Momentum buffers by the names in `query`, if the file has them in the official form."""
+    optimizer = saved.get("optimizer")
+    match optimizer:
+        case {"state": dict(moments), "param_groups": [{"params": list(numbers)}]}:
+            pass
+        case _:
+            return None
+    # Parameters are numbered in the order of the modules, those of the key encoder too.
+    ordered = [n for n in names.values() if n[:2] in ("q/", "k/") and is_parameter(n)]
+    if len(numbers) not in (len(ordered), sum(map(is_parameter, query))):
+        log.warning("The optimizer's state is of other parameters and left out.")
+        return None
+    buffers = {
+        name[2:]: moments.get(number, {}).get("momentum_buffer")
+        for number, name in zip(numbers, ordered)
+        if name[:2] == "q/"
+    }
+    return None if any(buffer is None for buffer in buffers.values()) else buffers
+
+
+def official(state, arch, group):
+    """What main_moco.py saves, for `torch_file.write`.
+
+    Args:
+        state: `State`; without key encoder and queue, the file has none.
+        arch: name of the backbone, such as "resnet50".
+        group: dict of lr, momentum and weight_decay of the optimizer.
+    """
+    saved = {}
+    if state.queue is not None:
+        saved["module.queue"] = np.ascontiguousarray(state.queue.T)
+        saved["module.queue_ptr"] = np.array([state.queue_ptr], np.int64)
+    for letter, part in (("q", state.query), ("k", state.key or {})):
+        for name, array in with_counts(part, state.forwards).items():
+            saved[f"module.encoder_{letter}.{name}"] = array
+    result = {"epoch": state.epoch, "arch": arch, "state_dict": saved}
+    if state.velocity is not None:
+        count = sum(is_parameter(name) for part in (state.query, state.key) for name in part)
+        group = {**group, "dampening": 0, "nesterov": False, "params": list(range(count))}
+        buffers = enumerate(state.velocity[name] for name in filter(is_parameter, state.query))
+        moments = {number: {"momentum_buffer": buffer} for number, buffer in buffers}
+        result["optimizer"] = {"state": moments, "param_groups": [group]}
+    return result
+
+
+def with_counts(arrays, forwards):
+    """Arrays with the `num_batches_tracked` that torch's BN also saves."""
+    result = {}
+    for name, array in arrays.items():
+        result[name] = array
+        if name.endswith("running_var"):
+            layer = name.removesuffix("running_var")
+            result[f"{layer}num_batches_tracked"] = np.array(forwards, np.int64)
+    return result
+
+
+def detectron2(state):
+    """What the reference's converter pickles for detectron2: dict of NumPy arrays and notes."""
+
+    def rename(name):
+        name = name if name.startswith("layer") else f"stem.{name}"
+        name = re.sub(r"layer(\d)", lambda m: f"res{int(m[1]) + 1}", name)
+        name = re.sub(r"bn([1-3])", r"conv\1.norm", name)
+        return name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
+
+    arrays = {rename(n): v for n, v in with_counts(state.query, state.forwards).items()}
+    return {"model": arrays, "__author__": "MOCO", "matching_heuristics": True}
+
+
+def backbone(state, prefix=""):
+    """The query encoder's backbone under torchvision's names with a prefix, without the head."""
+    arrays = {n: v for n, v in state.query.items() if not n.startswith("fc.")}
+    return {f"{prefix}{n}": v for n, v in with_counts(arrays, state.forwards).items()}

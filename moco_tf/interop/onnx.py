@@ -1,0 +1,39 @@
+"""ONNX, by tf2onnx."""
+
+import functools
+
+import tensorflow as tf
+
+from moco_tf import checkpoint
+from moco_tf.backbones.heads import before_and_after_head
+from moco_tf.interop.serving_graph import features_and_embeddings
+
+OPSET = 17
+
+
+def export_onnx(encoder, output):
+    """Writes an encoder as an ONNX file.
+
+    Its input is `images`, normalised float32 NxHxWx3 with N, H and W free; its outputs are
+    `feature` NxC, of the backbone, and `embedding` NxD of unit length.
+
+    Args:
+        encoder: `keras.Model` of `backbones.heads.encoder`.
+        output: path of the file, local or gs://.
+
+    Raises:
+        ValueError: if tf2onnx is not installed.
+    """
+    try:
+        import tf2onnx
+    except ImportError as error:
+        raise ValueError('ONNX needs tf2onnx: pip install ".[onnx]"') from error
+    network = functools.partial(features_and_embeddings, before_and_after_head(encoder))
+    spec = tf.TensorSpec([None, None, None, 3], tf.float32, "images")
+
+    @tf.function(input_signature=[spec], autograph=False)
+    def run(images):
+        return dict(zip(("feature", "embedding"), network(images)))
+
+    model, _ = tf2onnx.convert.from_function(run, input_signature=[spec], opset=OPSET)
+    checkpoint.write_bytes(output, model.SerializeToString())

@@ -1,0 +1,123 @@
+"""The graph that a SavedModel serves: image bytes to embeddings, with nothing of Python in it."""
+
+import functools
+
+import tensorflow as tf
+
+from moco_tf import image_ops
+
+
+def features_and_embeddings(network, images):
+    """What a network makes of normalised images, in float32.
+
+    Args:
+        network: of `backbones.heads.before_and_after_head`.
+        images: float32 NxHxWx3.
+
+    Returns:
+        Features NxC, and embeddings of unit length NxD.
+    """
+    features, embeddings = (tf.cast(x, tf.float32) for x in network(images, training=False))
+    return features, tf.math.l2_normalize(embeddings, axis=1)
+
+
+class Server(tf.Module):
+    """Signatures of an encoder with its preprocessing.
+
+    Args:
+        network: as of `features_and_embeddings`.
+        crop: `encoders.Preprocessing`.
+        jit_compile: the network is a program of XLA's, compiled anew for each batch size.
+        classifier: `(weights CxK, bias K, names of the K classes)`, or None.
+    """
+
+    def __init__(self, network, crop, jit_compile=False, classifier=None):
+        super().__init__()
+        self._crop = crop
+        # What a signature uses must be reachable from here.
+        self.weights = [v.value for v in network.variables]
+        run = functools.partial(features_and_embeddings, network)
+        self._run = tf.function(run, jit_compile=jit_compile, autograph=False)
+        self.classifier = None
+        if classifier:
+            weights, bias, names = classifier
+            self.classifier = tf.Variable(weights), tf.Variable(bias), tf.constant(names)
+
+    def signatures(self):
+        """Dict from the names of the signatures to concrete functions."""
+        size = [None, None, None, 3]
+        inputs = {
+            "bytes": tf.TensorSpec([None], tf.string, "image_bytes"),
+            "images": tf.TensorSpec(size, tf.uint8, "images"),
+            "tensors": tf.TensorSpec(size, tf.float32, "tensors"),
+        }
+        kinds = {"embed": self._embed}
+        if self.classifier:
+            kinds["classify"] = self._classify
+        found = {}
+        for kind, answer in kinds.items():
+            for name, spec in inputs.items():
+                found[f"{kind}_{name}"] = self._signature(answer, name, spec)
+        return {"serving_default": found["embed_bytes"], **found}
+
+    def _signature(self, answer, kind, spec):
+        prepare = {
+            "bytes": self._of_bytes,
+            "images": lambda images: (self._normalized(self._cropped(images)), None),
+            "tensors": lambda images: (images, None),
+        }[kind]
+
+        def serve(inputs):
+            images, ok = prepare(inputs)
+            outputs = answer(*self._run(images))
+            if ok is not None:
+                outputs = {name: _where(ok, value) for name, value in outputs.items()}
+                outputs["ok"] = ok
+            return outputs
+
+        return tf.function(serve, autograph=False).get_concrete_function(spec)
+
+    def _embed(self, features, embeddings):
+        return {"embedding": embeddings, "feature": features}
+
+    def _classify(self, features, _):
+        weights, bias, names = self.classifier
+        scores = tf.nn.softmax(tf.matmul(features, weights) + bias)  # NxK
+        label = tf.gather(names, tf.argmax(scores, axis=1))
+        return {"scores": scores, "label": label}
+
+    def _of_bytes(self, encoded):
+        """string N to normalised images NxSxSx3 and whether each could be decoded, bool N."""
+        size, count = self._crop.image_size_px, tf.size(encoded, tf.int64)
+
+        def crop(row, content):
+            image = image_ops.decode(content)
+            return row, image_ops.resize_and_center_crop(image, self._crop.resize_px, size)
+
+        # An op that fails would fail the batch; in a data set it only loses its element. The last
+        # element is there for a batch without any good image.
+        good = tf.data.Dataset.from_tensor_slices((tf.range(count), encoded))
+        good = good.map(tf.autograph.experimental.do_not_convert(crop), tf.data.AUTOTUNE)
+        last = tf.data.Dataset.from_tensors((count, tf.zeros([size, size, 3], tf.uint8)))
+        good = good.ignore_errors(log_warning=False).concatenate(last).batch(count + 1)
+        rows, crops = good.get_single_element()
+        crops = tf.scatter_nd(rows[:, None], tf.cast(crops, tf.int32), [count + 1, size, size, 3])
+        ok = tf.scatter_nd(rows[:, None], tf.ones_like(rows), [count + 1]) > 0
+        return self._normalized(crops[:-1]), ok[:-1]
+
+    def _cropped(self, images):
+        size, resize = self._crop.image_size_px, self._crop.resize_px
+        return tf.map_fn(
+            lambda image: image_ops.resize_and_center_crop(image, resize, size),
+            images,
+            fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8),
+        )
+
+    def _normalized(self, images):
+        return self._crop.recipe.normalize(tf.cast(images, tf.float32) / 255)
+
+
+def _where(ok, value):
+    """Zeros, or empty texts, in the rows that are not ok."""
+    blank = tf.fill(tf.shape(value), "") if value.dtype == tf.string else tf.zeros_like(value)
+    return tf.where(tf.reshape(ok, [-1] + [1] * (len(value.shape) - 1)), value, blank)

@@ -1,0 +1,215 @@
+"""PyTorch's files, read and written without PyTorch.
+
+A file of torch.save is a pickle that may call any function. Here nothing is called but what makes
+tensors and containers; a file that asks for more is refused.
+
+Source: torch/serialization.py; the zip format (since PyTorch 1.6) and the one before it.
+"""
+
+import collections
+import io
+import pickle
+import struct
+import zipfile
+
+import numpy as np
+import tensorflow as tf
+
+from moco_tf import checkpoint
+
+STORAGES = {
+    "FloatStorage": np.dtype("<f4"),
+    "DoubleStorage": np.dtype("<f8"),
+    "HalfStorage": np.dtype("<f2"),
+    "BFloat16Storage": np.dtype(tf.bfloat16.as_numpy_dtype),
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+    "ShortStorage": np.dtype("<i2"),
+    "CharStorage": np.dtype("i1"),
+    "ByteStorage": np.dtype("u1"),
+    "BoolStorage": np.dtype("?"),
+}
+MAGIC = 0x1950A86A20F9469CFC6C  # begins the old format
+ENDINGS = (".pth", ".pth.tar", ".pt", ".ckpt", ".tar")
+
+
+def read(path):
+    """Reads a file of torch.save.
+
+    Args:
+        path: local or gs://.
+
+    Returns:
+        What was saved, with NumPy arrays for tensors.
+
+    Raises:
+        ValueError: if it is no such file, or holds other things than tensors, numbers, texts and
+            containers.
+    """
+    with tf.io.gfile.GFile(path, "rb") as file:
+        content = file.read()
+    try:
+        return _read_zip(content) if content[:2] == b"PK" else _read_old(content)
+    except _Refused:
+        raise
+    except Exception as error:  # a damaged pickle can raise anything
+        raise ValueError(
+            f"{path!r} must be a whole file of torch.save. Received: {error or repr(error)}"
+        ) from error
+
+
+class _Refused(ValueError):
+    """A whole file, but of more than data."""
+
+
+class _Unpickler(pickle.Unpickler):
+    """Unpickles tensors and containers; `storage(dtype, key, count)` gives a flat array."""
+
+    def __init__(self, file, storage=None):
+        super().__init__(file, encoding="utf-8")
+        self._storage = storage
+
+    def find_class(self, module, name):
+        # New functions each time: a pickle can set attributes on what it was given.
+        def tensor(array, offset, shape, strides, *_):
+            return _view(array, offset, shape, strides)
+
+        def parameter(array, *_):
+            return array
+
+        allowed = {
+            "collections.OrderedDict": collections.OrderedDict,
+            "torch._utils._rebuild_tensor": tensor,
+            "torch._utils._rebuild_tensor_v2": tensor,
+            "torch._utils._rebuild_parameter": parameter,
+            "torch.Size": tuple,
+        }
+        if module in ("torch", "torch.cuda") and name in STORAGES:
+            return name
+        if f"{module}.{name}" in allowed:
+            return allowed[f"{module}.{name}"]
+        raise _Refused(
+            "A PyTorch file must hold nothing but tensors, numbers, texts and containers: anything "
+            f"else could run code. Received: a file that asks for {module}.{name}. If you trust "
+            "it, save its weights alone with PyTorch: torch.save({'state_dict': "
+            "torch.load(FILE, weights_only=False)['state_dict']}, NEW)."
+        )
+
+    def persistent_load(self, pid):
+        kind, storage, key, _, count, *_ = pid
+        if kind != "storage" or self._storage is None:
+            raise pickle.UnpicklingError(f"unknown persistent id {kind!r}")
+        return self._storage(STORAGES[storage], key, count)
+
+
+def _view(array, offset, shape, strides):
+    """A strided view of a flat array, refused where it would leave it."""
+    if min((offset, *shape, *strides), default=0) < 0 or len(shape) != len(strides):
+        raise pickle.UnpicklingError("a tensor with a negative or missing length or stride")
+    last = offset + sum((n - 1) * s for n, s in zip(shape, strides))
+    if 0 in shape:
+        return np.empty(shape, array.dtype)
+    if last >= array.size:
+        raise pickle.UnpicklingError("a tensor that is larger than its storage")
+    size = array.dtype.itemsize
+    return np.lib.stride_tricks.as_strided(array[offset:], shape, [s * size for s in strides])
+
+
+def _read_zip(content):
+    archive = zipfile.ZipFile(io.BytesIO(content))
+    (pickled,) = [n for n in archive.namelist() if n.endswith("/data.pkl")] or ["data.pkl"]
+    root = pickled.removesuffix("data.pkl")
+    if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+        raise pickle.UnpicklingError("a compressed archive")
+    order = f"{root}byteorder"
+    if order in archive.namelist() and archive.read(order) != b"little":
+        raise pickle.UnpicklingError("numbers in big-endian order")
+    storages = {}
+
+    def storage(dtype, key, count):
+        if key not in storages:
+            storages[key] = np.frombuffer(archive.read(f"{root}data/{key}"), dtype)
+        if storages[key].size < count:
+            raise pickle.UnpicklingError(f"storage {key} is too short")
+        return storages[key]
+
+    return _Unpickler(io.BytesIO(archive.read(pickled)), storage).load()
+
+
+def _read_old(content):
+    file = io.BytesIO(content)
+    if _Unpickler(file).load() != MAGIC:
+        raise pickle.UnpicklingError("another beginning")
+    for _ in ("protocol", "system"):
+        _Unpickler(file).load()
+    storages = {}
+
+    def storage(dtype, key, count):  # filled below: the numbers come after the pickle
+        if not 0 <= count * dtype.itemsize <= len(content):
+            raise pickle.UnpicklingError(f"storage {key} is too short")
+        return storages.setdefault(key, np.empty(count, dtype))
+
+    result = _Unpickler(file, storage).load()
+    for key in _Unpickler(file).load():
+        (count,) = struct.unpack("<q", file.read(8))
+        array = storages[key]
+        if count != array.size:
+            raise pickle.UnpicklingError(f"storage {key} has another length")
+        array[:] = np.frombuffer(file.read(array.nbytes), array.dtype)
+    return result
+
+
+def write(path, value):
+    """Writes a file that torch.load reads, also with `weights_only=True`.
+
+    Args:
+        path: local or gs://; written under another name and renamed.
+        value: dicts, lists and tuples of numbers, texts, None and NumPy arrays.
+    """
+    arrays = []
+    pickled = pickle.PROTO + b"\x02" + _pickle(value, arrays) + pickle.STOP
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        archive.writestr("archive/byteorder", "little")
+        for key, array in enumerate(arrays):
+            archive.writestr(f"archive/data/{key}", array.tobytes())
+        archive.writestr("archive/version", "3\n")
+    checkpoint.write_bytes(path, content.getvalue())
+
+
+def _pickle(value, arrays):
+    """The pickle of a value, without its ends; its arrays are appended to `arrays`."""
+
+    def all_of(values):
+        return b"".join(_pickle(v, arrays) for v in values)
+
+    if isinstance(value, np.ndarray):
+        arrays.append(np.ascontiguousarray(value).reshape(value.shape))  # it makes 0-d 1-d
+        return _pickle_tensor(arrays[-1], str(len(arrays) - 1), all_of)
+    if isinstance(value, dict):
+        items = all_of(x for item in value.items() for x in item)
+        return pickle.EMPTY_DICT + pickle.MARK + items + pickle.SETITEMS
+    if isinstance(value, list):
+        return pickle.EMPTY_LIST + pickle.MARK + all_of(value) + pickle.APPENDS
+    if isinstance(value, tuple):
+        return pickle.MARK + all_of(value) + pickle.TUPLE
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return pickle.dumps(value, protocol=2)[2:-1]  # without PROTO and STOP
+    raise TypeError(f"A PyTorch file cannot hold a {type(value).__name__}.")
+
+
+def _pickle_tensor(array, key, all_of):
+    def named(module, name):
+        return pickle.GLOBAL + f"{module}\n{name}\n".encode()
+
+    def call(function, arguments):
+        return function + pickle.MARK + arguments + pickle.TUPLE + pickle.REDUCE
+
+    (kind,) = (name for name, dtype in STORAGES.items() if dtype == array.dtype)
+    strides = tuple(stride // array.itemsize for stride in array.strides)
+    where = all_of(["storage"]) + named("torch", kind) + all_of([key, "cpu", array.size])
+    storage = pickle.MARK + where + pickle.TUPLE + pickle.BINPERSID
+    hooks = call(named("collections", "OrderedDict"), b"")
+    view = all_of([0, array.shape, strides, False])
+    return call(named("torch._utils", "_rebuild_tensor_v2"), storage + view + hooks)

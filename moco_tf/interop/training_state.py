@@ -1,0 +1,177 @@
+"""A run's state, between its workdir and torch's names."""
+
+import copy
+import json
+import os
+
+import tensorflow as tf
+
+from moco_tf import assembly, checkpoint, schema
+from moco_tf import config as config_lib
+from moco_tf.callbacks import read_metrics
+from moco_tf.interop import layouts, weights
+from moco_tf.log import log
+
+IMPORTED = "imported.json"  # in a workdir, what it was made of
+
+
+def encoder_of(state, name="The file"):
+    """The query encoder of a `layouts.State`, a `keras.Model`; without a head if it has none.
+
+    Raises:
+        ValueError: for weights of another architecture.
+    """
+    model, has_head = weights.describe(state.query)
+    encoder = assembly.make_encoder(model, has_head)
+    weights.set_arrays(encoder, state.query, name)
+    return encoder
+
+
+def config_of(state, base=None):
+    """The `Config` with which a run goes on from a state.
+
+    Args:
+        state: `layouts.State` with a key encoder.
+        base: `Config` to take, which must be of the same encoder and queue; None for v1's or v2's
+            on ImageNet, by the head.
+
+    Raises:
+        ValueError: naming the fields in which `base` differs from the state.
+    """
+    model, _ = weights.describe(state.query)
+    found = {name: getattr(model, name) for name in ("backbone", "width", "stem", "head", "hidden")}
+    found["dim"] = model.dim
+    if state.queue is not None:
+        found["queue_size"] = len(state.queue)
+    if base is None:
+        base = standard_config(model.head)
+        for name, value in found.items():
+            setattr(base.model, name, value)
+        return base
+    own = schema.to_dict(base.model)
+    differences = schema.differences(found, {name: own[name] for name in found}, "model.")
+    if differences:
+        raise ValueError(
+            "The config must be of the encoder and queue in the file. Differing fields (there -> "
+            f"in the config): {'; '.join(differences)}. Change the config, or leave it out."
+        )
+    return copy.deepcopy(base)
+
+
+def standard_config(head):
+    """The `Config` of configs/moco_v1.py (head "linear") or configs/moco_v2.py ("mlp")."""
+    config = config_lib.Config(epochs=200, log_every_steps=50)
+    config.data.source, config.model.bn_group_size = "tfds:imagenet2012", 32
+    config.model.head = head
+    if head == "linear":
+        config.data.recipe, config.model.temperature = "moco:v1", 0.07
+        config.optimizer.schedule, config.optimizer.milestones_epochs = "step", (120, 160)
+    return config
+
+
+def write(state, config, workdir):
+    """Makes the workdir of a run that goes on from a state; `train.py` resumes it.
+
+    Args:
+        state: `layouts.State` with a key encoder.
+        config: of `config_of`.
+        workdir: local or gs:// folder, without a run in it.
+
+    Returns:
+        The step at which it goes on.
+    """
+    config_lib.check(config)
+    model = assembly.make_model(config)
+    weights.set_arrays(model.encoder_q, state.query, "The query encoder")
+    weights.set_arrays(model.encoder_k, state.key, "The key encoder")
+    if state.queue is None:
+        log.warning("The file has no queue: it starts with random keys, as in a new run.")
+    else:
+        model.queue.assign(state.queue)
+        model.queue_ptr.assign(state.queue_ptr)
+    if state.velocity is None:
+        log.warning("The file has no momentum buffers of SGD: they start at 0.")
+    else:
+        for name, velocity in _velocities(model).items():
+            velocity.assign(weights.from_torch(state.velocity[name]))
+    step = state.forwards // _forwards_per_step(config)
+    model.optimizer.iterations.assign(step)
+    checkpoint.claim_workdir(schema.to_dict(config), workdir)
+    _checkpoints(model, workdir).save()
+    return step
+
+
+def restored(workdir, config):
+    """The compiled `MoCo` of a workdir's newest checkpoint.
+
+    Args:
+        workdir: of a train.py run.
+        config: its `Config`.
+
+    Raises:
+        ValueError: if there is no checkpoint, or the run is not of MoCo.
+    """
+    if config.model.mechanism != "queue":
+        raise ValueError(
+            "The state of a run with a queue can be exported. Received: a run with "
+            f"model.mechanism={config.model.mechanism!r}. Its encoder can be: name encoder.keras."
+        )
+    model = assembly.make_model(config)
+    checkpoints = _checkpoints(model, workdir)
+    if not checkpoints.latest:
+        raise ValueError(f"The workdir must have a checkpoint. Received: {workdir!r}, without one.")
+    checkpoints.restore()
+    return model
+
+
+def read(workdir, config):
+    """The `layouts.State` of a workdir's newest checkpoint; arguments as of `restored`."""
+    model = restored(workdir, config)
+    step = int(model.optimizer.iterations.numpy())
+    return layouts.State(
+        query=weights.arrays_of(model.encoder_q),
+        key=weights.arrays_of(model.encoder_k),
+        queue=model.queue.numpy(),
+        queue_ptr=int(model.queue_ptr.numpy()),
+        velocity={name: weights.to_torch(v.numpy()) for name, v in _velocities(model).items()},
+        epoch=_epoch(workdir, step),
+        forwards=step * _forwards_per_step(config),
+    )
+
+
+def _epoch(workdir, step):
+    """Epochs done at a step, as far as the run knows them."""
+    path = os.path.join(workdir, IMPORTED)
+    lines = read_metrics(os.path.join(workdir, "metrics.jsonl"))
+    if tf.io.gfile.exists(path):
+        with tf.io.gfile.GFile(path) as file:
+            lines = [json.load(file), *lines]
+    return int(max((line["epoch"] for line in lines if line["step"] == step), default=0))
+
+
+def _checkpoints(model, workdir):
+    encoder = os.path.join(workdir, "encoder.keras")
+    return checkpoint.Checkpoints(model, model.encoder_q, encoder)
+
+
+def _velocities(model):
+    """SGD's momentum buffers, by torch's names of their parameters."""
+    optimizer, encoder = model.optimizer, model.encoder_q
+    by_path = dict(zip((v.path for v in encoder.trainable_variables), optimizer.velocities))
+    return {
+        name: by_path[v.path] for name, v in weights.named_variables(encoder).items() if v.trainable
+    }
+
+
+def _forwards_per_step(config):
+    """How often a step sends a batch through the query encoder."""
+    return 2 if config.model.symmetric else 1
+
+
+def require_new(workdir):
+    """Raises ValueError if a folder has a run already."""
+    for name in ("config.json", "encoder.keras", "checkpoints"):
+        if tf.io.gfile.exists(os.path.join(workdir, name)):
+            raise ValueError(
+                f"`--output` must be a folder without a run. Received: {workdir!r}, with {name}."
+            )

@@ -1,0 +1,146 @@
+"""Stand-ins for TensorFlow Serving: its loader in C, its two protocols over the exported model."""
+
+import base64
+import concurrent.futures
+import contextlib
+import functools
+import http.server
+import json
+import pathlib
+import subprocess
+import tempfile
+import threading
+
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+
+def graph_of(exported):
+    """The meta graph of a SavedModel."""
+    saved = saved_model_pb2.SavedModel()
+    saved.ParseFromString((pathlib.Path(exported) / "saved_model.pb").read_bytes())
+    (meta,) = saved.meta_graphs
+    return meta
+
+
+@functools.cache
+def c_client():
+    """tests/c_api_client.c, built against the TensorFlow in this environment."""
+    path = pathlib.Path(tempfile.mkdtemp()) / "client"
+    lib = tf.sysconfig.get_lib()
+    source = pathlib.Path(__file__).parent / "c_api_client.c"
+    command = ["gcc", "-O2", "-Wall", "-Werror", "-o", path, source]
+    command += [f"-I{tf.sysconfig.get_include()}", f"-L{lib}", f"-Wl,-rpath,{lib}"]
+    command += ["-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2", "-lpthread", "-lm"]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("the C client is built by gcc, which is not installed")
+    return path
+
+
+def run_c_client(exported, paths, threads=0, requests=0):
+    """What the C client prints of some files, for the default signature."""
+    signature = graph_of(exported).signature_def["serving_default"]
+    tensors = [signature.inputs["image_bytes"].name]
+    tensors += [signature.outputs[name].name for name in ("embedding", "ok")]
+    command = [c_client(), exported, *tensors, str(threads), str(requests), *map(str, paths)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+class _Model:
+    """The newest version in a folder, which fails `failures` times before it answers."""
+
+    def __init__(self, folder, failures):
+        versions = [p for p in pathlib.Path(folder).iterdir() if p.name.isdigit()]
+        newest = max(versions, key=lambda p: int(p.name))
+        self._model = tf.saved_model.load(str(newest))
+        self.failures, self.requests, self._lock = failures, 0, threading.Lock()
+
+    def fails(self):
+        with self._lock:
+            self.requests += 1
+            return self.requests <= self.failures
+
+    def answer(self, signature, inputs):
+        inputs = {name: tf.constant(value) for name, value in inputs.items()}
+        found = self._model.signatures[signature](**inputs)
+        return {name: value.numpy() for name, value in found.items()}
+
+
+@contextlib.contextmanager
+def grpc_server(folder, failures=0):
+    """The gRPC service, made from its real protocol, over an exported folder.
+
+    Yields:
+        `(address, model)`.
+    """
+    import grpc
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+    model = _Model(folder, failures)
+
+    class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
+        def Predict(self, request, context):
+            if request.model_spec.name != "moco":
+                context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found for request")
+            if model.fails():
+                context.abort(grpc.StatusCode.UNAVAILABLE, "still loading")
+            inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+            response = predict_pb2.PredictResponse()
+            found = model.answer(request.model_spec.signature_name, inputs)
+            for name, value in found.items():
+                response.outputs[name].CopyFrom(tf.make_tensor_proto(value))
+            return response
+
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Service(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}", model
+    finally:
+        server.stop(None).wait()
+
+
+@contextlib.contextmanager
+def rest_server(folder, failures=0):
+    """The REST interface, as far as the client uses it; yields as `grpc_server`.
+
+    Source: tensorflow.org/tfx/serving/api_rest
+    """
+    model = _Model(folder, failures)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if self.path != "/v1/models/moco:predict":
+                return self._reply(404, {"error": "Servable not found for request"})
+            if model.fails():
+                return self._reply(503, {"error": "still loading"})
+            texts = body["inputs"]["image_bytes"]
+            inputs = {"image_bytes": [base64.b64decode(text["b64"]) for text in texts]}
+            found = model.answer(body["signature_name"], inputs)
+            self._reply(200, {"outputs": {name: v.tolist() for name, v in found.items()}})
+
+        def _reply(self, status, content):
+            text = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}", model
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
