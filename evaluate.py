@@ -2,12 +2,14 @@
 
     python evaluate.py --task=knn|linear|linear_cached|finetune --checkpoint=WORKDIR-OR-FILE \
         --workdir=... [--config=configs/eval/....py] [--strategy=...] [--config.field=value ...]
+    python evaluate.py --task=segmentation --config=configs/transfer/....py --checkpoint=... \
+        --workdir=... [likewise]
     python evaluate.py --task=compare --workdir=... DIR DIR ...
 
 Without --config it takes configs/eval/TASK.py, and without sources in it, the images of the
 run. The same command resumes training that was stopped; features are kept as soon as all images of
 a split went through the encoder. It writes results.json and report.html to the
-workdir, and those that train a classifier classifier.keras.
+workdir, those that train a classifier classifier.keras, segmentation segmenter.keras.
 """
 
 import os
@@ -21,8 +23,11 @@ from absl import flags
 from moco_tf import callbacks, distribute, run_flags, script
 from moco_tf.evaluation import config, results
 from moco_tf.evaluation.run import compare, evaluate
+from moco_tf.transfer.segmentation import config as segmentation
+from moco_tf.transfer.segmentation.run import segment
 
-TASK = flags.DEFINE_enum("task", None, [*config.TASKS, "compare"], "What to do.", required=True)
+TASKS = [*config.TASKS, "segmentation", "compare"]
+TASK = flags.DEFINE_enum("task", None, TASKS, "What to do.", required=True)
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a run, or an encoder.keras.")
 CONFIGS = pathlib.Path(__file__).resolve().parent / "configs" / "eval"
 
@@ -43,7 +48,10 @@ def check(rest):
     script.only_flags(rest)
     if not CHECKPOINT.value:
         raise ValueError("`--checkpoint` must name the workdir of a train.py run, or an encoder.")
-    config.check(run_flags.CONFIG.value, TASK.value)
+    if TASK.value == "segmentation":
+        segmentation.check(run_flags.CONFIG.value)
+    else:
+        config.check(run_flags.CONFIG.value, TASK.value)
 
 
 def main(rest):
@@ -55,10 +63,13 @@ def main(rest):
     strategy = run_flags.start(run_flags.CONFIG.value)
     if TASK.value in ("knn", "linear_cached"):  # NVIDIA's short floats would find other neighbours
         tf.config.experimental.enable_tensor_float_32_execution(False)
-    stops = {"stop": callbacks.Termination()} if TASK.value in ("linear", "finetune") else {}
-    found = evaluate(
-        TASK.value, run_flags.CONFIG.value, CHECKPOINT.value, workdir, strategy, **stops
-    )
+    steps = TASK.value in ("linear", "finetune", "segmentation")
+    stop = {"stop": callbacks.Termination()} if steps else {}
+    parts = (run_flags.CONFIG.value, CHECKPOINT.value, workdir, strategy)
+    if TASK.value == "segmentation":
+        found = segment(*parts, **stop)
+    else:
+        found = evaluate(TASK.value, *parts, **stop)
     if "stopped_after" in found:
         script.stopped(found["stopped_after"])
     if distribute.is_chief(strategy):

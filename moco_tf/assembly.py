@@ -74,11 +74,17 @@ def make_plan(config, num_examples, every_epochs, every_steps=0):
     return Plan(num_examples, steps_per_epoch, total, stop, every)
 
 
+def make_backbone(model, **options):
+    """The untrained backbone of a `config.Model`; options as of `resnet`."""
+    make = addresses.resolve(backbones, model.backbone, "model.backbone")
+    if model.width:
+        options["width"] = model.width
+    return make(stem=model.stem, bn_group_size=model.bn_group_size or None, **options)
+
+
 def make_encoder(model, has_head=True):
     """The untrained encoder of a `config.Model`, or its backbone without a head."""
-    make_backbone = addresses.resolve(backbones, model.backbone, "model.backbone")
-    width = {"width": model.width} if model.width else {}
-    backbone = make_backbone(stem=model.stem, bn_group_size=model.bn_group_size or None, **width)
+    backbone = make_backbone(model)
     mlp = functools.partial(heads.mlp, hidden=model.hidden)
     head = {"linear": heads.linear, "mlp": mlp}[model.head] if has_head else None
     return heads.encoder(backbone, head, model.dim)

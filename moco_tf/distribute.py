@@ -138,14 +138,20 @@ def all_gather(x):
     return tf.ensure_shape(gathered, [num_replicas() * x.shape[0], *x.shape[1:]])
 
 
+def mean(x):
+    """The mean over replicas of a tensor that each has of its own, with a gradient."""
+    if num_replicas() == 1:
+        return x
+    return tf.distribute.get_replica_context().all_reduce("MEAN", x)
+
+
 def average(variables):
     """Sets the float32 ones of variables to their means over replicas, in one collective."""
     variables = [v for v in variables if v.dtype == "float32"]
     if num_replicas() == 1 or not variables:
         return
     flat = tf.concat([tf.reshape(v.value, [-1]) for v in variables], axis=0)
-    mean = tf.distribute.get_replica_context().all_reduce("MEAN", flat)
-    parts = tf.split(mean, [math.prod(v.shape) for v in variables])
+    parts = tf.split(mean(flat), [math.prod(v.shape) for v in variables])
     for variable, part in zip(variables, parts):
         variable.assign(tf.reshape(part, variable.shape))
 

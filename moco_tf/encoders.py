@@ -15,6 +15,7 @@ from moco_tf.backbones.heads import backbone_of  # and registers what a .keras f
 from moco_tf.interop import layouts, torch_file, training_state
 from moco_tf.log import log
 
+STANDARD_RECIPE = "moco:v2"  # of encoders whose run is not known
 RULE = "`--checkpoint` must be the workdir of a train.py run, an encoder's .keras or a PyTorch file"
 
 
@@ -154,15 +155,20 @@ def preprocessing(loaded, image_size_px=0, resize_px=0, recipe=""):
         raise ValueError(
             f"`resize_px` must be at least the image size, {size}. Received: {resize}."
         )
-    address = recipe or (run.data.recipe if run else "moco:v2")
     if not run and not (image_size_px and recipe):
         log.warning(
             "The encoder is a file without its run: it is given %d px images, normalised as %s. "
             "If it was trained with others, set image_size_px and recipe.",
             size,
-            address,
+            recipe or STANDARD_RECIPE,
         )
-    return Preprocessing(addresses.resolve(recipes, address, "recipe"), size, resize)
+    return Preprocessing(recipe_of(loaded, recipe), size, resize)
+
+
+def recipe_of(loaded, recipe=""):
+    """The `Recipe` of an address, or of the encoder's run, or else the one for ImageNet."""
+    own = loaded.run.data.recipe if loaded.run else STANDARD_RECIPE
+    return addresses.resolve(recipes, recipe or own, "recipe")
 
 
 def digest(model):

@@ -56,14 +56,14 @@ def figure(drawn):
 
 
 def grid(rows, pad=2):
-    """Rows of SxSx3 images, in 0..255, as an element."""
-    size = rows[0].shape[1]
-    height, width = len(rows) * (size + pad), max(map(len, rows)) * (size + pad)
-    picture = np.full((height, width, 3), 255, np.uint8)
+    """Rows of images of one size, lists or arrays of HxWx3 in 0..255, as an element."""
+    h, w = rows[0][0].shape[:2]
+    shape = (len(rows) * (h + pad), max(map(len, rows)) * (w + pad), 3)
+    picture = np.full(shape, 255, np.uint8)
     for i, row in enumerate(rows):
         for j, pixels in enumerate(row):
-            top, left = i * (size + pad), j * (size + pad)
-            picture[top : top + size, left : left + size] = np.clip(np.round(pixels), 0, 255)
-    zoom = max(1, 80 // size)
+            top, left = i * (h + pad), j * (w + pad)
+            picture[top : top + h, left : left + w] = np.clip(np.round(pixels), 0, 255)
+    zoom = max(1, 80 // w)
     picture = picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
     return image(tf.io.encode_png(picture).numpy())

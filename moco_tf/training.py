@@ -12,10 +12,8 @@ import tensorflow as tf
 
 from moco_tf import bad_images, distribute
 
-NAMES = ("loss", "top1", "top5")
 
-
-def make_call(step, strategy, steps, timed=True):
+def make_call(step, strategy, steps, timed=True, names=("loss", "top1", "top5")):
     """A compiled function that takes an iterator and trains `steps` steps.
 
     Args:
@@ -23,9 +21,10 @@ def make_call(step, strategy, steps, timed=True):
         strategy: of the model.
         steps: in one call.
         timed: whether to measure the wait for input.
+        names: what `step` returns, scalars.
 
     Returns:
-        Dict of arrays with one row a step: loss, top1, top5 (mean over this process' replicas),
+        Dict of arrays with one row a step: `names` (mean over this process' replicas),
         wait (seconds until the batch was there), ok (steps x rows), name (steps x rows x 120).
     """
 
@@ -45,7 +44,7 @@ def make_call(step, strategy, steps, timed=True):
         logs = strategy.run(step, (batch,))
         means = {
             name: tf.reduce_mean(tf.stack(strategy.experimental_local_results(logs[name])))
-            for name in NAMES
+            for name in names
         }
         return means | seen | {"wait": wait}
 
@@ -54,7 +53,7 @@ def make_call(step, strategy, steps, timed=True):
         if steps == 1:
             return tf.nest.map_structure(lambda x: x[None], one(iterator))
         spec = {
-            **{name: tf.TensorSpec((), tf.float32) for name in NAMES},
+            **{name: tf.TensorSpec((), tf.float32) for name in names},
             "wait": tf.TensorSpec((), tf.float64),
             "ok": tf.TensorSpec((None,), tf.bool),
             "name": tf.TensorSpec((None, bad_images.NAME_BYTES), tf.uint8),
@@ -82,6 +81,7 @@ def train(
     callbacks,
     stop,
     timed,
+    names=("loss", "top1", "top5"),
 ):
     """Trains from step `start` to `plan.stop`.
 
@@ -98,12 +98,13 @@ def train(
         stop: function that says whether to stop early; asked after each call. All processes
             stop when one is asked to.
         timed: whether to measure the wait for input; not under op determinism.
+        names: what `run_step` returns, scalars; the loss is first.
 
     Returns:
         Steps done in all.
     """
     strategy = model.distribute_strategy
-    calls = {n: make_call(run_step, strategy, n, timed) for n in {1, steps_per_call}}
+    calls = {n: make_call(run_step, strategy, n, timed, names) for n in {1, steps_per_call}}
     step, epoch_logs = start, []
     callbacks.on_train_begin({"step": start})
     while step < plan.stop and not model.stop_training:
@@ -122,14 +123,14 @@ def train(
             stopping = stop() if distribute.num_hosts(strategy) == 1 else False
         rows = {k: np.concatenate([o[k].numpy() for o in outputs]) for k in outputs[0]}
         seconds = time.perf_counter() - began
-        table = np.stack([rows[name] for name in NAMES], axis=1)
+        table = np.stack([rows[name] for name in names], axis=1)
         own = np.append(table.ravel(), [float(stop()), np.sum(~rows["ok"])])
         agreed = distribute.mean_over_workers(strategy, own)
         table, stopping = agreed[:-2].reshape(table.shape), agreed[-2] > 0
         bad = round(float(agreed[-1]) * distribute.num_workers(strategy))
 
         for i, values in enumerate(table):
-            logs = dict(zip(NAMES, map(float, values)))
+            logs = dict(zip(names, map(float, values)))
             epoch_logs.append(logs)
             if i == len(table) - 1:
                 logs = logs | {  # what is known of the round goes with its last step
@@ -141,7 +142,7 @@ def train(
                 }
             callbacks.on_train_batch_end(first + i + 1, logs)
         if step % plan.steps_per_epoch == 0 or step == plan.stop:
-            means = {n: float(np.mean([logs[n] for logs in epoch_logs])) for n in NAMES}
+            means = {n: float(np.mean([logs[n] for logs in epoch_logs])) for n in names}
             callbacks.on_epoch_end((step - 1) // plan.steps_per_epoch, means)
             epoch_logs = []
         if stopping:

@@ -15,12 +15,12 @@ LEVELS = [
     {"log", "addresses", "schema", "random_key", "image_ops", "optim", "distribute"},
     {"config", "moco", "datasets", "recipes", "backbones", "bad_images", "layout"},
     {"input_pipeline", "checkpoint", "html", "mechanisms", "ablation"},
-    {"labelled_pipeline", "diagnostics", "callbacks"},
+    {"plots", "labelled_pipeline", "diagnostics", "callbacks"},
     {"assembly", "training", "script", "run_flags"},
     {"interop"},
     {"encoders"},
     {"evaluation"},
-    {"report"},
+    {"report", "transfer"},
     {"pretraining"},
     {"ablate", "export", "import_torch", "client"},
 ]
@@ -63,7 +63,9 @@ def test_imports_go_down_only(path):
 def test_moco_imports_only_distribute_and_configs_only_what_they_are():
     assert own(PACKAGE / "moco.py") == {"distribute"}
     for path in (tiny.ROOT / "configs").rglob("*.py"):
-        schema = {"ablations": "ablation.", "eval": "evaluation.config."}.get(path.parent.name)
+        schemas = {"ablations": "ablation.", "eval": "evaluation.config."}
+        schemas["transfer"] = "transfer.segmentation.config."
+        schema = schemas.get(path.parent.name)
         allowed = ("config.", schema) if schema else "config."
         assert all(name.startswith(allowed) for name in own(path)), path
 

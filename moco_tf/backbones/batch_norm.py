@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from moco_tf import distribute
+
 
 @keras.saving.register_keras_serializable("moco_tf")
 class BatchNorm(keras.layers.Layer):
@@ -18,6 +20,7 @@ class BatchNorm(keras.layers.Layer):
 
     Args:
         group_size: rows in a group, or None for one group per replica.
+        synchronized: the statistics are those of all replicas' rows together; without groups.
         momentum: share of the old running statistics kept at each update
             (0.9 here is torch's 0.1).
         epsilon: added to the variance.
@@ -29,9 +32,15 @@ class BatchNorm(keras.layers.Layer):
     demo, but of consecutive rather than interleaved rows.
     """
 
-    def __init__(self, group_size=None, momentum=0.9, epsilon=1e-5, **kwargs):
+    def __init__(self, group_size=None, momentum=0.9, epsilon=1e-5, synchronized=False, **kwargs):
         super().__init__(**kwargs)
+        if synchronized and group_size:
+            raise ValueError(
+                "`synchronized` needs `group_size` None. Received: "
+                f"group_size={group_size}, synchronized=True."
+            )
         self.group_size = group_size
+        self.synchronized = synchronized
         self.momentum = momentum
         self.epsilon = epsilon
 
@@ -55,12 +64,26 @@ class BatchNorm(keras.layers.Layer):
         if not (training and self.trainable):
             return self._fused(x, self.moving_mean, self.moving_variance, training=False)[0]
 
+        if self.synchronized and distribute.num_replicas() > 1:
+            return self._over_replicas(x)
         groups = self._num_groups(x.shape[0])
         outputs = [self._fused(part, [], [], training=True) for part in tf.split(x, groups)]
         y, mean, variance = zip(*outputs)
         self._update(self.moving_mean, tf.add_n(mean) / groups)
         self._update(self.moving_variance, tf.add_n(variance) / groups)
         return tf.concat(y, axis=0)
+
+    def _over_replicas(self, x):
+        """Normalises by the statistics of all replicas, in one collective."""
+        y = tf.cast(x, tf.float32)
+        own = tf.stack([tf.reduce_mean(y, axis=[0, 1, 2]), tf.reduce_mean(y * y, axis=[0, 1, 2])])
+        mean, square = tf.unstack(distribute.mean(own))
+        variance = tf.maximum(square - mean * mean, 0)
+        count = tf.cast(tf.size(y[..., 0]), tf.float32) * distribute.num_replicas()
+        self._update(self.moving_mean, mean)
+        self._update(self.moving_variance, variance * count / (count - 1))
+        y = tf.nn.batch_normalization(y, mean, variance, self.beta, self.gamma, self.epsilon)
+        return tf.cast(y, x.dtype)
 
     def _num_groups(self, batch):
         if self.group_size is None:
@@ -96,4 +119,5 @@ class BatchNorm(keras.layers.Layer):
             "group_size": self.group_size,
             "momentum": self.momentum,
             "epsilon": self.epsilon,
+            "synchronized": self.synchronized,
         }

@@ -32,7 +32,9 @@ def resnet(
     group_width=64,
     stem="imagenet",
     channels=3,
+    last_dilation=1,
     bn_group_size=None,
+    synchronized_bn=False,
     name="resnet",
 ):
     """A ResNet without its classifier: images to globally averaged features.
@@ -45,7 +47,9 @@ def resnet(
         group_width: channels per group in the first stage (ResNeXt 32x8d: 8).
         stem: "imagenet" (7x7 stride 2, max-pool) or "cifar" (3x3 stride 1).
         channels: channels of the images.
-        bn_group_size: rows normalised together, see `BatchNorm`.
+        last_dilation: of the 3x3 convolutions of the last stage; above 1 the stage has stride 1,
+            and the feature maps are twice as large (v1, section 4.2, semantic segmentation).
+        bn_group_size, synchronized_bn: see `BatchNorm`.
         name: name of the model.
 
     Returns:
@@ -54,7 +58,7 @@ def resnet(
     """
     if stem not in ("imagenet", "cifar"):
         raise ValueError(f'`stem` must be "imagenet" or "cifar". Received: stem={stem!r}')
-    norm = functools.partial(BatchNorm, group_size=bn_group_size)
+    norm = functools.partial(BatchNorm, group_size=bn_group_size, synchronized=synchronized_bn)
     images = keras.Input((None, None, channels), name="images")
     if stem == "cifar":
         x = _conv(images, width, 3, name="conv1", initializer=TORCH_DEFAULT)
@@ -67,11 +71,13 @@ def resnet(
         x = layers.ZeroPadding2D(1, name="maxpool.pad")(x)
         x = layers.MaxPooling2D(3, 2, name="maxpool")(x)
     for stage, depth in enumerate(depths):
+        dilation = last_dilation if stage == 3 else 1
         for i in range(depth):
             x = block(
                 x,
                 width * 2**stage,
-                stride=2 if stage > 0 and i == 0 else 1,
+                stride=2 if stage > 0 and i == 0 and dilation == 1 else 1,
+                dilation=dilation,
                 groups=groups,
                 group_width=group_width,
                 norm=norm,
@@ -81,27 +87,28 @@ def resnet(
     return keras.Model(images, features, name=name)
 
 
-def basic_block(x, width, *, stride, groups, group_width, norm, name):
+def basic_block(x, width, *, stride, dilation, groups, group_width, norm, name):
     """Two 3x3 convolutions, of ResNet-18 and -34."""
     del groups, group_width  # ResNeXt is defined on bottlenecks
     shortcut = _shortcut(x, width, stride, norm, name)
-    x = _conv(x, width, 3, stride=stride, name=f"{name}.conv1")
+    x = _conv(x, width, 3, stride=stride, dilation=dilation, name=f"{name}.conv1")
     x = norm(name=f"{name}.bn1")(x)
     x = layers.ReLU(name=f"{name}.relu1")(x)
-    x = _conv(x, width, 3, name=f"{name}.conv2")
+    x = _conv(x, width, 3, dilation=dilation, name=f"{name}.conv2")
     x = norm(name=f"{name}.bn2")(x)
     x = layers.Add(name=f"{name}.add")([x, shortcut])
     return layers.ReLU(name=f"{name}.relu2")(x)
 
 
-def bottleneck_block(x, width, *, stride, groups, group_width, norm, name):
+def bottleneck_block(x, width, *, stride, dilation, groups, group_width, norm, name):
     """1x1, 3x3 (which has the stride) and 1x1 convolutions, the last 4 * width wide."""
     shortcut = _shortcut(x, 4 * width, stride, norm, name)
     inner = width if groups == 1 else width * group_width // 64 * groups
     x = _conv(x, inner, 1, name=f"{name}.conv1")
     x = norm(name=f"{name}.bn1")(x)
     x = layers.ReLU(name=f"{name}.relu1")(x)
-    x = _conv(x, inner, 3, stride=stride, groups=groups, name=f"{name}.conv2")
+    options = {"stride": stride, "dilation": dilation, "groups": groups}
+    x = _conv(x, inner, 3, **options, name=f"{name}.conv2")
     x = norm(name=f"{name}.bn2")(x)
     x = layers.ReLU(name=f"{name}.relu2")(x)
     x = _conv(x, 4 * width, 1, name=f"{name}.conv3")
@@ -117,7 +124,9 @@ def _shortcut(x, width, stride, norm, name):
     return norm(name=f"{name}.downsample.1")(x)
 
 
-def _conv(x, width, kernel_size, *, stride=1, groups=1, name, initializer=KAIMING_FAN_OUT):
+def _conv(
+    x, width, kernel_size, *, stride=1, dilation=1, groups=1, name, initializer=KAIMING_FAN_OUT
+):
     if stride > 1 and kernel_size > 1:
         x = layers.ZeroPadding2D(kernel_size // 2, name=f"{name}.pad")(x)
     return layers.Conv2D(
@@ -125,6 +134,7 @@ def _conv(x, width, kernel_size, *, stride=1, groups=1, name, initializer=KAIMIN
         kernel_size,
         strides=stride,
         padding="same" if stride == 1 else "valid",
+        dilation_rate=dilation,
         groups=groups,
         use_bias=False,
         kernel_initializer=initializer(),

@@ -7,11 +7,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from moco_tf import checkpoint, html
+from moco_tf import checkpoint, html, plots
 from moco_tf.evaluation import knn, results
 from moco_tf.labelled_pipeline import crops_of
 
-MISTAKES, QUERIES, NEIGHBOURS, POINTS, LABELS = 16, 8, 8, 1000, 25
+MISTAKES, QUERIES, NEIGHBOURS, POINTS = 16, 8, 8, 1000
 
 
 def write(workdir, found, outcome, pair, crop):
@@ -30,7 +30,7 @@ def write(workdir, found, outcome, pair, crop):
     scores, labels, classes = outcome.scores, outcome.labels, pair.classes
     parts = ["<h2>Accuracy</h2>", html.table(("", "95 % interval"), _metrics(found))]
     if outcome.curves:
-        parts += ["<h2>Curves</h2>", _curves(outcome.curves)]
+        parts += ["<h2>Curves</h2>", plots.curves(outcome.curves)]
     parts += ["<h2>Confusion</h2>", _confusion(scores.argmax(axis=1), labels, classes)]
     parts += ["<h2>Accuracy of each class</h2>", _per_class(scores, labels, classes)]
     parts += ["<h2>Most confident mistakes</h2>", *_mistakes(outcome, pair, crop)]
@@ -52,74 +52,36 @@ def write(workdir, found, outcome, pair, crop):
 def write_comparison(workdir, workdirs):
     """Writes WORKDIR/report.html with the table and a plot of several evaluations."""
     header, rows = results.compare(workdirs)
-    found = [results.read(w)["metrics"]["top1"] for w in workdirs]
+    found = [next(iter(results.read(w)["metrics"].values())) for w in workdirs]
     values = np.array([m["value"] for m in found])
     errors = np.abs(np.array([m["interval"] for m in found]).T - values)
     figure = Figure(figsize=(9, 1.2 + 0.4 * len(found)))
     axis = figure.subplots()
     axis.barh(range(len(rows)), values, xerr=errors, color="#7fb0d8")
-    axis.set_yticks(range(len(rows)), [_plain(f"{row[0]} ({row[2]})") for row in rows])
+    axis.set_yticks(range(len(rows)), [plots.plain(f"{row[0]} ({row[2]})") for row in rows])
     axis.invert_yaxis()
-    axis.set(xlabel="top-1 accuracy, with 95 % intervals", xlim=(0, 1))
+    axis.set(xlabel="first score of each, with its 95 % interval", xlim=(0, 1))
     parts = [html.table(header, rows), html.figure(figure)]
     path = os.path.join(workdir, "report.html")
     checkpoint.write_text(path, html.page("Comparison", f"{len(rows)} evaluations", parts))
     return path
 
 
-def _plain(text):
-    """Text that Matplotlib does not take for a formula."""
-    return text.replace("$", r"\$")
-
-
 def _metrics(found):
     return [(results.NAMES[n], results.percent(m)) for n, m in found["metrics"].items()]
-
-
-def _curves(curves):
-    figure = Figure(figsize=(5 * len(curves), 3))
-    axes = figure.subplots(1, len(curves), squeeze=False)
-    for axis, (title, label, x, lines) in zip(axes[0], curves):
-        for name, y in lines.items():
-            axis.plot(x, y, label=name, marker="." if len(x) < 100 else "")
-        axis.set(title=title, xlabel=label)
-        axis.grid(alpha=0.3)
-        if len(lines) > 1:
-            axis.legend()
-    return html.figure(figure)
 
 
 def _confusion(predicted, labels, classes):
     k = len(classes)
     counts = np.bincount(labels * k + predicted, minlength=k * k).reshape(k, k)
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    size = min(9, 3.5 + 0.25 * k)
-    figure = Figure(figsize=(size, size))
-    axis = figure.subplots()
-    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axis.set(xlabel="predicted", ylabel="true")
-    if k <= LABELS:
-        names = [_plain(name) for name in classes]
-        axis.set_xticks(range(k), names, rotation=90)
-        axis.set_yticks(range(k), names)
-        for i, j in np.argwhere(counts):
-            shade = "white" if share[i, j] > 0.5 else "black"
-            axis.text(j, i, counts[i, j], ha="center", va="center", color=shade, fontsize=7)
-    return html.figure(figure)
+    return plots.confusion(counts, classes)
 
 
 def _per_class(scores, labels, classes):
     hits = scores.argmax(axis=1) == labels
     present = np.unique(labels)
     share = np.array([hits[labels == i].mean() for i in present])
-    order = np.argsort(share)
-    figure = Figure(figsize=(9, min(8, 1 + 0.25 * len(order))))
-    axis = figure.subplots()
-    axis.barh(range(len(order)), share[order], color="#7fb0d8")
-    if len(order) <= 2 * LABELS:
-        axis.set_yticks(range(len(order)), [_plain(classes[present[i]]) for i in order])
-    axis.set(xlabel="accuracy", xlim=(0, 1))
-    return html.figure(figure)
+    return plots.bars(share, [classes[i] for i in present], "accuracy")
 
 
 def _mistakes(outcome, pair, crop):
@@ -165,10 +127,10 @@ def _map(features, labels, classes):
     axis = figure.subplots()
     points = axis.scatter(x, y, c=labels[chosen], cmap="tab20", s=8)
     axis.set(xticks=[], yticks=[])
-    if len(classes) <= LABELS:
+    if len(classes) <= plots.LABELS:
         present = np.unique(labels[chosen])
         handles = [
             Line2D([], [], ls="", marker="o", color=points.cmap(points.norm(i))) for i in present
         ]
-        axis.legend(handles, [_plain(classes[i]) for i in present], fontsize=7, loc="best")
+        axis.legend(handles, [plots.plain(classes[i]) for i in present], fontsize=7, loc="best")
     return [f"<p>{name} of {len(chosen)} test images.</p>", html.figure(figure)]

@@ -13,7 +13,10 @@ import tensorflow as tf
 from moco_tf import checkpoint
 
 Z = 1.96  # 95 % of a normal distribution
-NAMES = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class"}
+NAMES = {
+    **{"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class"},
+    **{"miou": "mIoU", "pixel_accuracy": "pixel accuracy"},
+}
 
 
 def measure(scores, labels):

@@ -1,0 +1,1 @@
+"""The encoder in other tasks: semantic segmentation."""

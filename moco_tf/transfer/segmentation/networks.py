@@ -1,0 +1,108 @@
+"""Segmentation networks: normalised images to logits of the same size.
+
+The FCN keeps the whole backbone; the last stage has stride 1 and dilation 2. Source: MoCo v1,
+appendix (two 3x3 convolutions of 256 channels and dilation 6, BN and ReLU, one 1x1 convolution).
+"""
+
+import keras
+from keras import layers
+
+from moco_tf import assembly
+from moco_tf.backbones.batch_norm import BatchNorm
+from moco_tf.backbones.heads import backbone_of
+from moco_tf.interop import weights
+
+CHANNELS, DILATION = 256, 6
+
+
+def dense_backbone(encoder, random_init=False, seed=0, last_dilation=2):
+    """The backbone of an encoder for maps of features, with BN synchronised over replicas.
+
+    Args:
+        encoder: `keras.Model` of our ResNets.
+        random_init: new weights instead of the encoder's.
+        seed: of the new weights.
+        last_dilation: of the last stage, which then has stride 1; 1 keeps its stride.
+
+    Returns:
+        A `keras.Model` from images to features, as `resnet`.
+    """
+    arrays = weights.arrays_of(backbone_of(encoder))
+    keras.utils.set_random_seed(seed)
+    model, _ = weights.describe(arrays)
+    backbone = assembly.make_backbone(model, last_dilation=last_dilation, synchronized_bn=True)
+    if not random_init:
+        weights.set_arrays(backbone, arrays)
+    return backbone
+
+
+def feature_maps(backbone):
+    """What a backbone's last stage gives, before it is averaged: NxhxwxC."""
+    return backbone.get_layer("avgpool").input
+
+
+def fcn(backbone, num_classes):
+    """The paper's FCN.
+
+    Args:
+        backbone: of `dense_backbone`.
+        num_classes: K.
+
+    Returns:
+        A `keras.Model` from NxHxWx3 images, H and W free, to float32 logits NxHxWxK.
+    """
+    x = feature_maps(backbone)
+    for i in (1, 2):
+        x = layers.Conv2D(
+            CHANNELS,
+            3,
+            padding="same",
+            dilation_rate=DILATION,
+            use_bias=False,
+            kernel_initializer=keras.initializers.RandomNormal(0.0, 0.01),
+            name=f"head.conv{i}",
+        )(x)
+        x = BatchNorm(synchronized=True, name=f"head.bn{i}")(x)
+        x = layers.ReLU(name=f"head.relu{i}")(x)
+    initializer = keras.initializers.RandomNormal(0.0, 0.01)
+    x = layers.Conv2D(num_classes, 1, kernel_initializer=initializer, name="head.classes")(x)
+    x = Upsample(name="logits", dtype="float32")([x, backbone.input])
+    return keras.Model(backbone.input, x, name="fcn")
+
+
+@keras.saving.register_keras_serializable("moco_tf")
+class Upsample(layers.Layer):
+    """Bilinear resize of maps, Nxhxwxc, to the size of images, NxHxWx3."""
+
+    def call(self, inputs):
+        maps, images = inputs
+        return keras.ops.image.resize(maps, keras.ops.shape(images)[1:3], interpolation="bilinear")
+
+    def compute_output_shape(self, input_shape):
+        maps, images = input_shape
+        return (*images[:3], maps[-1])
+
+
+def deeplabv3plus(backbone, num_classes):
+    """DeepLabV3+ of keras-cv on our backbone, for images of multiples of 32 px.
+
+    It wants the backbone without dilation. Its own layers have Keras' BN, of each replica's rows.
+    keras-cv is frozen upstream: it gets no fixes.
+
+    Args, Returns: as of `fcn`.
+    """
+    from keras_cv.models import DeepLabV3Plus
+
+    levels = {"P2": "layer1", "P3": "layer2", "P4": "layer3", "P5": "layer4"}
+    names = [layer.name for layer in backbone.layers]
+    backbone.pyramid_level_inputs = {
+        level: [n for n in names if n.startswith(stage)][-1] for level, stage in levels.items()
+    }
+    network = DeepLabV3Plus(num_classes=num_classes, backbone=backbone)
+    # It ends in a softmax; of the logarithms the softmax is the same.
+    logits = keras.ops.log(keras.ops.maximum(network.output, 1e-7))
+    return keras.Model(network.input, logits, name="deeplabv3plus")
+
+
+# How each is built, the dilation of the backbone's last stage, and what sizes are multiples of.
+NETWORKS = {"fcn": (fcn, 2, 1), "deeplabv3plus": (deeplabv3plus, 1, 32)}

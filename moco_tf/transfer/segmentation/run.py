@@ -1,0 +1,285 @@
+"""A segmentation, from its config to results.json and report.html."""
+
+import os
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from moco_tf import (
+    assembly,
+    callbacks,
+    checkpoint,
+    diagnostics,
+    distribute,
+    encoders,
+    schema,
+    training,
+)
+from moco_tf.evaluation import results
+from moco_tf.labelled_pipeline import normalized
+from moco_tf.layout import Layout
+from moco_tf.optim import SGD
+from moco_tf.transfer.segmentation import networks, pictures, pipeline, scoring, sources
+from moco_tf.transfer.segmentation.segmenter import Segmenter, make_predict
+
+
+def segment(config, encoder, workdir, strategy, stop=lambda: False):
+    """Trains or resumes a segmentation on a pre-trained backbone, and tests it.
+
+    Args:
+        config: checked `Segmentation`.
+        encoder: as of `encoders.load`.
+        workdir: folder of the run, local or gs://.
+        strategy: of `distribute.make_strategy`.
+        stop: function that says whether to stop early.
+
+    Returns:
+        What results.json holds; if it was stopped, only `stopped_after`, the steps done.
+
+    Raises:
+        ValueError: for what `encoders` and `sources` refuse, or a batch that does not divide.
+    """
+    began = time.time()
+    with strategy.scope():
+        loaded = encoders.load(encoder)
+    recipe = encoders.recipe_of(loaded, config.data.recipe)
+    pairs = [_open(config, address) for address in (config.data.train, config.data.test)]
+    if pairs[0].classes != pairs[1].classes:
+        raise ValueError(
+            "Training and test images must have the same classes. Received: "
+            f"{len(pairs[0].classes)} and {len(pairs[1].classes)}."
+        )
+    layout, plan = _layout(config, strategy), _plan(config, pairs[0])
+    _, _, multiple = networks.NETWORKS[config.head]
+    if config.data.crop_px % multiple:
+        raise ValueError(
+            f"`config.data.crop_px` must be a multiple of {multiple} for head={config.head}. "
+            f"Received: {config.data.crop_px}."
+        )
+    sizes = [sources.check(p, a) for p, a in zip(pairs, (config.data.train, config.data.test))]
+    with strategy.scope():
+        model = _model(config, loaded.encoder, recipe, len(pairs[0].classes))
+    chief = distribute.is_chief(strategy)
+    made_by = {"task": "segmentation", "encoder": loaded.digest, **schema.to_dict(config)}
+    checkpoint.claim_workdir(made_by, workdir, write=chief)
+    tester = Tester(config, model, recipe, strategy, pairs[1], sizes[1], multiple)
+    done = _train(config, model, recipe, workdir, strategy, pairs[0], layout, plan, tester, stop)
+    if done < plan.stop:
+        return {"stopped_after": done}
+
+    folder = os.path.join(workdir, "predictions")
+    matrices = tester.confusions("test", folder if chief else None)
+    found = {
+        "task": "segmentation",
+        "metrics": scoring.measure(matrices, config.seed),
+        "protocol": _protocol(config, plan),
+        "details": _details(matrices, pairs[1].classes),
+        "checkpoint": {
+            "path": loaded.path,
+            "sha256": loaded.digest,
+            "encoder": "untrained" if config.random_init else "pre-trained",
+        },
+        "data": {
+            "train": config.data.train,
+            "test": config.data.test,
+            "train_images": pairs[0].num_examples,
+            "test_images": pairs[1].num_examples,
+            "classes": len(pairs[1].classes),
+            "class_names": list(pairs[1].classes),
+        },
+        "normalization": {"mean": list(recipe.mean), "std": list(recipe.std)},
+        "config": schema.to_dict(config),
+        "seconds": round(time.time() - began, 1),
+        "versions": results.versions(),
+    }
+    if chief:
+        results.write(workdir, found)
+        pictures.write(workdir, found, pairs[1], matrices, folder)
+    return found
+
+
+def _open(config, address):
+    return sources.open_pairs(address, config.data.num_classes, config.data.ignored)
+
+
+def _layout(config, strategy):
+    replicas = strategy.num_replicas_in_sync
+    for name in ("batch_size", "test_batch_size"):
+        schema.require(
+            config, name, lambda v: v % replicas == 0, f"a multiple of the {replicas} replicas"
+        )
+    return Layout(config.batch_size, distribute.num_hosts(strategy), replicas)
+
+
+def _plan(config, pairs):
+    # Fewer images than a batch are seen several times in it.
+    num_examples = max(pairs.num_examples, config.batch_size)
+    return assembly.make_plan(config, num_examples, 0, config.test_every_steps)
+
+
+def _model(config, encoder, recipe, num_classes):
+    make, dilation, _ = networks.NETWORKS[config.head]
+    backbone = networks.dense_backbone(encoder, config.random_init, config.seed, dilation)
+    model = Segmenter(make(backbone, num_classes), lambda x: normalized(recipe, x))
+    model.compile(
+        SGD(
+            assembly.make_schedule(config, 1),
+            momentum=config.optimizer.momentum,
+            weight_decay=config.optimizer.weight_decay,
+        )
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def _train(config, model, recipe, workdir, strategy, pairs, layout, plan, tester, stop):
+    """Trains from the newest checkpoint on; returns the steps done in all."""
+    chief = distribute.is_chief(strategy)
+    path = os.path.join(workdir, "segmenter.keras")
+    checkpoints = checkpoint.Checkpoints(model, model.network, path, keep=2, write=chief)
+    start = checkpoints.restore()
+
+    def dataset(context):
+        return pipeline.training_dataset(
+            pairs,
+            layout,
+            fill=fill_of(recipe),
+            crop_px=config.data.crop_px,
+            scale=(config.data.scale_min, config.data.scale_max),
+            host=context.input_pipeline_id,
+            seed=config.seed,
+            start_step=start,
+        )
+
+    def test():
+        found = scoring.measure(tester.confusions(None), config.seed)
+        return {"test_miou": found["miou"]["value"]}
+
+    metrics = callbacks.MetricsLog(workdir, plan.steps_per_epoch) if chief else None
+    watching = [
+        callbacks.Speed(layout.batch),
+        diagnostics.Guard(
+            *(checkpoints, layout.batch, 0.0),
+            "Start a new workdir with a lower learning rate.",
+            "Give the host more cores, or faster storage.",
+        ),
+        callbacks.Scores(test, plan),
+        metrics,
+        callbacks.Progress(plan) if chief else None,
+        callbacks.Save(checkpoints, config.checkpoint_every_steps, metrics),
+    ]
+    return training.train(
+        model,
+        iter(strategy.distribute_datasets_from_function(dataset)),
+        model.step,
+        start=start,
+        plan=plan,
+        every=(config.log_every_steps, config.checkpoint_every_steps, config.test_every_steps),
+        marks=(),
+        steps_per_call=1,
+        callbacks=keras.callbacks.CallbackList([c for c in watching if c], model=model),
+        stop=stop,
+        timed=not config.deterministic,
+        names=Segmenter.NAMES,
+    )
+
+
+def fill_of(recipe):
+    """The colour of padding, that becomes about 0 when it is normalised: uint8, 3."""
+    return np.round(255 * np.array(recipe.mean)).astype(np.uint8)
+
+
+class Tester:
+    """Predicts whole test images on a strategy, and compares.
+
+    Args:
+        config: `Segmentation`.
+        model: `Segmenter`.
+        recipe: whose normalisation.
+        strategy: of the model.
+        pairs: test images.
+        sizes: int Nx2, of `sources.check`.
+        multiple: sizes that the network takes are multiples of it.
+    """
+
+    def __init__(self, config, model, recipe, strategy, pairs, sizes, multiple):
+        self.pairs, self.sizes, self.strategy, self.fill = pairs, sizes, strategy, fill_of(recipe)
+        self.batch = config.test_batch_size
+        self.padded = tuple(-(-sizes.max(axis=0) // multiple) * multiple)
+        predict = make_predict(
+            *(model.network, lambda x: normalized(recipe, x)),
+            *(config.test_scales, config.test_flip, multiple),
+        )
+
+        def replica(images):
+            return distribute.all_gather(predict(images))
+
+        @tf.function(autograph=False)
+        def run(iterator):
+            found = strategy.run(replica, (next(iterator),))
+            return strategy.experimental_local_results(found)[0]
+
+        self.run = run
+
+    def confusions(self, title, folder=None):
+        """One confusion matrix an image, int64 NxKxK, the same on every process.
+
+        Args:
+            title: of a progress bar; None for none.
+            folder: where to save the predictions as PNG, class numbers; None does not.
+        """
+
+        def dataset(context):
+            rows = self.batch // context.num_input_pipelines
+            first = context.input_pipeline_id * rows
+            data = pipeline.test_dataset(
+                self.pairs, self.batch, slice(first, first + rows), self.padded, self.fill
+            )
+            per_replica = self.batch // self.strategy.num_replicas_in_sync
+            if rows > per_replica:
+                data = data.unbatch().batch(per_replica, drop_remainder=True)
+            return data.repeat()
+
+        iterator = iter(self.strategy.distribute_datasets_from_function(dataset))
+        n, k = self.pairs.num_examples, len(self.pairs.classes)
+        matrices = np.zeros((n, k, k), np.int64)
+        for start in tqdm(range(0, n, self.batch), title, unit="batch", disable=title is None):
+            predicted = self.run(iterator).numpy()
+            for i in range(start, min(start + self.batch, n)):
+                height, width = self.sizes[i]
+                found = predicted[i - start, :height, :width]
+                label = self.pairs.label(tf.constant(i, tf.int64)).numpy()
+                matrices[i] = scoring.confusion(label, found, k)
+                if folder:
+                    path = pictures.prediction_path(folder, self.pairs, i)
+                    tf.io.gfile.makedirs(os.path.dirname(path))
+                    png = tf.io.encode_png(found[..., None].astype(np.uint8)).numpy()
+                    checkpoint.write_bytes(path, png)
+        return matrices
+
+
+def _protocol(config, plan):
+    text = f"{config.head}, end to end, {plan.stop} steps of {config.batch_size} crops of "
+    text += f"{config.data.crop_px} px"
+    if plan.stop < plan.total:
+        text += f", stopped early of {plan.total}"
+    text += f", lr {config.optimizer.learning_rate:g}; whole images"
+    if config.test_scales != (1.0,) or config.test_flip:
+        text += f" at scales {', '.join(f'{s:g}' for s in config.test_scales)}"
+        text += " and mirrored" if config.test_flip else ""
+    return text
+
+
+def _details(matrices, classes):
+    iou = scoring.class_iou(matrices.sum(axis=0))
+    majority, best = scoring.majority(matrices)
+    return {
+        "class_iou": {
+            name: None if np.isnan(value) else float(value) for name, value in zip(classes, iou)
+        },
+        "confusion": matrices.sum(axis=0).tolist(),
+        "majority": {"class": classes[best], "miou": majority},
+    }
