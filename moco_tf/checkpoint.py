@@ -69,14 +69,10 @@ class Checkpoints:
         step = int(self._optimizer.iterations.numpy())
         path = os.path.join(self._manager.directory, f"step-{step}")
         if self._write and self.latest != path:
-            self._save_result()  # first: a kill between the two is made good by the next save
+            save_model(
+                self._result, self.path
+            )  # first: a kill between the two is made good by the next save
             self._manager.save(checkpoint_number=step)
-
-    def _save_result(self):
-        folder, name = os.path.split(self.path)
-        temporary = os.path.join(folder, f".{name}")
-        self._result.save(temporary)
-        tf.io.gfile.rename(temporary, self.path, overwrite=True)
 
 
 def claim_workdir(new, workdir, write=True):
@@ -113,7 +109,27 @@ def write_text(path, text):
 
 def write_bytes(path, content):
     """Writes a file whole or not at all."""
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with tf.io.gfile.GFile(temporary, "wb") as file:
-        file.write(content)
-    tf.io.gfile.rename(temporary, path, overwrite=True)
+
+    def write(temporary):
+        with tf.io.gfile.GFile(temporary, "wb") as file:
+            file.write(content)
+
+    _replace(path, write)
+
+
+def save_model(model, path):
+    """Saves a `keras.Model` as a .keras file whole or not at all."""
+    _replace(path, model.save)
+
+
+def _replace(path, write):
+    """Replaces a file by what `write` makes under another name, which has the same ending."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{os.getpid()}-{name}")
+    try:
+        write(temporary)
+        tf.io.gfile.rename(temporary, path, overwrite=True)
+    except BaseException:
+        if tf.io.gfile.exists(temporary):
+            tf.io.gfile.remove(temporary)
+        raise

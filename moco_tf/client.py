@@ -25,6 +25,7 @@ from moco_tf.log import log
 FLAGS = flags.FLAGS
 INSTALL = 'pip install ".[serving]"'
 SIGNATURE = "embed_bytes"
+OUTPUTS = {"embedding": np.float32, "feature": np.float32, "ok": bool}
 
 
 class Grpc:
@@ -79,7 +80,9 @@ class Grpc:
             answer = self._stub.Predict(request, timeout=self._deadline_s)
         except self._error as error:
             raise _no_answer(self._server, f"{error.code().name}, {error.details()}") from error
-        return {name: tf.make_ndarray(value) for name, value in answer.outputs.items()}
+        if not answer.outputs.keys() >= OUTPUTS.keys():
+            raise _no_answer(self._server, f"the outputs {', '.join(answer.outputs)}")
+        return {name: tf.make_ndarray(answer.outputs[name]) for name in OUTPUTS}
 
 
 class Rest:
@@ -114,8 +117,11 @@ class Rest:
             raise _no_answer(self._server, error) from error
         if answer.status_code != 200:
             raise _no_answer(self._server, f"status {answer.status_code}, {answer.text[:500]}")
-        kinds = {"embedding": np.float32, "feature": np.float32, "ok": bool}
-        return {name: np.array(v, kinds[name]) for name, v in answer.json()["outputs"].items()}
+        try:
+            outputs = answer.json()["outputs"]
+            return {name: np.array(outputs[name], kind) for name, kind in OUTPUTS.items()}
+        except (ValueError, KeyError, TypeError) as error:
+            raise _no_answer(self._server, f"{answer.text[:500]!r}") from error
 
 
 def _no_answer(server, received):
@@ -131,20 +137,22 @@ def embed_files(server, paths, batch=32):
     Args:
         server: `Grpc` or `Rest`.
         paths: local or gs://.
-        batch: files in a request.
+        batch: files in a request; at most the server's largest batch.
 
-    Returns:
-        Dict of arrays, as of `embed`, and name: the N paths.
+    Yields:
+        Dict of arrays for each request, as of `embed`, and name: the paths.
     """
-    answers = []
     for start in tqdm(range(0, len(paths), batch), unit="batch"):
-        contents = []
-        for path in paths[start : start + batch]:
+        names, contents = paths[start : start + batch], []
+        for path in names:
             with tf.io.gfile.GFile(path, "rb") as file:
                 contents.append(file.read())
-        answers.append(server.embed(contents))
-    found = {name: np.concatenate([a[name] for a in answers]) for name in answers[0]}
-    return {"name": np.array(paths), **found}
+        yield {"name": np.array(names), **server.embed(contents)}
+
+
+def joined(answers):
+    """One dict of arrays for several of `embed_files`."""
+    return {name: np.concatenate([a[name] for a in answers]) for name in answers[0]}
 
 
 def files_of(arguments):
@@ -155,15 +163,21 @@ def files_of(arguments):
     """
     paths = []
     for argument in arguments:
-        if tf.io.gfile.isdir(argument):
-            walk = tf.io.gfile.walk(argument)
-            found = sorted(os.path.join(folder, n) for folder, _, names in walk for n in names)
-        else:
-            found = sorted(tf.io.gfile.glob(argument))
+        there = tf.io.gfile.exists(argument)  # also a file with a bracket in its name
+        found = [argument] if there else sorted(tf.io.gfile.glob(argument))
+        found = [path for name in found for path in _below(name)]
         if not found:
             raise ValueError(f"An image must be a file, folder or glob. Received: {argument!r}.")
         paths += found
     return paths
+
+
+def _below(name):
+    """A file itself; of a folder all files below it."""
+    if not tf.io.gfile.isdir(name):
+        return [name]
+    walk = tf.io.gfile.walk(name)
+    return sorted(os.path.join(folder, n) for folder, _, names in walk for n in names)
 
 
 def define_flags():
@@ -172,7 +186,9 @@ def define_flags():
     flags.DEFINE_enum("protocol", "grpc", ["grpc", "rest"], "How to speak to it.")
     flags.DEFINE_string("model", "moco", "Name of the model there.")
     flags.DEFINE_string("output", "embeddings.npz", "File to write.")
-    flags.DEFINE_integer("batch", 32, "Images in a request.", lower_bound=1)
+    flags.DEFINE_integer(
+        "batch", 32, "Images in a request; at most the server's largest batch.", lower_bound=1
+    )
     flags.DEFINE_float("deadline_s", 30.0, "Longest wait for an answer.", lower_bound=0.1)
     flags.DEFINE_integer("attempts", 5, "How often a request is sent.", 1, 5)
 
@@ -190,14 +206,24 @@ def main(rest):
     paths = files_of(rest)
     kind = {"grpc": Grpc, "rest": Rest}[FLAGS.protocol]
     server = kind(FLAGS.server, FLAGS.model, FLAGS.deadline_s, FLAGS.attempts)
-    found = embed_files(server, paths, FLAGS.batch)
+    tf.io.gfile.makedirs(os.path.dirname(FLAGS.output) or ".")
+    answers = []
+    try:
+        answers.extend(embed_files(server, paths, FLAGS.batch))
+    finally:  # what an error ends is not lost
+        if answers:
+            _save(joined(answers), len(paths))
+
+
+def _save(found, asked):
     bad = found["name"][~found["ok"]]
     if len(bad):
         log.warning("%d cannot be decoded, such as %s: ok is false.", len(bad), ", ".join(bad[:3]))
     content = io.BytesIO()
     np.savez(content, **found)
     write_bytes(FLAGS.output, content.getvalue())
-    print(f"{FLAGS.output}: {len(paths)} embeddings of {found['embedding'].shape[1]} numbers")
+    dim = found["embedding"].shape[1]
+    print(f"{FLAGS.output}: {len(found['name'])} of {asked} embeddings of {dim} numbers")
 
 
 if __name__ == "__main__":

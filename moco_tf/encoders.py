@@ -69,7 +69,7 @@ def load(checkpoint, random_init=False, seed=0):
 def _keras(path):
     try:
         encoder = keras.models.load_model(path, compile=False)
-    except (ValueError, TypeError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{RULE}. Received: {path!r}. Keras says: {error}") from error
     layers = encoder.layers
     if len(layers) < 3 or not isinstance(layers[1], keras.Model) or len(encoder.outputs) != 1:
@@ -82,11 +82,17 @@ def _keras(path):
 
 def _run_of(path):
     config = os.path.join(os.path.dirname(path), "config.json")
-    if not path.endswith(".keras") or not tf.io.gfile.exists(config):
+    if os.path.basename(path) != "encoder.keras" or not tf.io.gfile.exists(config):
         return None
-    with tf.io.gfile.GFile(config) as file:
-        values = json.load(file)
-    return None if "task" in values else schema.from_dict(config_lib.Config, values)
+    try:
+        with tf.io.gfile.GFile(config) as file:
+            values = json.load(file)
+        return None if "task" in values else schema.from_dict(config_lib.Config, values)
+    except ValueError as error:
+        raise ValueError(
+            f"{config} must be the config of the run that made the encoder beside it. Received: "
+            f"{error} Move the encoder away from it to use it alone."
+        ) from error
 
 
 def load_classifier(workdir, loaded):
@@ -115,8 +121,10 @@ def load_classifier(workdir, loaded):
             "with another backbone (was it fine-tuned?)."
         )
     with tf.io.gfile.GFile(results) as file:
-        names = json.load(file)["data"]["class_names"]
-    return (*network.get_layer("fc").get_weights(), names)
+        data = json.load(file).get("data", {})
+    weights = network.layers[-1].get_weights()
+    names = data.get("class_names") or list(map(str, range(len(weights[1]))))
+    return (*weights, names)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
     python -m moco_tf.export --checkpoint=WORKDIR-OR-FILE --format=FORMAT --output=PATH
 
-savedmodel            a folder of versions for TensorFlow Serving
+savedmodel            a folder of versions for TensorFlow Serving; of a segmentation's workdir,
+                      which gives label maps
 keras                 a .keras file; --part=backbone leaves the head out
 onnx                  an ONNX file with features and embeddings
 torch                 what the official main_moco.py saves: of a workdir, all of the run
@@ -20,8 +21,10 @@ from absl import flags
 
 from moco_tf import encoders, interop, schema, script
 from moco_tf.backbones.heads import backbone_of
+from moco_tf.checkpoint import save_model
 from moco_tf.evaluation import results
 from moco_tf.interop import layouts, torch_file, training_state, weights
+from moco_tf.transfer.segmentation.serving import export_segmentation
 
 FLAGS = flags.FLAGS
 FORMATS = {
@@ -54,12 +57,15 @@ def export(checkpoint, kind, output, part="encoder", **options):
     Raises:
         ValueError: for a checkpoint that cannot be read, or not be written so.
     """
+    if kind == "savedmodel" and tf.io.gfile.exists(os.path.join(checkpoint, "segmenter.keras")):
+        return export_segmentation(checkpoint, output)
     loaded = encoders.load(checkpoint)
     if kind == "savedmodel":
         return export_server(loaded, output, **options)
     tf.io.gfile.makedirs(os.path.dirname(output) or ".")
     if kind == "keras":
-        (loaded.encoder if part == "encoder" else backbone_of(loaded.encoder)).save(output)
+        model = loaded.encoder if part == "encoder" else backbone_of(loaded.encoder)
+        save_model(model, output)
     elif kind == "onnx":
         interop.export_onnx(loaded.encoder, output)
     elif kind == "torch":

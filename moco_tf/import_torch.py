@@ -9,6 +9,7 @@ the one of MoCo v1 or v2 on ImageNet. Nothing in the file is executed.
 """
 
 import os
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts to speak
 
@@ -41,11 +42,20 @@ def main(rest):
     found = interop.import_torch(rest[0], FLAGS.output, FLAGS.config)
     print(f"{found.backbone}, in the layout of {found.layout}, is in {FLAGS.output}.")
     if found.config:
-        given = "the same --config" if FLAGS.config else _flags(found.config)
+        given = " ".join(arg for arg in sys.argv[1:] if arg.startswith("--config"))
+        flags_ = given or _flags(found.config)
         print(
-            f"  train on from step {found.step}:  python train.py --workdir={FLAGS.output} {given}"
+            f"  train on from step {found.step}: python train.py --workdir={FLAGS.output} {flags_}"
         )
-    print(f"  evaluate:  python evaluate.py --task=knn --checkpoint={FLAGS.output} --workdir=...")
+        if found.epoch >= found.config.epochs > 0:
+            print(
+                f"  but its {found.epoch} epochs are all that this config has: import it anew with "
+                "more, such as --config=configs/moco_v2.py --config.epochs=1000"
+            )
+    print(
+        f"  evaluate: python evaluate.py --task=knn --checkpoint={FLAGS.output} --workdir=... "
+        "--config.data.train=... --config.data.test=..."
+    )
 
 
 def _flags(config):

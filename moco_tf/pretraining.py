@@ -87,7 +87,7 @@ def pretrain(config, workdir, strategy, stop=lambda: False):
         stop=stop,
         timed=not config.deterministic,
     )
-    finished = done == plan.stop
+    finished = done >= plan.stop  # an imported run may be beyond it
     if chief and finished:
         report.write(workdir, source, recipe, model.encoder_q, config)
     return done, finished

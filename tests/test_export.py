@@ -70,7 +70,7 @@ def test_a_run_is_served_to_c_and_to_clients_of_both_protocols(exported, folder,
                 folder,
             )
             assert model.requests == 3 + 2
-        assert "12 embeddings of 8 numbers" in output and "1 cannot be decoded" in output
+        assert "12 of 12 embeddings of 8 numbers" in output and "1 cannot be decoded" in output
         found = np.load(tmp_path / "x.npz")
         assert found["name"].tolist() == list(map(str, paths))
         assert found["ok"].tolist() == [p.name != "05a.png" for p in paths]
@@ -84,7 +84,7 @@ def test_real_photos_are_embedded_alike_by_c_and_the_client(exported):
     paths = sorted(map(str, SAMPLES.glob("*.JPEG")))
     assert len(paths) == 100
     with serving.grpc_server(exported) as (address, _):
-        found = client.embed_files(client.Grpc(address), paths)
+        found = client.joined(list(client.embed_files(client.Grpc(address), paths)))
     assert found["ok"].all()
     want = serving.run_c_client(exported / "1", paths)["files"]
     np.testing.assert_allclose(found["embedding"], [f["embedding"] for f in want], atol=1e-5)
@@ -92,7 +92,7 @@ def test_real_photos_are_embedded_alike_by_c_and_the_client(exported):
 
 
 @pytest.mark.parametrize("kind", [client.Grpc, client.Rest])
-def test_a_client_says_why_it_got_no_answer(kind, exported):
+def test_a_client_says_why_it_got_no_answer(kind, exported, monkeypatch):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
@@ -102,10 +102,33 @@ def test_a_client_says_why_it_got_no_answer(kind, exported):
     with serve(exported) as (address, model):
         with pytest.raises(ConnectionError, match="Servable not found"):
             kind(address, model="other").embed([b"x"])
+        contents = [bytes(synthetic.shapes(1, seed=0)[0])]
+        assert not kind(address).embed(contents)["ok"].any()
+        monkeypatch.setattr(model, "answer", lambda *_: {"scores": np.ones(1)})
+        with pytest.raises(ConnectionError, match="must answer with embeddings.*scores"):
+            kind(address).embed([b"x"])
         model.failures = 99
         with pytest.raises(ConnectionError, match="UNAVAILABLE|503"):
             kind(address, attempts=2).embed([b"x"])
-        assert model.requests == 2
+        assert model.requests == 4
+
+
+def test_what_was_embedded_before_an_error_is_kept(exported, folder, tmp_path):
+    with serving.grpc_server(exported) as (address, model):
+        answers = iter([False])  # the first request is answered, no other
+        model.fails = lambda: next(answers, True)
+        flags = [f"--server={address}", f"--output={tmp_path}/new/x.npz", "--batch=5"]
+        output = command("client", *flags, "--attempts=1", folder, code=1)
+    assert "still loading" in output and "5 of 12 embeddings" in output
+    assert len(np.load(tmp_path / "new" / "x.npz")["name"]) == 5
+
+
+def test_images_are_named_by_files_folders_and_globs(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "sub")
+    (tmp_path / "a[1].png").write_bytes(b"")
+    assert client.files_of([str(tmp_path / "a[1].png")]) == [str(tmp_path / "a[1].png")]
+    assert len(client.files_of([str(tmp_path / "*")])) == 13
+    assert len(client.files_of([str(tmp_path / "sub" / "0*.png")])) == 11
 
 
 def test_a_linear_evaluation_serves_class_scores(pretrained, tmp_path):

@@ -3,6 +3,7 @@
 import pickle
 import re
 
+import keras
 import numpy as np
 import pytest
 
@@ -116,7 +117,7 @@ def without(*names):
 
 
 def with_(name, *shape):
-    return lambda s: s.update({name: torch.zeros(*shape)})
+    return lambda s: s.update({name: torch.zeros(shape)})
 
 
 @pytest.mark.parametrize(
@@ -141,6 +142,13 @@ def with_(name, *shape):
         (lambda s: (s.clear(), s.update({"blocks.0.attn": torch.ones(1)})), "names in a PyTorch"),
         (lambda s: s.clear(), "must hold a state dict"),
         (with_("module.encoder_k.bn1.weight", 3), "The key encoder must have.*1 of another shape"),
+        (with_("module.queue", 16), "queue must be finite numbers, DxK"),
+        (
+            lambda s: s.update({"module.queue_ptr": torch.tensor([999])}),
+            "below 256. Received: .999",
+        ),
+        (with_("module.encoder_q.conv1.weight", 8), "torchvision's layers"),
+        (with_("module.encoder_q.fc.2.weight"), "torchvision's layers"),
     ],
 )
 def test_other_models_are_refused_with_the_likely_cause(change, message, tmp_path):
@@ -151,13 +159,42 @@ def test_other_models_are_refused_with_the_likely_cause(change, message, tmp_pat
     assert not (tmp_path / "run" / "config.json").exists()
 
 
+def test_an_import_that_fails_leaves_no_run(tmp_path, monkeypatch):
+    path, run = str(tmp_path / "a.pth"), tmp_path / "run"
+    torch.save(peer.official(peer.make_moco()), path)
+
+    def fail(*_):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("moco_tf.checkpoint.claim_workdir", fail)
+        with pytest.raises(OSError, match="no space left"):
+            interop.import_torch(path, str(run))
+    assert not list(run.iterdir())
+    assert interop.import_torch(path, str(run)).step == 0
+
+
+def test_what_keras_computes_in_stays_as_it_was(tmp_path):
+    path = str(tmp_path / "a.pth")
+    torch.save(peer.official(peer.make_moco()), path)
+    keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
+    try:
+        interop.import_torch(path, str(tmp_path / "run"))
+        assert keras.mixed_precision.dtype_policy().name == "mixed_bfloat16"
+        encoder = encoders.load(path).encoder
+        assert encoder.layers[1].get_layer("conv1").compute_dtype == "float32"
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
+
+
 def test_detectors_get_their_names(tmp_path):
     model = peer.make_moco("50")
     state = layouts.parse(peer_arrays(model))
     path = str(tmp_path / "a.pkl")
     interop.export_detectron2(state, path)
-    with open(path, "rb") as file:
-        made = pickle.load(file)
+    content = (tmp_path / "a.pkl").read_bytes()
+    assert b"numpy._core" not in content  # which NumPy 1 does not know
+    made = pickle.loads(content)
     assert (made["__author__"], made["matching_heuristics"]) == ("MOCO", True)
     own = {k: v.numpy() for k, v in model.encoder_q.state_dict().items()}
     assert len(made["model"]) == len(own)

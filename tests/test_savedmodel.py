@@ -251,11 +251,13 @@ def test_a_variant_that_does_not_hold_is_refused(encoder, crop, tmp_path, monkey
     monkeypatch.setattr(
         serving_graph,
         "features_and_embeddings",
-        lambda network, x: [y + 0.02 * network.name.endswith("x") for y in honest(network, x)],
+        lambda network, x: [
+            y + 0.02 * network.name.endswith("bfloat16") for y in honest(network, x)
+        ],
     )
     monkeypatch.setattr(
-        "moco_tf.interop.savedmodel.in_bfloat16",
-        lambda network: keras.Model(network.input, network.outputs, name="x"),
+        "moco_tf.interop.savedmodel.with_policy",
+        lambda network, policy: keras.Model(network.input, network.outputs, name=policy),
     )
     with pytest.raises(ValueError, match=r"within 0.01 of those in float32. Received: 0.02"):
         interop.export_savedmodel(encoder, str(tmp_path), crop, bfloat16=True)

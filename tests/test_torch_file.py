@@ -5,6 +5,7 @@ import contextlib
 import io
 import os
 import pickle
+import resource
 import zipfile
 
 import numpy as np
@@ -123,6 +124,7 @@ def forged(size, strides, offset=0, stored=6):
         (dict(size=[2], strides=[-1], offset=3), "negative"),
         (dict(size=[2, 2], strides=[1]), "missing"),
         (dict(size=[6], strides=[1], stored=5), "too short"),
+        (dict(size=[2, 6], strides=[0, 1]), "larger than its storage"),
     ],
 )
 def test_a_tensor_cannot_leave_its_storage(forgery, message, tmp_path):
@@ -131,6 +133,42 @@ def test_a_tensor_cannot_leave_its_storage(forgery, message, tmp_path):
     np.testing.assert_array_equal(torch_file.read(str(path))["a"], np.arange(6))
     path.write_bytes(forged(**forgery))
     with pytest.raises(ValueError, match=f"whole file of torch.save.*{message}"):
+        torch_file.read(str(path))
+
+
+class View:
+    """A tensor of another tensor: the inner one claims a length that the outer one reads."""
+
+    def __init__(self, inner, shape, stride):
+        self.arguments = inner, 0, (shape,), (stride,), False, {}
+
+    def __reduce__(self):
+        return torch._utils._rebuild_tensor_v2, self.arguments
+
+
+def test_a_tensor_is_of_a_storage_not_of_a_tensor(tmp_path):
+    path = str(tmp_path / "a.pth")
+    torch.save({"a": View(torch.zeros(1), 1000, 1)}, path)
+    with pytest.raises(ValueError, match="a tensor that is not of a storage"):
+        torch_file.read(path)
+
+
+def test_what_a_file_announces_is_not_allocated(tmp_path):
+    path = tmp_path / "a.pth"
+    path.write_bytes(b"\x80\x02}r" + (2**32 - 1).to_bytes(4, "little") + b".")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="whole file of torch.save"):
+        torch_file.read(str(path))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 100_000  # KiB
+
+
+def test_numbers_that_are_missing_are_not_made_up(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save({"a": torch.ones(5)}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    start = content.rindex(b"\x80\x02]q")  # the list of keys
+    path.write_bytes(content[:start] + pickle.dumps([], protocol=2))
+    with pytest.raises(ValueError, match="numbers of some storages are missing"):
         torch_file.read(str(path))
 
 

@@ -19,12 +19,14 @@ class Imported(NamedTuple):
         backbone: its name.
         config: with which training goes on; None if the file had no key encoder.
         step: at which it goes on.
+        epoch: epochs done, 0 if the file does not say.
     """
 
     layout: str
     backbone: str
     config: config_lib.Config | None
     step: int
+    epoch: int
 
 
 def import_torch(path, output, config=None):
@@ -49,22 +51,29 @@ def import_torch(path, output, config=None):
     if not tf.io.gfile.exists(path):
         raise ValueError(f"The file to import must exist. Received: {path!r}.")
     state = layouts.parse(torch_file.read(path))
-    step = 0
-    if state.key:
-        config = training_state.config_of(state, config)
-        step = training_state.write(state, config, output)
-    elif config:
+    if config and not state.key:
         raise ValueError(
             "A file to train on from must hold a key encoder. Received: one without, and a config. "
             "Leave `--config` out to take its encoder alone."
         )
+    model, step = None, 0
+    if state.key:
+        config = training_state.config_of(state, config)
+        model, step = training_state.model_of(state, config)
     else:
         encoder = training_state.encoder_of(state, repr(path))
-        tf.io.gfile.makedirs(output)
-        encoder.save(os.path.join(output, "encoder.keras"))
     facts = {"file": os.path.basename(path), "layout": state.layout}
     facts |= {"epoch": state.epoch, "step": step}
-    text = json.dumps(facts, indent=2) + "\n"
-    checkpoint.write_text(os.path.join(output, training_state.IMPORTED), text)
+    try:
+        tf.io.gfile.makedirs(output)
+        text = json.dumps(facts, indent=2) + "\n"
+        checkpoint.write_text(os.path.join(output, training_state.IMPORTED), text)
+        if model:
+            training_state.write(model, config, output)
+        else:
+            checkpoint.save_model(encoder, os.path.join(output, "encoder.keras"))
+    except BaseException:
+        training_state.remove(output)
+        raise
     name = weights.describe(state.query)[0].backbone.partition(":")[2]
-    return Imported(state.layout, name, config, step)
+    return Imported(state.layout, name, config, step, state.epoch)

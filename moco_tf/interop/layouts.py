@@ -96,6 +96,7 @@ class State:
         queue: float32 KxD, or None.
         queue_ptr: row that is overwritten next.
         velocity: SGD's momentum buffers by the names in `query`, or None.
+        group: SGD's settings, lr, momentum and weight_decay; with a velocity.
         epoch: epochs done, 0 if it is not known.
         forwards: batches that the query encoder's BN has seen in training; 0 if it is not known.
         layout: whose names the file had.
@@ -106,6 +107,7 @@ class State:
     queue: np.ndarray | None = None
     queue_ptr: int = 0
     velocity: dict | None = None
+    group: dict | None = None
     epoch: int = 0
     forwards: int = 0
     layout: str = ""
@@ -120,25 +122,44 @@ def parse(saved):
     arrays = _state_dict(saved)
     layout, parts, names = _rename(arrays)
     query, key = (_encoder(parts, letter) for letter in "qk")
-    queue = parts.get("queue")
-    if queue is not None:
-        # solo-learn has a queue for each view: the first is taken.
-        queue = np.ascontiguousarray((queue[0] if queue.ndim == 3 else queue).T)
-    tracked = [int(v) for n, v in query.items() if n.endswith("num_batches_tracked")]
+    queue, queue_ptr = _queue(parts)
+    tracked = [int(v.max()) for n, v in query.items() if n.endswith("tracked") and v.size]
     query, key = (
         {n: v for n, v in part.items() if not n.endswith("num_batches_tracked")}
         for part in (query, key)
     )
+    velocity, group = _optimizer(saved, names, query) or (None, None)
     return State(
         query=query,
         key=key or None,
         queue=queue,
-        queue_ptr=int(parts.get("queue_ptr", np.zeros(1)).reshape(-1)[0]),
-        velocity=_velocity(saved, names, query),
+        queue_ptr=queue_ptr,
+        velocity=velocity,
+        group=group,
         epoch=saved.get("epoch", 0) if isinstance(saved.get("epoch"), int) else 0,
         forwards=max(tracked, default=0),
         layout=layout,
     )
+
+
+def _queue(parts):
+    """The queue, KxD, and its pointer; None and 0 without one."""
+    queue, pointer = parts.get("queue"), parts.get("queue_ptr", np.zeros(1, np.int64))
+    if queue is None:
+        return None, 0
+    # solo-learn has a queue for each view: the first is taken.
+    queue = queue[0] if queue.ndim == 3 else queue
+    if queue.ndim != 2 or not np.isfinite(queue).all():
+        raise ValueError(
+            f"The queue must be finite numbers, DxK. Received: {queue.dtype} {queue.shape}"
+            + (", not all finite." if queue.ndim == 2 else ".")
+        )
+    if pointer.size != 1 or not 0 <= pointer.item() < queue.shape[1]:
+        raise ValueError(
+            f"queue_ptr must be a column of the queue, below {queue.shape[1]}. Received: "
+            f"{pointer.tolist()}."
+        )
+    return np.ascontiguousarray(queue.T), int(pointer.item())
 
 
 def _state_dict(saved):
@@ -199,11 +220,11 @@ def is_parameter(name):
     return name.rpartition(".")[2] not in (*STATISTICS, "num_batches_tracked")
 
 
-def _velocity(saved, names, query):
-    """Momentum buffers by the names in `query`, if the file has them in the official form."""
+def _optimizer(saved, names, query):
+    """Momentum buffers by the names in `query`, and settings; None in another form."""
     optimizer = saved.get("optimizer")
     match optimizer:
-        case {"state": dict(moments), "param_groups": [{"params": list(numbers)}]}:
+        case {"state": dict(moments), "param_groups": [{"params": list(numbers)} as group]}:
             pass
         case _:
             return None
@@ -212,64 +233,15 @@ def _velocity(saved, names, query):
     if len(numbers) not in (len(ordered), sum(map(is_parameter, query))):
         log.warning("The optimizer's state is of other parameters and left out.")
         return None
-    buffers = {
-        name[2:]: moments.get(number, {}).get("momentum_buffer")
-        for number, name in zip(numbers, ordered)
-        if name[:2] == "q/"
-    }
-    return None if any(buffer is None for buffer in buffers.values()) else buffers
-
-
-def official(state, arch, group):
-    """What main_moco.py saves, for `torch_file.write`.
-
-    Args:
-        state: `State`; without key encoder and queue, the file has none.
-        arch: name of the backbone, such as "resnet50".
-        group: dict of lr, momentum and weight_decay of the optimizer.
-    """
-    saved = {}
-    if state.queue is not None:
-        saved["module.queue"] = np.ascontiguousarray(state.queue.T)
-        saved["module.queue_ptr"] = np.array([state.queue_ptr], np.int64)
-    for letter, part in (("q", state.query), ("k", state.key or {})):
-        for name, array in with_counts(part, state.forwards).items():
-            saved[f"module.encoder_{letter}.{name}"] = array
-    result = {"epoch": state.epoch, "arch": arch, "state_dict": saved}
-    if state.velocity is not None:
-        count = sum(is_parameter(name) for part in (state.query, state.key) for name in part)
-        group = {**group, "dampening": 0, "nesterov": False, "params": list(range(count))}
-        buffers = enumerate(state.velocity[name] for name in filter(is_parameter, state.query))
-        moments = {number: {"momentum_buffer": buffer} for number, buffer in buffers}
-        result["optimizer"] = {"state": moments, "param_groups": [group]}
-    return result
-
-
-def with_counts(arrays, forwards):
-    """Arrays with the `num_batches_tracked` that torch's BN also saves."""
-    result = {}
-    for name, array in arrays.items():
-        result[name] = array
-        if name.endswith("running_var"):
-            layer = name.removesuffix("running_var")
-            result[f"{layer}num_batches_tracked"] = np.array(forwards, np.int64)
-    return result
-
-
-def detectron2(state):
-    """What the reference's converter pickles for detectron2: dict of NumPy arrays and notes."""
-
-    def rename(name):
-        name = name if name.startswith("layer") else f"stem.{name}"
-        name = re.sub(r"layer(\d)", lambda m: f"res{int(m[1]) + 1}", name)
-        name = re.sub(r"bn([1-3])", r"conv\1.norm", name)
-        return name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
-
-    arrays = {rename(n): v for n, v in with_counts(state.query, state.forwards).items()}
-    return {"model": arrays, "__author__": "MOCO", "matching_heuristics": True}
-
-
-def backbone(state, prefix=""):
-    """The query encoder's backbone under torchvision's names with a prefix, without the head."""
-    arrays = {n: v for n, v in state.query.items() if not n.startswith("fc.")}
-    return {f"{prefix}{n}": v for n, v in with_counts(arrays, state.forwards).items()}
+    buffers = {}
+    for number, name in zip(numbers, ordered):
+        if name[:2] == "q/":
+            match moments.get(number):
+                case {"momentum_buffer": np.ndarray() as buffer} if (
+                    buffer.shape == query[name[2:]].shape
+                ):
+                    buffers[name[2:]] = buffer
+                case _:
+                    return None
+    settings = ("lr", "momentum", "weight_decay")
+    return buffers, {n: group[n] for n in settings if isinstance(group.get(n), (int, float))}

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from moco_tf import checkpoint
 from moco_tf.backbones.heads import before_and_after_head
+from moco_tf.interop.savedmodel import with_policy
 from moco_tf.interop.serving_graph import features_and_embeddings
 
 OPSET = 17
@@ -28,7 +29,8 @@ def export_onnx(encoder, output):
         import tf2onnx
     except ImportError as error:
         raise ValueError('ONNX needs tf2onnx: pip install ".[onnx]"') from error
-    network = functools.partial(features_and_embeddings, before_and_after_head(encoder))
+    network = with_policy(before_and_after_head(encoder), "float32")
+    network = functools.partial(features_and_embeddings, network)
     spec = tf.TensorSpec([None, None, None, 3], tf.float32, "images")
 
     @tf.function(input_signature=[spec], autograph=False)

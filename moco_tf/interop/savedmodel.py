@@ -66,22 +66,43 @@ def export_savedmodel(
     Raises:
         ValueError: if the variant asked for is too far from the encoder in float32.
     """
-    network = before_and_after_head(encoder)
-    server = Server(in_bfloat16(network) if bfloat16 else network, crop, jit_compile, classifier)
+    network = with_policy(before_and_after_head(encoder), "float32")
+    computed = with_policy(network, "mixed_bfloat16") if bfloat16 else network
+    server = Server(computed, crop, jit_compile, classifier)
     if bfloat16 or jit_compile:
         _require_close(server, Server(network, crop), 1e-2 if bfloat16 else 1e-4, crop)
     signatures = server.signatures()
+    batches = BATCHES if jit_compile else (1, BATCHES[-1])
+    requests = warmup.of_encoder(signatures, crop, batches)
+    return write_version(server, signatures, output, metadata or {}, requests)
+
+
+def write_version(server, signatures, output, metadata, requests):
+    """Writes a module as the next version in a folder, and samples of the server's flags beside it.
+
+    Args:
+        server: `tf.Module`.
+        signatures: dict of its concrete functions.
+        output: folder, local or gs://.
+        metadata: JSON-ready dict, an asset.
+        requests: of `warmup.write`.
+
+    Returns:
+        The version's folder.
+    """
     tf.io.gfile.makedirs(output)
-    versions = [int(n.strip("/")) for n in tf.io.gfile.listdir(output) if n.strip("/").isdigit()]
-    path = os.path.join(output, str(max(versions, default=0) + 1))
-    temporary = os.path.join(output, f".{os.path.basename(path)}-{os.getpid()}")
-    with tempfile.TemporaryDirectory() as folder:
-        asset = os.path.join(folder, "metadata.json")
-        checkpoint.write_text(asset, json.dumps(metadata or {}, indent=2) + "\n")
-        server.metadata = tf.saved_model.Asset(asset)  # which is copied
-        tf.saved_model.save(server, temporary, signatures=signatures)
-    warmup.write(temporary, signatures, crop, BATCHES if jit_compile else (1, BATCHES[-1]))
-    tf.io.gfile.rename(temporary, path)
+    temporary = os.path.join(output, f".new-{os.getpid()}")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            asset = os.path.join(folder, "metadata.json")
+            checkpoint.write_text(asset, json.dumps(metadata, indent=2) + "\n")
+            server.metadata = tf.saved_model.Asset(asset)  # which is copied
+            tf.saved_model.save(server, temporary, signatures=signatures)
+        warmup.write(temporary, requests)
+        path = _next_version(temporary, output)
+    finally:
+        if tf.io.gfile.exists(temporary):
+            tf.io.gfile.rmtree(temporary)
     where = output if "://" in output else os.path.abspath(output)
     for name, text in (
         ("models.config", MODELS_CONFIG.format(path=where)),
@@ -92,8 +113,21 @@ def export_savedmodel(
     return path
 
 
-def in_bfloat16(network):
-    """A copy of a network that computes in bfloat16 with the same float32 weights."""
+def _next_version(temporary, output):
+    """Renames a folder to the next version, after those that others may have added meanwhile."""
+    while True:
+        names = [name.strip("/") for name in tf.io.gfile.listdir(output)]
+        path = os.path.join(output, str(max(map(int, filter(str.isdigit, names)), default=0) + 1))
+        try:
+            tf.io.gfile.rename(temporary, path)
+            return path
+        except tf.errors.OpError:
+            if not tf.io.gfile.exists(path):
+                raise
+
+
+def with_policy(network, policy):
+    """A copy of a network that computes in another precision: a policy's name, as Keras has it."""
 
     def clone(layer):
         if isinstance(layer, keras.Model):
@@ -101,7 +135,7 @@ def in_bfloat16(network):
         config = layer.get_config()
         # What ends in float32 does so on purpose: embeddings.
         if layer.name != "embeddings" and not isinstance(layer, keras.layers.InputLayer):
-            config["dtype"] = "mixed_bfloat16"
+            config["dtype"] = policy
         return type(layer).from_config(config)
 
     copy = keras.models.clone_model(network, clone_function=clone)

@@ -8,6 +8,7 @@ Source: torch/serialization.py; the zip format (since PyTorch 1.6) and the one b
 
 import collections
 import io
+import math
 import pickle
 import struct
 import zipfile
@@ -62,7 +63,16 @@ class _Refused(ValueError):
     """A whole file, but of more than data."""
 
 
-class _Unpickler(pickle.Unpickler):
+class _Storage:
+    """A flat array, out of a pickle's reach."""
+
+    __slots__ = ("array",)
+
+    def __init__(self, array):
+        self.array = array
+
+
+class _Unpickler(pickle._Unpickler):  # in C it would allocate what a file only announces
     """Unpickles tensors and containers; `storage(dtype, key, count)` gives a flat array."""
 
     def __init__(self, file, storage=None):
@@ -71,8 +81,10 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module, name):
         # New functions each time: a pickle can set attributes on what it was given.
-        def tensor(array, offset, shape, strides, *_):
-            return _view(array, offset, shape, strides)
+        def tensor(storage, offset, shape, strides, *_):
+            if not isinstance(storage, _Storage):
+                raise pickle.UnpicklingError("a tensor that is not of a storage")
+            return _view(storage.array, offset, shape, strides)
 
         def parameter(array, *_):
             return array
@@ -99,7 +111,7 @@ class _Unpickler(pickle.Unpickler):
         kind, storage, key, _, count, *_ = pid
         if kind != "storage" or self._storage is None:
             raise pickle.UnpicklingError(f"unknown persistent id {kind!r}")
-        return self._storage(STORAGES[storage], key, count)
+        return _Storage(self._storage(STORAGES[storage], key, count))
 
 
 def _view(array, offset, shape, strides):
@@ -109,7 +121,7 @@ def _view(array, offset, shape, strides):
     last = offset + sum((n - 1) * s for n, s in zip(shape, strides))
     if 0 in shape:
         return np.empty(shape, array.dtype)
-    if last >= array.size:
+    if last >= array.size or math.prod(shape) > array.size:
         raise pickle.UnpicklingError("a tensor that is larger than its storage")
     size = array.dtype.itemsize
     return np.lib.stride_tricks.as_strided(array[offset:], shape, [s * size for s in strides])
@@ -150,7 +162,10 @@ def _read_old(content):
         return storages.setdefault(key, np.empty(count, dtype))
 
     result = _Unpickler(file, storage).load()
-    for key in _Unpickler(file).load():
+    keys = _Unpickler(file).load()
+    if sorted(keys) != sorted(storages):
+        raise pickle.UnpicklingError("the numbers of some storages are missing")
+    for key in keys:
         (count,) = struct.unpack("<q", file.read(8))
         array = storages[key]
         if count != array.size:

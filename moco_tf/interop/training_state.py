@@ -4,6 +4,7 @@ import copy
 import json
 import os
 
+import keras
 import tensorflow as tf
 
 from moco_tf import assembly, checkpoint, schema
@@ -13,6 +14,7 @@ from moco_tf.interop import layouts, weights
 from moco_tf.log import log
 
 IMPORTED = "imported.json"  # in a workdir, what it was made of
+RUN = ("config.json", "encoder.keras", "checkpoints", IMPORTED)  # what makes a folder a run's
 
 
 def encoder_of(state, name="The file"):
@@ -22,7 +24,12 @@ def encoder_of(state, name="The file"):
         ValueError: for weights of another architecture.
     """
     model, has_head = weights.describe(state.query)
-    encoder = assembly.make_encoder(model, has_head)
+    policy = keras.mixed_precision.dtype_policy()
+    try:
+        keras.mixed_precision.set_dtype_policy("float32")
+        encoder = assembly.make_encoder(model, has_head)
+    finally:
+        keras.mixed_precision.set_dtype_policy(policy)
     weights.set_arrays(encoder, state.query, name)
     return encoder
 
@@ -69,19 +76,15 @@ def standard_config(head):
     return config
 
 
-def write(state, config, workdir):
-    """Makes the workdir of a run that goes on from a state; `train.py` resumes it.
+def model_of(state, config):
+    """The compiled `MoCo` in a state, and its step.
 
     Args:
         state: `layouts.State` with a key encoder.
         config: of `config_of`.
-        workdir: local or gs:// folder, without a run in it.
-
-    Returns:
-        The step at which it goes on.
     """
     config_lib.check(config)
-    model = assembly.make_model(config)
+    model = _make_model(config)
     weights.set_arrays(model.encoder_q, state.query, "The query encoder")
     weights.set_arrays(model.encoder_k, state.key, "The key encoder")
     if state.queue is None:
@@ -90,15 +93,44 @@ def write(state, config, workdir):
         model.queue.assign(state.queue)
         model.queue_ptr.assign(state.queue_ptr)
     if state.velocity is None:
-        log.warning("The file has no momentum buffers of SGD: they start at 0.")
+        log.warning("The file has no momentum buffers in the official form: they start at 0.")
     else:
         for name, velocity in _velocities(model).items():
             velocity.assign(weights.from_torch(state.velocity[name]))
+    if state.epoch and not state.forwards:
+        log.warning(
+            "The file has done %d epochs, but does not say how many steps (num_batches_tracked): "
+            "the schedule starts anew.",
+            state.epoch,
+        )
     step = state.forwards // _forwards_per_step(config)
     model.optimizer.iterations.assign(step)
-    checkpoint.claim_workdir(schema.to_dict(config), workdir)
+    return model, step
+
+
+def _make_model(config):
+    """The model of a config; what it sets for all of Keras is set back."""
+    policy = keras.mixed_precision.dtype_policy()
+    try:
+        return assembly.make_model(config)
+    finally:
+        keras.mixed_precision.set_dtype_policy(policy)
+
+
+def write(model, config, workdir):
+    """Makes the workdir of a run that goes on from a model's state; `train.py` resumes it."""
     _checkpoints(model, workdir).save()
-    return step
+    checkpoint.claim_workdir(schema.to_dict(config), workdir)  # last: without it there is no run
+
+
+def remove(workdir):
+    """Removes what an import that failed has left."""
+    for name in RUN:
+        path = os.path.join(workdir, name)
+        if tf.io.gfile.isdir(path):
+            tf.io.gfile.rmtree(path)
+        elif tf.io.gfile.exists(path):
+            tf.io.gfile.remove(path)
 
 
 def restored(workdir, config):
@@ -116,7 +148,7 @@ def restored(workdir, config):
             "The state of a run with a queue can be exported. Received: a run with "
             f"model.mechanism={config.model.mechanism!r}. Its encoder can be: name encoder.keras."
         )
-    model = assembly.make_model(config)
+    model = _make_model(config)
     checkpoints = _checkpoints(model, workdir)
     if not checkpoints.latest:
         raise ValueError(f"The workdir must have a checkpoint. Received: {workdir!r}, without one.")
@@ -170,7 +202,7 @@ def _forwards_per_step(config):
 
 def require_new(workdir):
     """Raises ValueError if a folder has a run already."""
-    for name in ("config.json", "encoder.keras", "checkpoints"):
+    for name in RUN:
         if tf.io.gfile.exists(os.path.join(workdir, name)):
             raise ValueError(
                 f"`--output` must be a folder without a run. Received: {workdir!r}, with {name}."

@@ -7,16 +7,14 @@ import tensorflow as tf
 from moco_tf.log import log
 
 
-def write(version, signatures, crop, batches):
-    """Writes VERSION/assets.extra/tf_serving_warmup_requests, one request a batch size.
+def write(version, requests):
+    """Writes VERSION/assets.extra/tf_serving_warmup_requests.
+
+    It needs the protocol's own messages, of tensorflow-serving-api; without them it says so.
 
     Args:
         version: folder of the SavedModel.
-        signatures: dict of concrete functions.
-        crop: `encoders.Preprocessing`.
-        batches: sizes to ask for.
-
-    It needs the protocol's own messages, of tensorflow-serving-api; without them it says so.
+        requests: list of `(signature, name of its input, value)`.
 
     Source: tensorflow.org/tfx/serving/saved_model_warmup
     """
@@ -31,26 +29,30 @@ def write(version, signatures, crop, batches):
     folder = os.path.join(version, "assets.extra")
     tf.io.gfile.makedirs(folder)
     with tf.io.TFRecordWriter(os.path.join(folder, "tf_serving_warmup_requests")) as writer:
-        for name in signatures:
-            for count in batches:
-                request = predict_pb2.PredictRequest()
-                request.model_spec.name = "moco"
-                request.model_spec.signature_name = name
-                key, value = _input(name, count, crop)
-                request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
-                log_ = prediction_log_pb2.PredictLog(request=request)
-                record = prediction_log_pb2.PredictionLog(predict_log=log_)
-                writer.write(record.SerializeToString())
+        for signature, name, value in requests:
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = "moco"
+            request.model_spec.signature_name = signature
+            request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+            asked = prediction_log_pb2.PredictLog(request=request)
+            record = prediction_log_pb2.PredictionLog(predict_log=asked)
+            writer.write(record.SerializeToString())
 
 
-def _input(signature, count, crop):
-    """Name and value of the input of a signature for `count` images."""
-    if signature.endswith("_tensors"):
-        size = crop.image_size_px
-        return "tensors", tf.zeros([count, size, size, 3])
-    size = crop.resize_px
-    noise = tf.random.stateless_uniform([size, size, 3], [0, 0], 0, 256, tf.int32)
-    image = tf.cast(noise, tf.uint8)
-    if signature.endswith("_images"):
-        return "images", tf.repeat(image[None], count, axis=0)
-    return "image_bytes", tf.repeat(tf.io.encode_jpeg(image)[None], count)
+def of_encoder(signatures, crop, batches):
+    """Requests of an encoder's signatures, one for each number of images in `batches`."""
+    image = noise(crop.resize_px)
+    values = {
+        "image_bytes": lambda n: tf.repeat(tf.io.encode_jpeg(image)[None], n),
+        "images": lambda n: tf.repeat(image[None], n, axis=0),
+        "tensors": lambda n: tf.zeros([n, crop.image_size_px, crop.image_size_px, 3]),
+    }
+    inputs = {name: name.rpartition("_")[2] for name in signatures}
+    inputs = {name: kind if kind in values else "image_bytes" for name, kind in inputs.items()}
+    return [(name, kind, values[kind](n)) for name, kind in inputs.items() for n in batches]
+
+
+def noise(size):
+    """A random image, uint8 size x size x 3."""
+    pixels = tf.random.stateless_uniform([size, size, 3], [0, 0], 0, 256, tf.int32)
+    return tf.cast(pixels, tf.uint8)

@@ -89,8 +89,9 @@ def set_arrays(encoder, arrays, what="The encoder"):
         if names
     ]
     if problems:
+        name = next((layer.name for layer in encoder.layers if "resnet" in layer.name), "")
         raise ValueError(
-            f"{what} must have the weights of {encoder.name}, a ResNet as torchvision has them. "
+            f"{what} must have the weights of {name}, a ResNet as torchvision has them. "
             f"Received: {'; '.join(problems)}. {_cause(missing, unexpected)}"
         )
     for name, variable in variables.items():
@@ -126,9 +127,13 @@ def describe(arrays):
         len({m[2] for m in map(BLOCK.match, _layers(arrays)) if m and m[1] == stage})
         for stage in "1234"
     )
-    stem = arrays.get("conv1.weight")
-    second = arrays.get("layer1.0.conv2.weight")
-    if stem is None or second is None or stem.shape[1] != 3 or stem.shape[2] not in (3, 7):
+    stem, second = (arrays.get(n) for n in ("conv1.weight", "layer1.0.conv2.weight"))
+    heads = [array for name, array in arrays.items() if name in ("fc.weight", "fc.0.weight")]
+    known = all(a is not None and a.ndim == 4 and a.size for a in (stem, second))
+    known = known and stem.shape[1] == 3 and stem.shape[2] in (3, 7)
+    if not known or any(
+        head.ndim != 2 for head in (*heads, arrays.get("fc.2.weight", second[0, 0]))
+    ):
         raise ValueError(
             "The weights must be of a ResNet with torchvision's layers, for images of 3 channels. "
             f"Received: {', '.join(list(arrays)[:5])} and {len(arrays) - 5} more. A vision "

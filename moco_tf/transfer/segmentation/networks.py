@@ -5,6 +5,7 @@ appendix (two 3x3 convolutions of 256 channels and dilation 6, BN and ReLU, one 
 """
 
 import keras
+import tensorflow as tf
 from keras import layers
 
 from moco_tf import assembly
@@ -76,7 +77,7 @@ class Upsample(layers.Layer):
 
     def call(self, inputs):
         maps, images = inputs
-        return keras.ops.image.resize(maps, keras.ops.shape(images)[1:3], interpolation="bilinear")
+        return tf.image.resize(maps, tf.shape(images)[1:3])
 
     def compute_output_shape(self, input_shape):
         maps, images = input_shape
@@ -86,11 +87,19 @@ class Upsample(layers.Layer):
 def deeplabv3plus(backbone, num_classes):
     """DeepLabV3+ of keras-cv on our backbone, for images of multiples of 32 px.
 
-    It wants the backbone without dilation. Its own layers have Keras' BN, of each replica's rows.
-    keras-cv is frozen upstream: it gets no fixes.
+    It wants the backbone without dilation, and with ImageNet's stem: maps of 1/4 and 1/32. Its own
+    layers have Keras' BN, of each replica's rows. keras-cv is frozen upstream: it gets no fixes.
 
     Args, Returns: as of `fcn`.
+
+    Raises:
+        ValueError: for a backbone with another stem.
     """
+    if backbone.get_layer("conv1").strides != (2, 2):
+        raise ValueError(
+            "head=deeplabv3plus needs a backbone with ImageNet's stem, whose last maps are 1/32 of "
+            "the image. Received: one with the stem of small images. Use head=fcn."
+        )
     from keras_cv.models import DeepLabV3Plus
 
     levels = {"P2": "layer1", "P3": "layer2", "P4": "layer3", "P5": "layer4"}

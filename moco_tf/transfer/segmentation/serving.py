@@ -1,0 +1,118 @@
+"""A segmentation as a SavedModel: image bytes in, label maps out."""
+
+import os
+
+import keras
+import tensorflow as tf
+
+from moco_tf import image_ops
+from moco_tf.evaluation import results
+from moco_tf.image_ops import normalize
+from moco_tf.interop import savedmodel, warmup
+from moco_tf.transfer.segmentation import networks
+from moco_tf.transfer.segmentation.segmenter import make_predict
+
+WARMUP_PX = 128
+MAX_PIXELS = 2**24  # of an image; a larger one could take the server's memory
+
+
+class SegmentationServer(tf.Module):
+    """Signatures of a segmentation network, with nothing of Python in them.
+
+    Args:
+        network: `keras.Model` from normalised images to logits.
+        mean, std: of the normalisation.
+        multiple: sizes that the network takes are multiples of it, px.
+    """
+
+    def __init__(self, network, mean, std, multiple):
+        super().__init__()
+        self.weights = [v.value for v in network.variables]  # must be reachable from here
+        self._fill = tf.constant([round(255 * m) for m in mean], tf.uint8)
+        self._multiple = multiple
+
+        def prepare(images):
+            return normalize(tf.cast(images, tf.float32) / 255, tuple(mean), tuple(std))
+
+        self._predict = make_predict(network, prepare, (1.0,), False, multiple)
+
+    def signatures(self):
+        """Dict from the names of the signatures to concrete functions."""
+        by_bytes = tf.function(self._of_bytes, autograph=False).get_concrete_function(
+            tf.TensorSpec([None], tf.string, "image_bytes")
+        )
+        by_images = tf.function(self._of_images, autograph=False).get_concrete_function(
+            tf.TensorSpec([None, None, None, 3], tf.uint8, "images")
+        )
+        return {
+            "serving_default": by_bytes,
+            "segment_bytes": by_bytes,
+            "segment_images": by_images,
+        }
+
+    def _of_images(self, images):
+        """uint8 NxHxWx3 to the classes of the pixels, uint8 NxHxW."""
+        height, width = tf.unstack(tf.shape(images)[1:3])
+        more = [[0, -length % self._multiple] for length in (height, width)]
+        inside = tf.pad(tf.ones_like(images[..., :1]), [[0, 0], *more, [0, 0]]) > 0
+        images = tf.where(inside, tf.pad(images, [[0, 0], *more, [0, 0]]), self._fill)
+        labels = self._predict(images)[:, :height, :width]
+        return {"labels": tf.cast(labels, tf.uint8)}
+
+    def _of_bytes(self, encoded):
+        """N encoded images of any sizes to N label maps as PNG, "" where ok is false."""
+
+        def one(content):
+            image, ok = _decode_or_blank(content)
+            labels = self._of_images(image[None])["labels"][0]
+            return tf.where(ok, tf.io.encode_png(labels[..., None]), ""), ok
+
+        spec = (tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.bool))
+        pngs, ok = tf.map_fn(one, encoded, fn_output_signature=spec)
+        return {"label_png": pngs, "ok": ok}
+
+
+def _decode_or_blank(content):
+    """An image and true; one black pixel and false if it cannot be decoded or is too large."""
+
+    def decode(content):
+        image = image_ops.decode(content)
+        small = tf.size(image, tf.int64) <= 3 * MAX_PIXELS
+        with tf.control_dependencies([tf.debugging.Assert(small, ["The image is too large."])]):
+            return tf.identity(image), True
+
+    # An op that fails would fail the batch; in a data set it only loses its element.
+    plain = tf.autograph.experimental.do_not_convert(decode)
+    data = tf.data.Dataset.from_tensors(content).map(plain).ignore_errors(log_warning=False)
+    blank = tf.data.Dataset.from_tensors((tf.zeros([1, 1, 3], tf.uint8), False))
+    return data.concatenate(blank).take(1).get_single_element()
+
+
+def export_segmentation(workdir, output):
+    """Writes a finished segmentation as OUTPUT/VERSION/, see `interop.export_savedmodel`.
+
+    Args:
+        workdir: of evaluate.py --task=segmentation, finished.
+        output: folder, local or gs://.
+
+    Returns:
+        The version's folder.
+    """
+    found = results.read(workdir)
+    if found["config"]["head"] == "deeplabv3plus":
+        import keras_cv  # registers its layers  # noqa: F401
+    network = keras.models.load_model(os.path.join(workdir, "segmenter.keras"), compile=False)
+    _, _, multiple = networks.NETWORKS[found["config"]["head"]]
+    server = SegmentationServer(network, *found["normalization"].values(), multiple)
+    names = ("checkpoint", "config", "normalization", "metrics", "versions")
+    metadata = {name: found[name] for name in names}
+    metadata["classes"] = found["data"]["class_names"]
+    signatures = server.signatures()
+    image = warmup.noise(WARMUP_PX)
+    requests = [(name, *_input(image, by_bytes=not name.endswith("images"))) for name in signatures]
+    return savedmodel.write_version(server, signatures, output, metadata, requests)
+
+
+def _input(image, by_bytes):
+    """Name and value of an input of one image."""
+    return ("image_bytes", tf.io.encode_jpeg(image)[None]) if by_bytes else ("images", image[None])
