@@ -11,7 +11,7 @@ import math
 
 import tensorflow as tf
 
-GRAY_PALETTE = b"".join(bytes([i, i, i, 0]) for i in range(256))
+from moco_tf import image_headers
 
 
 def decode(encoded):
@@ -20,42 +20,22 @@ def decode(encoded):
     Grayscale is repeated, CMYK converted, 16 bits cut to 8, transparency dropped.
 
     Raises:
-        InvalidArgumentError: for other bytes, and for two kinds that TensorFlow 2.21 misreads:
-            animated WebP (it writes past its buffer) and BMP with a palette.
+        InvalidArgumentError: for other bytes, and for what `image_headers` refuses.
     """
 
     def other_format():
-        with tf.control_dependencies([_refuse_misread(encoded)]):
-            image = tf.io.decode_image(tf.identity(encoded), expand_animations=False)
+        image = tf.io.decode_image(tf.identity(encoded), expand_animations=False)
         image = tf.cond(tf.shape(image)[-1] < 3, lambda: image[..., :1], lambda: image[..., :3])
         return tf.broadcast_to(image, tf.concat([tf.shape(image)[:2], [3]], axis=0))
 
-    image = tf.cond(
-        tf.io.is_jpeg(encoded),
-        # The accurate inverse transform is the one that PIL uses.
-        lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
-        other_format,
-    )
-    return tf.ensure_shape(image, [None, None, 3])
-
-
-def _refuse_misread(encoded):
-    """Raises for the formats that `tf.io.decode_image` accepts but gets wrong."""
-    padded = tf.strings.join([encoded, "\0" * 1280])  # short files are the decoder's to refuse
-
-    def byte(position):
-        return tf.cast(
-            tf.io.decode_raw(tf.strings.substr(padded, position, 1), tf.uint8)[0], tf.int32
+    with tf.control_dependencies([image_headers.refuse(encoded)]):
+        image = tf.cond(
+            tf.io.is_jpeg(encoded),
+            # The accurate inverse transform is the one that PIL uses.
+            lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
+            other_format,
         )
-
-    webp_animated = (tf.strings.substr(padded, 8, 8) == "WEBPVP8X") & (byte(20) & 2 != 0)
-    # Up to eight bits a pixel are indices into a palette, harmless if that is the gray ramp.
-    palette = tf.strings.substr(padded, 14 + byte(14), len(GRAY_PALETTE))
-    indexed = (tf.strings.substr(padded, 0, 2) == "BM") & (byte(28) <= 8)
-    bmp_palette = indexed & (palette != GRAY_PALETTE)
-    return tf.debugging.Assert(
-        ~(webp_animated | bmp_palette), ["Animated WebP and BMP with a palette are not supported."]
-    )
+    return tf.ensure_shape(image, [None, None, 3])
 
 
 def random_crop_box(u, height, width, scale, ratio):

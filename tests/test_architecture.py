@@ -12,6 +12,7 @@ import tiny
 PACKAGE = tiny.ROOT / "moco_tf"
 # Imports go down only: a module may import those of lower levels, and of its own package.
 LEVELS = [
+    {"image_headers"},
     {"log", "addresses", "schema", "random_key", "image_ops", "optim", "distribute"},
     {"config", "moco", "datasets", "recipes", "backbones", "bad_images", "layout"},
     {"input_pipeline", "checkpoint", "html", "mechanisms", "ablation"},

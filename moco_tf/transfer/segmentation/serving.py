@@ -13,7 +13,6 @@ from moco_tf.transfer.segmentation import networks
 from moco_tf.transfer.segmentation.segmenter import make_predict
 
 WARMUP_PX = 128
-MAX_PIXELS = 2**24  # of an image; a larger one could take the server's memory
 
 
 class SegmentationServer(tf.Module):
@@ -73,13 +72,10 @@ class SegmentationServer(tf.Module):
 
 
 def _decode_or_blank(content):
-    """An image and true; one black pixel and false if it cannot be decoded or is too large."""
+    """An image and true; one black pixel and false if it cannot be decoded."""
 
     def decode(content):
-        image = image_ops.decode(content)
-        small = tf.size(image, tf.int64) <= 3 * MAX_PIXELS
-        with tf.control_dependencies([tf.debugging.Assert(small, ["The image is too large."])]):
-            return tf.identity(image), True
+        return image_ops.decode(content), True
 
     # An op that fails would fail the batch; in a data set it only loses its element.
     plain = tf.autograph.experimental.do_not_convert(decode)
