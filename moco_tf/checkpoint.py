@@ -6,6 +6,7 @@ import os
 import tensorflow as tf
 
 from moco_tf import distribute, schema
+from moco_tf.log import log
 
 # Fields that may change when a run is resumed: they do not change what it computes.
 FREE_FIELDS = (
@@ -19,20 +20,21 @@ class Checkpoints:
     """The checkpoints of a workdir, the last few kept, and what came of it as a .keras file.
 
     TensorFlow writes under temporary names and renames, and updates the pointer to the newest
-    checkpoint last, so that a kill at any moment leaves the one before it.
+    checkpoint last, so that a kill at any moment leaves the one before it. What was written is read
+    again; a checkpoint that is damaged later is passed over for the one before it.
 
     Args:
         model: built and compiled, with a built optimizer.
         result: the part of it that others will use, a `keras.Model` such as the query encoder.
         path: its file, with the ending .keras, in the workdir.
-        keep: how many to keep.
+        keep: how many to keep, at least 2: the one before the newest is there until that is read.
         write: whether this process saves (the chief); all restore.
     """
 
     def __init__(self, model, result, path, keep=3, write=True):
         self.path = path
         self._model, self._optimizer, self._result = model, model.optimizer, result
-        self._write = write
+        self._write, self._passed_over = write, set()
         self._manager = tf.train.CheckpointManager(
             tf.train.Checkpoint(model=model, optimizer=model.optimizer),
             os.path.join(os.path.dirname(path), "checkpoints"),
@@ -46,13 +48,27 @@ class Checkpoints:
         return self._manager.latest_checkpoint
 
     def restore(self):
-        """Restores the newest checkpoint, if there is one; returns the number of steps done.
+        """Restores the newest whole checkpoint, if there is any; returns the number of steps done.
 
         Raises:
-            ValueError: if workers found different checkpoints.
+            ValueError: if all are damaged, or workers found different ones.
         """
-        if self.latest:
-            self._manager.checkpoint.restore(self.latest).assert_existing_objects_matched()
+        damaged = []
+        for path in reversed(self._manager.checkpoints):
+            try:
+                read(path)
+                self._manager.checkpoint.restore(path).assert_existing_objects_matched()
+                break
+            except OSError as error:
+                damaged.append(path)
+                log.warning("%s It is passed over.", error)
+        else:
+            if damaged:
+                raise ValueError(
+                    f"A checkpoint must be whole. Received: {len(damaged)} damaged, and no other, "
+                    f"in {self._manager.directory}. Start a new workdir."
+                )
+        self._passed_over = set(damaged)
         step = int(self._optimizer.iterations.numpy())
         strategy = self._model.distribute_strategy
         (mean,) = distribute.mean_over_workers(strategy, [step])
@@ -68,11 +84,26 @@ class Checkpoints:
         """Saves the present state, named by its step, unless it is the newest saved already."""
         step = int(self._optimizer.iterations.numpy())
         path = os.path.join(self._manager.directory, f"step-{step}")
-        if self._write and self.latest != path:
+        if self._write and (self.latest != path or path in self._passed_over):
             save_model(
                 self._result, self.path
             )  # first: a kill between the two is made good by the next save
-            self._manager.save(checkpoint_number=step)
+            read(self._manager.save(checkpoint_number=step))
+            self._passed_over.discard(path)
+
+
+def read(path):
+    """Reads all of a checkpoint, whose parts have checksums.
+
+    Raises:
+        OSError: if it is not whole.
+    """
+    try:
+        reader = tf.train.load_checkpoint(path)
+        for name in reader.get_variable_to_shape_map():
+            reader.get_tensor(name)
+    except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as error:
+        raise OSError(f"The checkpoint {path} is not whole: {error}") from error
 
 
 def claim_workdir(new, workdir, write=True):

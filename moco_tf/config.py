@@ -97,7 +97,7 @@ class Config:
     steps_per_call: int = 0  # steps in one call to the device; 0: 1, and log_every_steps on TPU
     log_every_steps: int = 20
     checkpoint_every_steps: int = 1000
-    keep_checkpoints: int = 3
+    keep_checkpoints: int = 3  # at least 2
     profile_steps: tuple = ()  # (first, last) step to profile for TensorBoard
 
 
@@ -110,7 +110,7 @@ def check(config):
     schema.check_types(config)
     positive = (
         *("batch_size", "gradient_accumulation", "log_every_steps", "checkpoint_every_steps"),
-        *("keep_checkpoints", "data.image_size_px", "data.shuffle_buffer", "model.dim"),
+        *("data.image_size_px", "data.shuffle_buffer", "model.dim"),
         *("model.queue_size", "model.temperature", "optimizer.learning_rate"),
         *("optimizer.reference_batch", "monitor.neighbours", "monitor.temperature"),
     )
@@ -128,6 +128,8 @@ def check(config):
     for name in ("model.momentum", "data.max_bad_fraction"):
         require(config, name, lambda v: 0 <= v <= 1, "in [0, 1]")
     require(config, "optimizer.momentum", lambda v: 0 <= v < 1, "in [0, 1)")
+    rule = "at least 2: the last good one is kept until the next was read again"
+    require(config, "keep_checkpoints", lambda v: v >= 2, rule)
     choices = {
         "data.augment_on": ("auto", "host", "device"),
         "model.mechanism": ("queue", "end_to_end", "memory_bank"),

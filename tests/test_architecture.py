@@ -97,7 +97,7 @@ def test_every_config_field_has_a_comment_or_speaks_for_itself():
         line.split(":")[0].strip() for line in lines if re.match(r"    \w+: \S+ = [^#]*$", line)
     ]
     speak = {"momentum", "temperature", "data", "model", "optimizer", "monitor", "seed"}
-    speak |= {"log_every_steps", "checkpoint_every_steps", "keep_checkpoints"}
+    speak |= {"log_every_steps", "checkpoint_every_steps"}
     assert set(bare) <= speak
 
 

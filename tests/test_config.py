@@ -10,8 +10,11 @@ import tiny
 from moco_tf import ablation, checkpoint, schema
 from moco_tf.config import Config, chance_loss, check
 from moco_tf.evaluation import config as evaluation_config
+from moco_tf.transfer.segmentation import config as segmentation_config
 
-CONFIGS = sorted(p for p in (tiny.ROOT / "configs").rglob("*.py") if p.parent.name != "eval")
+CONFIGS = sorted(
+    p for p in (tiny.ROOT / "configs").rglob("*.py") if p.parent.name in ("configs", "ablations")
+)
 TASKS = {"flowers": "finetune", "cub": "finetune", "semi": "finetune"}  # others by their name
 END_TO_END = {"model__mechanism": "end_to_end"}
 BANK = {"model__mechanism": "memory_bank", "model__shuffle": False}
@@ -45,6 +48,20 @@ def test_every_evaluation_is_valid_and_survives_json(path):
     config = load(path)
     evaluation_config.check(config, TASKS.get(path.stem, path.stem))
     assert schema.from_dict(type(config), schema.to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    "path", sorted((tiny.ROOT / "configs" / "transfer").glob("*.py")), ids=lambda p: p.stem
+)
+def test_every_segmentation_is_valid_and_survives_json(path):
+    config = load(path)
+    segmentation_config.check(config)
+    assert schema.from_dict(type(config), schema.to_dict(config)) == config
+    o = config.optimizer
+    assert o.milestones_steps == (round(0.7 * config.steps), round(0.9 * config.steps))
+    assert (
+        o.learning_rate == {"voc_fcn": 0.003, "cityscapes_fcn": 0.01, "camvid_fcn": 0.02}[path.stem]
+    )
 
 
 def test_recipes_carry_the_papers_numbers():
