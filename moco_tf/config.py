@@ -111,23 +111,19 @@ def check(config):
     positive = (
         *("batch_size", "gradient_accumulation", "log_every_steps", "checkpoint_every_steps"),
         *("data.image_size_px", "data.shuffle_buffer", "model.dim"),
-        *("model.queue_size", "model.temperature", "optimizer.learning_rate"),
-        *("optimizer.reference_batch", "monitor.neighbours", "monitor.temperature"),
+        *("model.queue_size", "model.temperature", "monitor.neighbours", "monitor.temperature"),
     )
     for name in positive:
         require(config, name, lambda v: v > 0, "positive")
     not_negative = (
         *("seed", "epochs", "steps", "stop_after_steps", "steps_per_call", "data.num_examples"),
-        *("model.width", "model.hidden", "model.bn_group_size", "optimizer.weight_decay"),
-        *("optimizer.first_epoch", "optimizer.factor", "optimizer.warmup_epochs"),
-        "optimizer.warmup_steps",
+        *("model.width", "model.hidden", "model.bn_group_size"),
         *("monitor.every_epochs", "monitor.every_steps", "monitor.resize_px"),
     )
     for name in not_negative:
         require(config, name, lambda v: v >= 0, "zero or more")
     for name in ("model.momentum", "data.max_bad_fraction"):
         require(config, name, lambda v: 0 <= v <= 1, "in [0, 1]")
-    require(config, "optimizer.momentum", lambda v: 0 <= v < 1, "in [0, 1)")
     rule = "at least 2: the last good one is kept until the next was read again"
     require(config, "keep_checkpoints", lambda v: v >= 2, rule)
     choices = {
@@ -135,18 +131,10 @@ def check(config):
         "model.mechanism": ("queue", "end_to_end", "memory_bank"),
         "model.stem": ("imagenet", "cifar"),
         "model.head": ("linear", "mlp"),
-        "optimizer.schedule": ("cosine", "step"),
         "monitor.features": ("backbone", "projection"),
     }
     for name, valid in choices.items():
         require(config, name, lambda v, valid=valid: v in valid, f"one of {', '.join(valid)}")
-    for name in ("optimizer.milestones_epochs", "optimizer.milestones_steps"):
-        require(
-            config,
-            name,
-            lambda v: all(isinstance(x, int) and x > 0 for x in v) and list(v) == sorted(set(v)),
-            "increasing positive whole numbers",
-        )
     require(
         config,
         "profile_steps",
@@ -155,7 +143,37 @@ def check(config):
         ),
         "empty or the first and the last step, such as 10,20",
     )
+    check_optimizer(config)
     _check_pairs(config)
+
+
+def check_optimizer(config):
+    """Checks the optimizer of a config with `epochs` and `steps`, of which `steps` counts if given.
+
+    Raises:
+        ValueError: as `check`.
+    """
+    for name in ("learning_rate", "reference_batch"):
+        require(config, f"optimizer.{name}", lambda v: v > 0, "positive")
+    for name in ("weight_decay", "first_epoch", "factor", "warmup_epochs", "warmup_steps"):
+        require(config, f"optimizer.{name}", lambda v: v >= 0, "zero or more")
+    require(config, "optimizer.momentum", lambda v: 0 <= v < 1, "in [0, 1)")
+    valid = ("cosine", "step")
+    require(config, "optimizer.schedule", lambda v: v in valid, f"one of {', '.join(valid)}")
+    for name in ("optimizer.milestones_epochs", "optimizer.milestones_steps"):
+        require(
+            config,
+            name,
+            lambda v: all(isinstance(x, int) and x > 0 for x in v) and list(v) == sorted(set(v)),
+            "increasing positive whole numbers",
+        )
+    if not config.steps:
+        require(config, "epochs", lambda v: v > 0, "positive, unless `config.steps` is")
+        require(config, "optimizer.milestones_steps", lambda v: not v, "empty in runs of epochs")
+        require(config, "optimizer.warmup_steps", lambda v: not v, "0 in runs of epochs")
+    else:
+        require(config, "optimizer.milestones_epochs", lambda v: not v, "empty in runs of steps")
+        require(config, "optimizer.warmup_epochs", lambda v: not v, "0 in runs of steps")
 
 
 def _check_pairs(config):
@@ -184,13 +202,6 @@ def _check_pairs(config):
         lambda v: v % config.gradient_accumulation == 0,
         f"a multiple of gradient_accumulation={config.gradient_accumulation}",
     )
-    if not config.steps:
-        require(config, "epochs", lambda v: v > 0, "positive, unless `config.steps` is")
-        require(config, "optimizer.milestones_steps", lambda v: not v, "empty in runs of epochs")
-        require(config, "optimizer.warmup_steps", lambda v: not v, "0 in runs of epochs")
-    else:
-        require(config, "optimizer.milestones_epochs", lambda v: not v, "empty in runs of steps")
-        require(config, "optimizer.warmup_epochs", lambda v: not v, "0 in runs of steps")
 
 
 def chance_loss(config):

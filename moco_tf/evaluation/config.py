@@ -6,7 +6,7 @@ What is left empty is taken from the pre-training run whose encoder is evaluated
 from dataclasses import dataclass, field
 
 from moco_tf import schema
-from moco_tf.config import Optimizer
+from moco_tf.config import Optimizer, check_optimizer
 from moco_tf.schema import require
 
 
@@ -154,15 +154,11 @@ def _check_linear_cached(config):
 
 def _check_supervised(config):
     positive = ("batch_size", "log_every_steps", "checkpoint_every_steps", "test_every_epochs")
-    for name in (*positive, "optimizer.reference_batch", "optimizer.learning_rate"):
+    for name in positive:
         require(config, name, lambda v: v > 0, "positive")
-    schema_fields = ("steps", "stop_after_steps", "optimizer.weight_decay", "optimizer.factor")
-    for name in (*schema_fields, "optimizer.warmup_epochs", "optimizer.warmup_steps"):
+    for name in ("epochs", "steps", "stop_after_steps"):
         require(config, name, lambda v: v >= 0, "zero or more")
-    require(config, "optimizer.momentum", lambda v: 0 <= v < 1, "in [0, 1)")
-    valid = ("cosine", "step")
-    require(config, "optimizer.schedule", lambda v: v in valid, f"one of {', '.join(valid)}")
-    require(config, "epochs", lambda v: v > 0 or config.steps, "positive, unless `config.steps` is")
+    check_optimizer(config)
     if config.optimizer.schedule == "step" and not config.steps:
         end = config.epochs
         require(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from moco_tf import schema
-from moco_tf.config import Optimizer
+from moco_tf.config import Optimizer, check_optimizer
 from moco_tf.schema import require
 
 
@@ -62,13 +62,21 @@ def check(config):
             f"Segmentation. Received: a {type(config).__name__}."
         )
     schema.check_types(config)
-    positive = ("data.crop_px", "data.scale_min", "optimizer.learning_rate", "batch_size", "steps")
-    positive += ("test_every_steps", "test_batch_size", "log_every_steps", "checkpoint_every_steps")
-    for name in (*positive, "optimizer.reference_batch"):
+    positive = ("data.crop_px", "data.scale_min", "batch_size", "steps", "test_every_steps")
+    for name in (*positive, "test_batch_size", "log_every_steps", "checkpoint_every_steps"):
         require(config, name, lambda v: v > 0, "positive")
-    not_negative = ("seed", "stop_after_steps", "data.num_classes", "optimizer.weight_decay")
-    for name in (*not_negative, "optimizer.factor", "optimizer.warmup_steps"):
+    for name in ("seed", "stop_after_steps", "data.num_classes"):
         require(config, name, lambda v: v >= 0, "zero or more")
+    require(config, "epochs", lambda v: v == 0, "0: the run is counted in steps")
+    require(config, "head", lambda v: v in ("fcn", "deeplabv3plus"), "fcn or deeplabv3plus")
+    check_optimizer(config)
+    end = config.steps
+    require(
+        config,
+        "optimizer.milestones_steps",
+        lambda v: not v or max(v) < end,
+        f"below the number of steps, {end}, such as {(round(0.7 * end), round(0.9 * end))}",
+    )
     for name in ("data.train", "data.test"):
         require(config, name, bool, "an address, such as voc:VOCdevkit/VOC2012:train_aug")
     low = config.data.scale_min
@@ -79,26 +87,6 @@ def check(config):
         "data.ignored",
         lambda v: all(isinstance(x, int) and 0 <= x < 256 for x in v),
         "whole numbers below 256",
-    )
-    require(config, "optimizer.momentum", lambda v: 0 <= v < 1, "in [0, 1)")
-    for name, valid in (
-        ("head", ("fcn", "deeplabv3plus")),
-        ("optimizer.schedule", ("cosine", "step")),
-    ):
-        require(config, name, lambda v, valid=valid: v in valid, f"one of {', '.join(valid)}")
-    for name in ("optimizer.milestones_epochs",):
-        require(config, name, lambda v: not v, "empty: the run is counted in steps")
-    require(config, "optimizer.warmup_epochs", lambda v: v == 0, "0: the run is counted in steps")
-    require(config, "epochs", lambda v: v == 0, "0: the run is counted in steps")
-    require(
-        config,
-        "optimizer.milestones_steps",
-        lambda v: (
-            all(isinstance(x, int) and 0 < x < config.steps for x in v)
-            and list(v) == sorted(set(v))
-        ),
-        f"increasing whole numbers below the number of steps, {config.steps}, such as "
-        f"{(round(0.7 * config.steps), round(0.9 * config.steps))}",
     )
     require(
         config,
