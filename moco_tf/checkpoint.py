@@ -1,8 +1,11 @@
 """Saving and resuming a run, exactly: model, queue, optimizer and step."""
 
+import hashlib
 import json
 import os
+import pathlib
 
+import numpy as np
 import tensorflow as tf
 
 from moco_tf import distribute, schema
@@ -14,6 +17,9 @@ FREE_FIELDS = (
     *("log_every_steps", "checkpoint_every_steps", "keep_checkpoints"),
     "data.max_bad_fraction",
 )
+
+
+DIGEST_BYTES = 16
 
 
 class Checkpoints:
@@ -131,6 +137,42 @@ def claim_workdir(new, workdir, write=True):
             f"The workdir {workdir!r} was made by another config. Differing fields (there -> "
             f"now): {'; '.join(differences)}. Use the same config to resume, or another --workdir."
         )
+
+
+def require_same_on_all_workers(new, workdir, strategy):
+    """Checks that all processes run the same config and code; call it after `claim_workdir`.
+
+    Args:
+        new: the config of this process, of `schema.to_dict`.
+        workdir: whose config.json the chief has written.
+        strategy: of `distribute.make_strategy`.
+
+    Raises:
+        ValueError: on every process, if one differs; where that is this one, naming the fields.
+    """
+    own = [*_digest(json.dumps(new, sort_keys=True).encode()), *_digest(_code())]
+    different = distribute.mean_over_workers(strategy, own) != np.array(own, np.float32)
+    if not different.any():
+        return
+    path, fields = os.path.join(workdir, "config.json"), []
+    if tf.io.gfile.exists(path):
+        with tf.io.gfile.GFile(path) as file:
+            fields = schema.differences(json.load(file), new)
+    raise ValueError(
+        "All workers must run the same config and the same version of moco_tf. Received: "
+        + (f"here (chief -> here): {'; '.join(fields)}." if fields else "another one elsewhere.")
+        + (" The versions differ." if different[DIGEST_BYTES:].any() else "")
+    )
+
+
+def _digest(content):
+    return hashlib.sha256(content).digest()[:DIGEST_BYTES]
+
+
+def _code():
+    """All of the package's source."""
+    folder = pathlib.Path(__file__).parent
+    return b"".join(path.read_bytes() for path in sorted(folder.rglob("*.py")))
 
 
 def write_text(path, text):

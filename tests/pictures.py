@@ -1,5 +1,7 @@
 """Photos, where there are any, and images made to look like them."""
 
+import io
+
 import numpy as np
 import pytest
 import tiny
@@ -24,3 +26,10 @@ def read_photos(count, height, width):
     picked = photos[:: len(photos) // count][:count]
     corners = [((p.width - width) // 2, (p.height - height) // 2) for p in picked]
     return [p.crop((x, y, x + width, y + height)) for p, (x, y) in zip(picked, corners)]
+
+
+def encode(image, kind, **options):
+    """A PIL image as the bytes of a file."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()

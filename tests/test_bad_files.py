@@ -1,6 +1,5 @@
 """Files that are no images, or not what they say: counted and named, never a crash or a hang."""
 
-import io
 import re
 
 import numpy as np
@@ -9,7 +8,7 @@ import tensorflow as tf
 import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pictures import random_image
+from pictures import encode, random_image
 from PIL import Image
 from test_decode import announcing
 
@@ -20,13 +19,6 @@ from moco_tf.layout import Layout
 from moco_tf.recipes import moco
 
 RGB = Image.fromarray(random_image(0, 24, 31))
-
-
-def encode(image, kind, **options):
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
 
 SEEDS = {
     "jpg": encode(RGB, "JPEG"),

@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 import tensorflow as tf
-from pictures import PHOTOS, random_image
+from pictures import PHOTOS, encode, random_image
 from PIL import Image
 
 from moco_tf import image_ops as ops
@@ -22,13 +22,6 @@ MODES = {
     "GIF": (PALETTE, GRAY),
 }
 FRAMES = {"save_all": True, "append_images": [PALETTE.rotate(180)]}
-
-
-def encode(image, file_format, **options):
-    file = io.BytesIO()
-    image.save(file, file_format, **options)
-    return file.getvalue()
-
 
 ENCODED = {
     **{f"{f} {image.mode}": encode(image, f) for f, images in MODES.items() for image in images},

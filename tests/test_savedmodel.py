@@ -12,7 +12,7 @@ import pytest
 import serving
 import tensorflow as tf
 from google.protobuf import text_format
-from pictures import random_image
+from pictures import encode, random_image
 from PIL import Image
 
 from moco_tf import encoders, export, interop
@@ -24,13 +24,6 @@ from moco_tf.recipes import moco
 
 SIZE, RESIZE, DIM, CLASSES = 32, 40, 16, 3
 RGB = Image.fromarray(random_image(0, 70, 53))
-
-
-def encode(image, kind, **options):
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
 
 GOOD = {
     "jpeg": encode(RGB, "JPEG"),

@@ -1,5 +1,6 @@
 """Several worker processes agree on when to stop, where to resume, and what was bad."""
 
+import shutil
 import signal
 import time
 
@@ -39,3 +40,31 @@ def test_bad_images_of_all_workers_count(tmp_path):
     flags |= {"stop_after_steps": 3, "log_every_steps": 3}
     tiny.run_workers(2, workers([tmp_path / "run"] * 2, **flags))
     assert tiny.metrics(tmp_path / "run")[-1]["bad_images"] == 3  # 48 images, once each
+
+
+def test_a_worker_with_another_config_is_refused(tmp_path):
+    def command(i):
+        return tiny.command(tmp_path / "run", "--strategy=multiworker", seed=i)
+
+    outputs = tiny.run_workers(2, command, code=1)
+    assert "here (chief -> here): seed: 0 -> 1" in outputs[1]
+    assert "must run the same config" in outputs[0] and "another one elsewhere" in outputs[0]
+    assert not any("Traceback" in output for output in outputs)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_worker_with_another_version_is_refused(tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(tiny.ROOT / "moco_tf", other / "moco_tf")
+    (other / "tests").mkdir()
+    for name in ("train.py", "tests/launch.py"):
+        shutil.copy(tiny.ROOT / name, other / name)
+    with (other / "moco_tf" / "log.py").open("a") as file:
+        file.write("# changed\n")
+
+    def command(i):
+        args = tiny.command(tmp_path / "run", "--strategy=multiworker")
+        return args if i == 0 else [args[0], str(other / "tests" / "launch.py"), *args[2:]]
+
+    outputs = tiny.run_workers(2, command, code=1)
+    assert all("another one elsewhere. The versions differ." in output for output in outputs)
