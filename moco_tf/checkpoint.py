@@ -20,6 +20,11 @@ FREE_FIELDS = (
 
 
 DIGEST_BYTES = 16
+OF_STORAGE = (  # errors that say nothing of what is stored
+    *(tf.errors.UnavailableError, tf.errors.DeadlineExceededError, tf.errors.AbortedError),
+    *(tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError),
+    *(tf.errors.ResourceExhaustedError, tf.errors.CancelledError),
+)
 
 
 class Checkpoints:
@@ -40,17 +45,19 @@ class Checkpoints:
     def __init__(self, model, result, path, keep=3, write=True):
         self.path = path
         self._model, self._optimizer, self._result = model, model.optimizer, result
-        self._write, self._passed_over = write, set()
-        self._manager = tf.train.CheckpointManager(
-            tf.train.Checkpoint(model=model, optimizer=model.optimizer),
-            os.path.join(os.path.dirname(path), "checkpoints"),
-            max_to_keep=keep,
-            checkpoint_name="step",
+        self._write, self._keep = write, keep
+        self._checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+        self._manager = self._make_manager()
+
+    def _make_manager(self):
+        folder = os.path.join(os.path.dirname(self.path), "checkpoints")
+        return tf.train.CheckpointManager(
+            self._checkpoint, folder, max_to_keep=self._keep, checkpoint_name="step"
         )
 
     @property
     def latest(self):
-        """Path of the newest whole checkpoint, or None."""
+        """Path of the newest checkpoint, or None; after `restore`, of the newest whole one."""
         return self._manager.latest_checkpoint
 
     def restore(self):
@@ -59,22 +66,26 @@ class Checkpoints:
         Raises:
             ValueError: if all are damaged, or workers found different ones.
         """
-        damaged = []
-        for path in reversed(self._manager.checkpoints):
+        whole = list(self._manager.checkpoints)
+        while whole:
             try:
-                read(path)
-                self._manager.checkpoint.restore(path).assert_existing_objects_matched()
+                read(whole[-1])
                 break
             except OSError as error:
-                damaged.append(path)
                 log.warning("%s It is passed over.", error)
-        else:
-            if damaged:
-                raise ValueError(
-                    f"A checkpoint must be whole. Received: {len(damaged)} damaged, and no other, "
-                    f"in {self._manager.directory}. Start a new workdir."
-                )
-        self._passed_over = set(damaged)
+                whole.pop()
+        damaged = len(self._manager.checkpoints) - len(whole)
+        if damaged and not whole:
+            raise ValueError(
+                f"A checkpoint must be whole. Received: {damaged} damaged, and no other, in "
+                f"{self._manager.directory}. Start a new workdir."
+            )
+        if damaged and self._write:  # those passed over must not count among those to keep
+            folder = self._manager.directory
+            tf.compat.v1.train.update_checkpoint_state(folder, whole[-1], whole)
+            self._manager = self._make_manager()
+        if whole:
+            self._checkpoint.restore(whole[-1]).assert_existing_objects_matched()
         step = int(self._optimizer.iterations.numpy())
         strategy = self._model.distribute_strategy
         (mean,) = distribute.mean_over_workers(strategy, [step])
@@ -90,12 +101,11 @@ class Checkpoints:
         """Saves the present state, named by its step, unless it is the newest saved already."""
         step = int(self._optimizer.iterations.numpy())
         path = os.path.join(self._manager.directory, f"step-{step}")
-        if self._write and (self.latest != path or path in self._passed_over):
+        if self._write and self.latest != path:
             save_model(
                 self._result, self.path
             )  # first: a kill between the two is made good by the next save
             read(self._manager.save(checkpoint_number=step))
-            self._passed_over.discard(path)
 
 
 def read(path):
@@ -109,6 +119,8 @@ def read(path):
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
     except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as error:
+        if isinstance(error, OF_STORAGE):
+            raise
         raise OSError(f"The checkpoint {path} is not whole: {error}") from error
 
 

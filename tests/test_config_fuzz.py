@@ -10,10 +10,14 @@ from moco_tf import config as pretraining
 from moco_tf.evaluation import config as evaluation
 from moco_tf.transfer.segmentation import config as segmentation
 
+INF = float("inf")
 WRONG = {int: ["1", 1.5, True, None, (1,)], float: ["1", True, None, (1.0,), float("nan")]}
 WRONG |= {str: [1, None, ("a",)], bool: [1, "true", None], tuple: [1, "1", None, [1]]}
 EDGES = {int: [0, -1, 10**18], float: [0.0, -1.0, 1e30, float("inf")], bool: [True, False]}
-EDGES |= {str: ["", "nonsense", "x:y:z"], tuple: [(), (0,), (-1,), ("a",), (1.5,), (3, 2, 1)]}
+EDGES |= {
+    str: ["", "nonsense", "x:y:z"],
+    tuple: [(), (0,), (-1,), ("a",), (1.5,), (3, 2, 1), (True,), (INF,)],
+}
 
 
 def segmentation_config():

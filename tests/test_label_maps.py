@@ -113,7 +113,7 @@ def test_what_is_wrong_with_a_source_is_named(data):
 
     labels = data / "camvid" / "valannot"
     opened(lambda: None)
-    with pytest.raises(ValueError, match=r"0.png has numbers that are no class \(1 in all\)"):
+    with pytest.raises(ValueError, match=r"0.png has 7, which is no class \(1 in all\)"):
         opened(lambda: touch(labels / "0.png", np.full((64, 80), 7, np.uint8)))
     with pytest.raises(ValueError, match=r"0.png is \[10 10\], its image \[64 80\] px"):
         opened(lambda: touch(labels / "0.png", np.zeros((10, 10), np.uint8)))

@@ -95,13 +95,14 @@ def test_scales_and_mirrors_are_averaged():
         return moco.v2.normalize(tf.cast(x, tf.float32) / 255)
 
     def probabilities(x, height, width):
-        x = tf.image.resize(x, [height, width], antialias=True)
+        x = tf.image.resize(x, [height, width])
         return tf.image.resize(tf.nn.softmax(network(x)), [32, 48])
 
     x = normalized(images)
     want = probabilities(x, 32, 48) + probabilities(x, 16, 24)
     want += sum(probabilities(x[:, :, ::-1], *size)[:, :, ::-1] for size in ((32, 48), (16, 24)))
-    got = make_predict(network, normalized, (1.0, 0.5), True, 1)(images)
+    predict = make_predict(network, normalized, (1.0, 0.5), True, 1)
+    got = tf.function(predict, jit_compile=True)(images)  # as a TPU compiles it
     assert np.mean(got.numpy() == np.argmax(want, axis=-1)) > 0.999
 
 
@@ -219,9 +220,9 @@ def test_a_killed_run_resumes_to_the_same(data, pretrained, tmp_path):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--config.data.num_classes=3"], "have numbers that are no class"),
+        (["--config.data.num_classes=3"], "has 3, which is no class"),
         (["--config.data.ignored=(300,)"], "`config.data.ignored` must be whole numbers below 256"),
-        (["--config.optimizer.milestones_steps=(8,40)"], "below the number of steps, 12"),
+        (["--config.optimizer.milestones_steps=(40,)"], "below the number of steps, 12"),
         (["--config.test_scales=()"], "`config.test_scales` must be positive numbers"),
         (["--config.data.train=voc:/nope:train"], "DIR a folder that exists"),
         ([f"--config={tiny.ROOT}/configs/eval/knn.py"], "must be one for --task=segmentation"),
@@ -232,5 +233,5 @@ def test_a_users_mistake_ends_in_a_message(flags, message, data, pretrained, tmp
     if flags[0].startswith("--config="):
         args = [a for a in args if not a.startswith("--config")] + flags
     output = tiny.run(args, code=1)
-    assert message in output.replace("has numbers", "have numbers") and "Traceback" not in output
+    assert message in output and "Traceback" not in output
     assert not (tmp_path / "new").exists()

@@ -80,17 +80,18 @@ def check(config):
     for name in ("data.train", "data.test"):
         require(config, name, bool, "an address, such as voc:VOCdevkit/VOC2012:train_aug")
     low = config.data.scale_min
-    require(config, "data.scale_max", lambda v: v >= low, f"at least data.scale_min, {low}")
+    rule = f"at least data.scale_min, {low}, and below 100"
+    require(config, "data.scale_max", lambda v: low <= v < 100, rule)
     require(config, "data.num_classes", lambda v: v < 256, "below 256")
     require(
         config,
         "data.ignored",
-        lambda v: all(isinstance(x, int) and 0 <= x < 256 for x in v),
+        lambda v: all(type(x) is int and 0 <= x < 256 for x in v),
         "whole numbers below 256",
     )
     require(
         config,
         "test_scales",
-        lambda v: len(v) > 0 and all(isinstance(x, (int, float)) and x > 0 for x in v),
-        "positive numbers, at least one",
+        lambda v: len(v) > 0 and all(type(x) in (int, float) and 0 < x < 100 for x in v),
+        "positive numbers below 100, at least one",
     )

@@ -4,6 +4,8 @@ import binascii
 
 import tensorflow as tf
 
+from moco_tf import image_headers
+
 # A PNG with a palette differs from a grayscale one in one byte of its header, the colour type (3
 # and 0), and in the checksum of the header, which is linear: a change of the one is a fixed change
 # of the other. TensorFlow would decode the colours; of the grayscale file it decodes the numbers.
@@ -31,7 +33,8 @@ def decode(encoded):
 
     start = tf.strings.substr(encoded, 0, 4)
     is_png = (tf.strings.length(encoded) > 33) & (start == b"\x89PNG")
-    with tf.control_dependencies([tf.debugging.Assert(is_png, ["A label map must be a PNG."])]):
+    png = tf.debugging.Assert(is_png, ["A label map must be a PNG."])
+    with tf.control_dependencies([png, image_headers.refuse(encoded)]):
         encoded = tf.identity(encoded)
     colour, depth = byte(25), byte(24)
     one_channel = ((colour == 0) | (colour == 3)) & (depth <= 8)

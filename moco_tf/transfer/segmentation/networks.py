@@ -4,6 +4,8 @@ The FCN keeps the whole backbone; the last stage has stride 1 and dilation 2. So
 appendix (two 3x3 convolutions of 256 channels and dilation 6, BN and ReLU, one 1x1 convolution).
 """
 
+import math
+
 import keras
 import tensorflow as tf
 from keras import layers
@@ -67,28 +69,55 @@ def fcn(backbone, num_classes):
         x = layers.ReLU(name=f"head.relu{i}")(x)
     initializer = keras.initializers.RandomNormal(0.0, 0.01)
     x = layers.Conv2D(num_classes, 1, kernel_initializer=initializer, name="head.classes")(x)
-    x = Upsample(name="logits", dtype="float32")([x, backbone.input])
+    stride = _stride(backbone)
+    x = Upsample(stride, name="logits", dtype="float32")([x, backbone.input])
     return keras.Model(backbone.input, x, name="fcn")
+
+
+def _stride(backbone):
+    """Pixels of an image between neighbours in the last maps."""
+    path = (layer for layer in backbone.layers if "downsample" not in layer.name)
+    return math.prod(getattr(layer, "strides", (1, 1))[0] for layer in path)
 
 
 @keras.saving.register_keras_serializable("moco_tf")
 class Upsample(layers.Layer):
-    """Bilinear resize of maps, Nxhxwxc, to the size of images, NxHxWx3."""
+    """Bilinear resize of maps, Nxhxwxc, to the size of images, NxHxWx3.
+
+    The maps' cell i stands for pixel i * stride, where torch's padding puts it, whatever the size:
+    training crops and whole images are read alike.
+
+    Args:
+        stride: pixels between cells.
+    """
+
+    def __init__(self, stride, **kwargs):
+        super().__init__(**kwargs)
+        self.stride = stride
 
     def call(self, inputs):
         maps, images = inputs
-        return tf.image.resize(maps, tf.shape(images)[1:3])
+        # With one cell more, the corners of the maps are pixels 0 and h * stride of the images.
+        maps = tf.pad(maps, [[0, 0], [0, 1], [0, 1], [0, 0]], "SYMMETRIC")
+        size = (tf.shape(maps)[1:3] - 1) * self.stride + 1
+        large = tf.compat.v1.image.resize_bilinear(maps, size, align_corners=True)
+        height, width = tf.unstack(tf.shape(images)[1:3])
+        large = large[:, :height, :width]
+        return tf.ensure_shape(large, [None, *images.shape[1:3], maps.shape[-1]])
 
     def compute_output_shape(self, input_shape):
         maps, images = input_shape
         return (*images[:3], maps[-1])
 
+    def get_config(self):
+        return super().get_config() | {"stride": self.stride}
+
 
 def deeplabv3plus(backbone, num_classes):
     """DeepLabV3+ of keras-cv on our backbone, for images of multiples of 32 px.
 
-    It wants the backbone without dilation, and with ImageNet's stem: maps of 1/4 and 1/32. Its own
-    layers have Keras' BN, of each replica's rows. keras-cv is frozen upstream: it gets no fixes.
+    It wants the backbone without dilation, and with ImageNet's stem: maps of 1/4 and 1/32. The BN
+    of its own layers is of each replica's rows. keras-cv is frozen upstream: it gets no fixes.
 
     Args, Returns: as of `fcn`.
 
@@ -108,9 +137,8 @@ def deeplabv3plus(backbone, num_classes):
         level: [n for n in names if n.startswith(stage)][-1] for level, stage in levels.items()
     }
     network = DeepLabV3Plus(num_classes=num_classes, backbone=backbone)
-    # It ends in a softmax; of the logarithms the softmax is the same.
-    logits = keras.ops.log(keras.ops.maximum(network.output, 1e-7))
-    return keras.Model(network.input, logits, name="deeplabv3plus")
+    network.segmentation_head.layers[-1].activation = keras.activations.linear  # for logits
+    return network
 
 
 # How each is built, the dilation of the backbone's last stage, and what sizes are multiples of.

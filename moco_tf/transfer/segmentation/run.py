@@ -59,19 +59,21 @@ def segment(config, encoder, workdir, strategy, stop=lambda: False):
             f"`config.data.crop_px` must be a multiple of {multiple} for head={config.head}. "
             f"Received: {config.data.crop_px}."
         )
-    sizes = [sources.check(p, a) for p, a in zip(pairs, (config.data.train, config.data.test))]
+    chief = distribute.is_chief(strategy)
+    addresses = (config.data.train, config.data.test)
+    sizes = [sources.check(p, a, quiet=not chief) for p, a in zip(pairs, addresses)]
     with strategy.scope():
         model = _model(config, loaded.encoder, recipe, len(pairs[0].classes))
-    chief = distribute.is_chief(strategy)
     made_by = {"task": "segmentation", "encoder": loaded.digest, **schema.to_dict(config)}
     checkpoint.claim_workdir(made_by, workdir, write=chief)
+    checkpoint.require_same_on_all_workers(made_by, workdir, strategy)
     tester = Tester(config, model, recipe, strategy, pairs[1], sizes[1], multiple)
     done = _train(config, model, recipe, workdir, strategy, pairs[0], layout, plan, tester, stop)
     if done < plan.stop:
         return {"stopped_after": done}
 
     folder = os.path.join(workdir, "predictions")
-    matrices = tester.confusions("test", folder if chief else None)
+    matrices = tester.confusions("test" if chief else None, folder if chief else None)
     found = {
         "task": "segmentation",
         "metrics": scoring.measure(matrices, config.seed),
@@ -155,8 +157,8 @@ def _train(config, model, recipe, workdir, strategy, pairs, layout, plan, tester
         )
 
     def test():
-        found = scoring.measure(tester.confusions(None), config.seed)
-        return {"test_miou": found["miou"]["value"]}
+        iou = scoring.class_iou(tester.confusions(None).sum(axis=0))
+        return {"test_miou": float(np.nanmean(iou))}
 
     metrics = callbacks.MetricsLog(workdir, plan.steps_per_epoch) if chief else None
     watching = [
@@ -246,6 +248,8 @@ class Tester:
         iterator = iter(self.strategy.distribute_datasets_from_function(dataset))
         n, k = self.pairs.num_examples, len(self.pairs.classes)
         matrices = np.zeros((n, k, k), np.int64)
+        if folder:
+            tf.io.gfile.makedirs(folder)
         for start in tqdm(range(0, n, self.batch), title, unit="batch", disable=title is None):
             predicted = self.run(iterator).numpy()
             for i in range(start, min(start + self.batch, n)):
@@ -255,7 +259,6 @@ class Tester:
                 matrices[i] = scoring.confusion(label, found, k)
                 if folder:
                     path = pictures.prediction_path(folder, self.pairs, i)
-                    tf.io.gfile.makedirs(os.path.dirname(path))
                     png = tf.io.encode_png(found[..., None].astype(np.uint8)).numpy()
                     checkpoint.write_bytes(path, png)
         return matrices

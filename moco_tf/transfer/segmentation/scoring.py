@@ -1,5 +1,7 @@
 """How well label maps agree: one exact confusion matrix, and what follows from it."""
 
+import warnings
+
 import numpy as np
 
 from moco_tf.transfer.segmentation.sources import IGNORED
@@ -42,7 +44,9 @@ def measure(matrices, seed=0):
 
     def scores(matrix):
         hits = np.trace(matrix, axis1=-2, axis2=-1)
-        return np.nanmean(class_iou(matrix), axis=-1), hits / matrix.sum(axis=(-2, -1))
+        with warnings.catch_warnings(), np.errstate(invalid="ignore"):
+            warnings.simplefilter("ignore", RuntimeWarning)  # a resample may be all ignored
+            return np.nanmean(class_iou(matrix), axis=-1), hits / matrix.sum(axis=(-2, -1))
 
     n = len(matrices)
     counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), SAMPLES)
@@ -50,7 +54,7 @@ def measure(matrices, seed=0):
     return {
         name: {
             "value": float(value),
-            "interval": [float(x) for x in np.percentile(several, [2.5, 97.5])],
+            "interval": [float(x) for x in np.nanpercentile(several, [2.5, 97.5])],
         }
         for name, value, several in zip(
             ("miou", "pixel_accuracy"), scores(matrices.sum(axis=0)), resampled

@@ -89,7 +89,7 @@ def make_predict(network, normalize, scales, flip, multiple):
             if scale != 1:
                 new = tf.cast(tf.round(tf.cast(size, tf.float32) * scale), tf.int32)
                 new = tf.maximum((new + multiple // 2) // multiple, 1) * multiple
-                scaled = tf.image.resize(x, new, antialias=True)
+                scaled = tf.image.resize(x, new)  # not antialiased, which XLA does not have
             total += probabilities(scaled, size)
             if flip:
                 total += probabilities(scaled[:, :, ::-1], size)[:, :, ::-1]

@@ -8,6 +8,7 @@ import tensorflow as tf
 from moco_tf import image_ops
 from moco_tf.evaluation import results
 from moco_tf.image_ops import normalize
+from moco_tf.input_pipeline import plain
 from moco_tf.interop import savedmodel, warmup
 from moco_tf.transfer.segmentation import networks
 from moco_tf.transfer.segmentation.segmenter import make_predict
@@ -74,12 +75,12 @@ class SegmentationServer(tf.Module):
 def _decode_or_blank(content):
     """An image and true; one black pixel and false if it cannot be decoded."""
 
+    @plain
     def decode(content):
         return image_ops.decode(content), True
 
     # An op that fails would fail the batch; in a data set it only loses its element.
-    plain = tf.autograph.experimental.do_not_convert(decode)
-    data = tf.data.Dataset.from_tensors(content).map(plain).ignore_errors(log_warning=False)
+    data = tf.data.Dataset.from_tensors(content).map(decode).ignore_errors(log_warning=False)
     blank = tf.data.Dataset.from_tensors((tf.zeros([1, 1, 3], tf.uint8), False))
     return data.concatenate(blank).take(1).get_single_element()
 

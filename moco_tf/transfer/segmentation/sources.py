@@ -8,6 +8,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from moco_tf import image_ops
+from moco_tf.input_pipeline import plain
 from moco_tf.transfer.segmentation import label_png
 
 IGNORED = 255  # in label maps, here always
@@ -77,9 +78,12 @@ class Pairs:
 
     def label(self, index):
         """int32 HxW: classes, `IGNORED`, or -1 for a number that is neither."""
-        numbers = label_png.decode(tf.io.read_file(_gather(self.labels, index)))
         with tf.device("CPU"):
-            return tf.gather(tf.constant(self.table), tf.cast(numbers, tf.int32))
+            return tf.gather(tf.constant(self.table), self.numbers(index))
+
+    def numbers(self, index):
+        """int32 HxW: what the file holds."""
+        return tf.cast(label_png.decode(tf.io.read_file(_gather(self.labels, index))), tf.int32)
 
     def name(self, index):
         """String scalar, for messages."""
@@ -123,7 +127,8 @@ def open_pairs(address, num_classes=0, ignored=()):
     table = np.full(256, -1, np.int32)
     table[numbers or range(len(classes))] = range(len(classes))
     if kind == "cityscapes":
-        table[table < 0] = IGNORED
+        ids = table[:34]  # of the label ids, those that are not evaluated; a view
+        ids[ids < 0] = IGNORED
     if kind == "camvid":
         table[11] = IGNORED  # void
     table[[IGNORED, *ignored]] = IGNORED
@@ -156,7 +161,10 @@ def _cityscapes(address, rest):
     root, split = _split(address, rest)
     images = sorted(tf.io.gfile.glob(os.path.join(root, "leftImg8bit", split, "*", "*.png")))
     labels = [
-        path.replace("leftImg8bit.png", "gtFine_labelIds.png").replace("leftImg8bit", "gtFine")
+        os.path.join(
+            *(root, "gtFine", split, os.path.basename(os.path.dirname(path))),
+            os.path.basename(path).replace("leftImg8bit", "gtFine_labelIds"),
+        )
         for path in images
     ]
     _require_any(images, address)
@@ -183,9 +191,14 @@ def _same_stems(images_dir, labels_dir):
     found = []
     for folder, endings in ((images_dir, (".jpg", ".jpeg", ".png")), (labels_dir, (".png",))):
         names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
-        names = [n for n in names if n.lower().endswith(endings)]
-        found.append({os.path.splitext(n)[0]: os.path.join(folder, n) for n in sorted(names)})
+        names = sorted(n for n in names if n.lower().endswith(endings))
+        found.append({os.path.splitext(n)[0]: os.path.join(folder, n) for n in names})
         _require_any(names, folder)
+        if len(found[-1]) < len(names):
+            raise ValueError(
+                f"Names in {folder!r} must differ by more than their endings. Received: "
+                f"{len(names)} files with {len(found[-1])} names."
+            )
     alone = sorted(found[0].keys() ^ found[1].keys())
     if alone:
         raise ValueError(
@@ -210,44 +223,62 @@ def _require_files(paths, address):
         )
 
 
-def check(pairs, address):
+def check(pairs, address, quiet=False):
     """Reads all files once.
 
     Args:
         pairs: `Pairs`.
         address: for messages.
+        quiet: without a progress bar.
 
     Returns:
         int array Nx2, heights and widths.
 
     Raises:
         ValueError: naming files that cannot be decoded, maps of another size than their image, and
-            numbers in maps that are neither class nor ignored.
+            numbers in maps that are neither class nor ignored; or if all pixels are ignored.
     """
 
+    @plain
     def look(index):
-        image, label = pairs.image(index), pairs.label(index)
-        lowest = tf.reduce_min(label)
-        return index, tf.shape(image)[:2], tf.shape(label)[:2], lowest
+        image, numbers = pairs.image(index), pairs.numbers(index)
+        size, found = tf.shape(numbers), tf.unique(tf.reshape(numbers, [-1]))[0]
+        return (
+            index,
+            tf.shape(image)[:2],
+            size,
+            tf.sparse.to_dense(
+                tf.sparse.SparseTensor(
+                    tf.cast(tf.sort(found)[:, None], tf.int64), tf.ones_like(found), [256]
+                )
+            ),
+        )
 
-    data = tf.data.Dataset.range(pairs.num_examples)
-    data = data.map(tf.autograph.experimental.do_not_convert(look), tf.data.AUTOTUNE)
-    data = data.ignore_errors(log_warning=False)
-    sizes = np.zeros((pairs.num_examples, 2), int)
-    wrong = []
-    bar = tqdm(data.as_numpy_iterator(), "checking", pairs.num_examples, unit="pair")
-    for index, size, label_size, lowest in bar:
+    data = tf.data.Dataset.range(pairs.num_examples).map(look, tf.data.AUTOTUNE)
+    data = data.ignore_errors(log_warning=False).as_numpy_iterator()
+    sizes, wrong, any_class = np.zeros((pairs.num_examples, 2), int), [], False
+    for index, size, label_size, found in tqdm(
+        data, "checking", pairs.num_examples, unit="pair", disable=quiet
+    ):
         sizes[index] = size
+        unknown = np.flatnonzero((found > 0) & (pairs.table < 0))
+        any_class |= bool(((found > 0) & (pairs.table >= 0) & (pairs.table != IGNORED)).any())
         if (size != label_size).any():
             wrong.append(f"{pairs.labels[index]} is {label_size}, its image {size} px")
-        elif lowest < 0:
-            wrong.append(f"{pairs.labels[index]} has numbers that are no class")
+        elif len(unknown):
+            numbers = ", ".join(map(str, unknown[:5]))
+            wrong.append(f"{pairs.labels[index]} has {numbers}, which is no class")
     unread = np.flatnonzero(sizes[:, 0] == 0)
     wrong += [f"{pairs.images[i]} or its map cannot be decoded" for i in unread]
     if wrong:
         raise ValueError(
-            f"Label maps must have the size of their images, and the {len(pairs.classes)} classes "
-            f"or 255 in them. Received in {address!r}: {'; '.join(wrong[:3])} ({len(wrong)} in "
-            "all). Ignore numbers by config.data.ignored, or mend the files."
+            f"Label maps must have the size of their images, and in them the {len(pairs.classes)} "
+            f"classes, 255 and config.data.ignored. Received in {address!r}: "
+            f"{'; '.join(wrong[:3])} ({len(wrong)} in all). Ignore numbers by config.data.ignored, "
+            "or mend the files."
+        )
+    if not any_class:
+        raise ValueError(
+            f"Label maps must have pixels of a class. Received in {address!r}: ignored ones only."
         )
     return sizes
