@@ -49,7 +49,7 @@ def export(checkpoint, kind, output, part="encoder", **options):
         kind: of `FORMATS`.
         output: folder ("savedmodel") or file, local or gs://.
         part: "encoder" or "backbone", for "keras".
-        options: of `export_server`, for "savedmodel".
+        options: of `export_server`, for "savedmodel" of an encoder.
 
     Returns:
         The path of what was written.
@@ -58,6 +58,12 @@ def export(checkpoint, kind, output, part="encoder", **options):
         ValueError: for a checkpoint that cannot be read, or not be written so.
     """
     if kind == "savedmodel" and tf.io.gfile.exists(os.path.join(checkpoint, "segmenter.keras")):
+        given = [name for name, value in options.items() if value]
+        if given:
+            raise ValueError(
+                "The SavedModel of a segmentation has no options: it takes images as they are. "
+                f"Received: {', '.join(given)}."
+            )
         return export_segmentation(checkpoint, output)
     loaded = encoders.load(checkpoint)
     if kind == "savedmodel":

@@ -115,6 +115,9 @@ def test_what_is_wrong_with_a_source_is_named(data):
     opened(lambda: None)
     with pytest.raises(ValueError, match=r"0.png has 7, which is no class \(1 in all\)"):
         opened(lambda: touch(labels / "0.png", np.full((64, 80), 7, np.uint8)))
+    blank = np.full((64, 80), 255, np.uint8)
+    with pytest.raises(ValueError, match="must have pixels of a class.*ignored ones only"):
+        opened(lambda: [touch(labels / f"{i}.png", blank) for i in range(2)])
     with pytest.raises(ValueError, match=r"0.png is \[10 10\], its image \[64 80\] px"):
         opened(lambda: touch(labels / "0.png", np.zeros((10, 10), np.uint8)))
     with pytest.raises(ValueError, match="val/0.png or its map cannot be decoded"):

@@ -242,27 +242,17 @@ def check(pairs, address, quiet=False):
     @plain
     def look(index):
         image, numbers = pairs.image(index), pairs.numbers(index)
-        size, found = tf.shape(numbers), tf.unique(tf.reshape(numbers, [-1]))[0]
-        return (
-            index,
-            tf.shape(image)[:2],
-            size,
-            tf.sparse.to_dense(
-                tf.sparse.SparseTensor(
-                    tf.cast(tf.sort(found)[:, None], tf.int64), tf.ones_like(found), [256]
-                )
-            ),
-        )
+        counts = tf.math.bincount(tf.reshape(numbers, [-1]), minlength=256)
+        return index, tf.shape(image)[:2], tf.shape(numbers), counts
 
     data = tf.data.Dataset.range(pairs.num_examples).map(look, tf.data.AUTOTUNE)
     data = data.ignore_errors(log_warning=False).as_numpy_iterator()
     sizes, wrong, any_class = np.zeros((pairs.num_examples, 2), int), [], False
-    for index, size, label_size, found in tqdm(
-        data, "checking", pairs.num_examples, unit="pair", disable=quiet
-    ):
+    data = tqdm(data, "checking", pairs.num_examples, unit="pair", disable=quiet)
+    for index, size, label_size, counts in data:
         sizes[index] = size
-        unknown = np.flatnonzero((found > 0) & (pairs.table < 0))
-        any_class |= bool(((found > 0) & (pairs.table >= 0) & (pairs.table != IGNORED)).any())
+        unknown = np.flatnonzero((counts > 0) & (pairs.table < 0))
+        any_class |= np.any(counts[(pairs.table >= 0) & (pairs.table != IGNORED)] > 0)
         if (size != label_size).any():
             wrong.append(f"{pairs.labels[index]} is {label_size}, its image {size} px")
         elif len(unknown):
