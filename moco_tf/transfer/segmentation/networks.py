@@ -138,7 +138,8 @@ def deeplabv3plus(backbone, num_classes):
     }
     network = DeepLabV3Plus(num_classes=num_classes, backbone=backbone)
     network.segmentation_head.layers[-1].activation = keras.activations.linear  # for logits
-    return network
+    # Of its own class it could not be loaded again: our backbone is none of keras-cv's.
+    return keras.Model(network.input, network.output, name="deeplabv3plus")
 
 
 # How each is built, the dilation of the backbone's last stage, and what sizes are multiples of.

@@ -10,7 +10,7 @@ from moco_tf.evaluation import results
 from moco_tf.image_ops import normalize
 from moco_tf.input_pipeline import plain
 from moco_tf.interop import savedmodel, warmup
-from moco_tf.transfer.segmentation import networks
+from moco_tf.transfer.segmentation import networks  # registers its layers  # noqa: F401
 from moco_tf.transfer.segmentation.segmenter import make_predict
 
 WARMUP_PX = 128
@@ -22,19 +22,16 @@ class SegmentationServer(tf.Module):
     Args:
         network: `keras.Model` from normalised images to logits.
         mean, std: of the normalisation.
-        multiple: sizes that the network takes are multiples of it, px.
     """
 
-    def __init__(self, network, mean, std, multiple):
+    def __init__(self, network, mean, std):
         super().__init__()
         self.weights = [v.value for v in network.variables]  # must be reachable from here
-        self._fill = tf.constant([round(255 * m) for m in mean], tf.uint8)
-        self._multiple = multiple
 
         def prepare(images):
             return normalize(tf.cast(images, tf.float32) / 255, tuple(mean), tuple(std))
 
-        self._predict = make_predict(network, prepare, (1.0,), False, multiple)
+        self._predict = make_predict(network, prepare, (1.0,), False, 1)
 
     def signatures(self):
         """Dict from the names of the signatures to concrete functions."""
@@ -52,11 +49,7 @@ class SegmentationServer(tf.Module):
 
     def _of_images(self, images):
         """uint8 NxHxWx3 to the classes of the pixels, uint8 NxHxW."""
-        height, width = tf.unstack(tf.shape(images)[1:3])
-        more = [[0, -length % self._multiple] for length in (height, width)]
-        inside = tf.pad(tf.ones_like(images[..., :1]), [[0, 0], *more, [0, 0]]) > 0
-        images = tf.where(inside, tf.pad(images, [[0, 0], *more, [0, 0]]), self._fill)
-        labels = self._predict(images)[:, :height, :width]
+        labels = self._predict(images)
         return {"labels": tf.cast(labels, tf.uint8)}
 
     def _of_bytes(self, encoded):
@@ -94,13 +87,18 @@ def export_segmentation(workdir, output):
 
     Returns:
         The version's folder.
+
+    Raises:
+        ValueError: for another head than the FCN.
     """
     found = results.read(workdir)
-    if found["config"]["head"] == "deeplabv3plus":
-        import keras_cv  # registers its layers  # noqa: F401
+    if found["config"]["head"] != "fcn":
+        raise ValueError(
+            "A SavedModel takes images of any size, which keras-cv's layers do not: it can be made "
+            f"of head=fcn. Received: head={found['config']['head']}."
+        )
     network = keras.models.load_model(os.path.join(workdir, "segmenter.keras"), compile=False)
-    _, _, multiple = networks.NETWORKS[found["config"]["head"]]
-    server = SegmentationServer(network, *found["normalization"].values(), multiple)
+    server = SegmentationServer(network, *found["normalization"].values())
     names = ("checkpoint", "config", "normalization", "metrics", "versions")
     metadata = {name: found[name] for name in names}
     metadata["classes"] = found["data"]["class_names"]
