@@ -112,7 +112,7 @@ def test_a_users_mistake_ends_in_a_message(tmp_path):
 
 
 def test_a_recipe_is_no_ablation(monkeypatch):
-    monkeypatch.setattr(ablate.script, "CONFIG", types.SimpleNamespace(value=tiny.config()))
+    monkeypatch.setattr(ablate.run_flags, "CONFIG", types.SimpleNamespace(value=tiny.config()))
     with pytest.raises(ValueError, match="`--config` must name an ablation"):
         ablate.check([])
 
