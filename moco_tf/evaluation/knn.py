@@ -10,7 +10,7 @@ from moco_tf.evaluation.features import unit
 GROUP = 16
 
 
-def nearest(bank, queries, k, *, block=2048, chunk=65_536, title=None):
+def nearest(bank, queries, k, *, block=5000, chunk=65_536, title=None):
     """The k most similar rows of the bank for each query, exactly; of equals, the first.
 
     Holds a part of the bank and block x chunk similarities, so that the bank may be on disk.
