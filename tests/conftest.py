@@ -1,6 +1,7 @@
 """Four logical CPU devices for all tests, and strategies over them."""
 
 import functools
+import gc
 import itertools
 import os
 
@@ -47,3 +48,10 @@ def mirrored():
 @pytest.fixture(autouse=True)
 def seeded():
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def collected():
+    """Frees the models of a module, which hold themselves in cycles."""
+    yield
+    gc.collect()
