@@ -5,8 +5,9 @@ Command:  python evaluate.py --task=segmentation --config=configs/transfer/camvi
               --config.data.train=camvid:CamVid:train --config.data.test=camvid:CamVid:test
           (from scratch, the control: --config.random_init=true)
 Data:     the CamVid/ folder of SegNet's tutorial: train/ and trainannot/, test/ and testannot/
-Cost:     to be measured
-Expected: to be measured
+Cost:     5 to 24 minutes of a ResNet-18 on two CPU cores, idle or busy
+Expected: on 41 training and 10 test images, with configs/tiny_imagenet.py's ResNet-18: mIoU 30.0 %
+          (25 to 35), from scratch 25.3 % (22 to 29); "building" everywhere has 3.1 %
 Source:   the recipe of voc_fcn.py, smaller
 """
 
