@@ -43,7 +43,7 @@ def ablate(ablation, workdir, strategy, stop=lambda: False):
     """
     configs = variants(ablation)
     for name, config in configs.items():  # all that is refused is refused before any work
-        checkpoint.claim_workdir(schema.to_dict(config), os.path.join(workdir, name), write=False)
+        checkpoint.check_workdir(schema.to_dict(config), os.path.join(workdir, name))
     results = _read(workdir)
     for number, (name, config) in enumerate(configs.items(), start=1):
         if results.get(name, {}).get("config") == schema.to_dict(config):

@@ -19,6 +19,7 @@ FREE_FIELDS = (
 )
 
 
+CONFIG = "config.json"  # in a workdir, what made it
 DIGEST_BYTES = 16
 OF_STORAGE = (  # errors that say nothing of what is stored
     *(tf.errors.UnavailableError, tf.errors.DeadlineExceededError, tf.errors.AbortedError),
@@ -102,9 +103,8 @@ class Checkpoints:
         step = int(self._optimizer.iterations.numpy())
         path = os.path.join(self._manager.directory, f"step-{step}")
         if self._write and self.latest != path:
-            save_model(
-                self._result, self.path
-            )  # first: a kill between the two is made good by the next save
+            # First: a kill between the two is made good by the next save.
+            save_model(self._result, self.path)
             read(self._manager.save(checkpoint_number=step))
 
 
@@ -124,25 +124,28 @@ def read(path):
         raise OSError(f"The checkpoint {path} is not whole: {error}") from error
 
 
-def claim_workdir(new, workdir, write=True):
-    """Makes the workdir and notes the config in it, or checks that it is the same as before.
+def claim_workdir(new, workdir, strategy):
+    """Notes the config in the workdir, which the chief makes, or checks that it is as before.
 
     Args:
         new: the config, of `schema.to_dict`.
         workdir: local or gs:// folder.
-        write: whether this process writes (the chief).
+        strategy: of `distribute.make_strategy`, whose processes must all have this config and code.
 
     Raises:
-        ValueError: if another config made this workdir; it names the differing fields.
+        ValueError: as `check_workdir`; or on every process if one has another config or code.
     """
-    path = os.path.join(workdir, "config.json")
-    if not tf.io.gfile.exists(path):
-        if write:
-            tf.io.gfile.makedirs(workdir)
-            write_text(path, json.dumps(new, indent=2) + "\n")
-        return
-    with tf.io.gfile.GFile(path) as file:
-        old = json.load(file)
+    check_workdir(new, workdir)
+    path = os.path.join(workdir, CONFIG)
+    if distribute.is_chief(strategy) and not tf.io.gfile.exists(path):
+        tf.io.gfile.makedirs(workdir)
+        write_text(path, json.dumps(new, indent=2) + "\n")
+    _require_same_on_all_workers(new, path, strategy)
+
+
+def check_workdir(new, workdir):
+    """Raises ValueError if another config made this workdir; it names the differing fields."""
+    old = _read_config(os.path.join(workdir, CONFIG)) or new
     differences = [d for d in schema.differences(old, new) if d.split(":")[0] not in FREE_FIELDS]
     if differences:
         raise ValueError(
@@ -151,30 +154,25 @@ def claim_workdir(new, workdir, write=True):
         )
 
 
-def require_same_on_all_workers(new, workdir, strategy):
-    """Checks that all processes run the same config and code; call it after `claim_workdir`.
-
-    Args:
-        new: the config of this process, of `schema.to_dict`.
-        workdir: whose config.json the chief has written.
-        strategy: of `distribute.make_strategy`.
-
-    Raises:
-        ValueError: on every process, if one differs; where that is this one, naming the fields.
-    """
+def _require_same_on_all_workers(new, path, strategy):
     own = [*_digest(json.dumps(new, sort_keys=True).encode()), *_digest(_code())]
+    # This also waits until the chief has written its config.
     different = distribute.mean_over_workers(strategy, own) != np.array(own, np.float32)
     if not different.any():
         return
-    path, fields = os.path.join(workdir, "config.json"), []
-    if tf.io.gfile.exists(path):
-        with tf.io.gfile.GFile(path) as file:
-            fields = schema.differences(json.load(file), new)
+    fields = schema.differences(_read_config(path) or new, new)
     raise ValueError(
         "All workers must run the same config and the same version of moco_tf. Received: "
         + (f"here (chief -> here): {'; '.join(fields)}." if fields else "another one elsewhere.")
         + (" The versions differ." if different[DIGEST_BYTES:].any() else "")
     )
+
+
+def _read_config(path):
+    if not tf.io.gfile.exists(path):
+        return None
+    with tf.io.gfile.GFile(path) as file:
+        return json.load(file)
 
 
 def _digest(content):

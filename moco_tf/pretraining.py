@@ -47,9 +47,7 @@ def pretrain(config, workdir, strategy, stop=lambda: False):
     with strategy.scope():
         model = assembly.make_model(config, plan.num_images, plan.steps_per_epoch)
     scores = monitors.make_scores(config, model, recipe, strategy, plan)
-    made_by = schema.to_dict(config)
-    checkpoint.claim_workdir(made_by, workdir, write=chief)
-    checkpoint.require_same_on_all_workers(made_by, workdir, strategy)
+    checkpoint.claim_workdir(schema.to_dict(config), workdir, strategy)
     encoder = os.path.join(workdir, "encoder.keras")
     checkpoints = checkpoint.Checkpoints(
         model, model.encoder_q, encoder, config.keep_checkpoints, write=chief

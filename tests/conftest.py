@@ -55,3 +55,16 @@ def collected():
     """Frees the models of a module, which hold themselves in cycles."""
     yield
     gc.collect()
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """The workdir of a tiny run on a folder of generated images, with train/ and test/."""
+    import tiny  # not before the devices are set
+
+    from moco_tf import pretraining
+
+    root = tmp_path_factory.mktemp("pretrained")
+    made = tiny.config(data__source=f"folder:{tiny.shapes_folder(root / 'data')}/train")
+    pretraining.pretrain(made, str(root / "run"), tf.distribute.get_strategy())
+    return root / "run"

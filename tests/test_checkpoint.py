@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from moco_tf import checkpoint, pretraining
+from moco_tf import checkpoint, encoders, pretraining
+from moco_tf.interop import training_state
 
 
 def run(workdir, steps):
@@ -59,6 +60,15 @@ def test_a_damaged_checkpoint_is_passed_over(file, damage, whole, tmp_path, capl
     tiny.assert_same_state(whole / "whole", tmp_path / "run")
     assert [line["step"] for line in tiny.metrics(tmp_path / "run")] == list(range(9))
     checkpoint.read(str(tmp_path / "run" / "checkpoints" / "step-6"))  # made anew
+
+
+def test_reading_a_run_changes_nothing_in_it(whole, tmp_path):
+    shutil.copytree(whole / "half", tmp_path / "run")
+    cut(tmp_path / "run" / "checkpoints" / "step-6.data-00000-of-00001")
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    state = training_state.read(str(tmp_path / "run"), encoders.load(str(tmp_path / "run")).run)
+    assert state.forwards == 4
+    assert before == {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
 
 
 def test_without_a_whole_one_the_run_ends_and_all_stays(whole, tmp_path):

@@ -5,6 +5,7 @@ import importlib.util
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny
 
 from moco_tf import ablation, checkpoint, schema
@@ -150,7 +151,9 @@ def test_an_unknown_field_in_a_saved_config_is_named():
 
 def test_a_workdir_is_refused_to_another_config_but_not_to_a_longer_run(tmp_path):
     def claim(config):
-        checkpoint.claim_workdir(schema.to_dict(config), str(tmp_path))
+        checkpoint.claim_workdir(
+            schema.to_dict(config), str(tmp_path), tf.distribute.get_strategy()
+        )
 
     claim(tiny.config())
     claim(tiny.config(stop_after_steps=9, log_every_steps=1))

@@ -11,22 +11,13 @@ import tensorflow as tf
 import tiny
 from test_train_script import kill_at
 
-from moco_tf import encoders, pretraining
+from moco_tf import encoders
 from moco_tf.backbones import heads
 from moco_tf.evaluation import config as configs
 from moco_tf.evaluation import results, run
 
 SHORT = {"batch_size": 64, "epochs": 2, "stop_after_steps": 3, "test_every_epochs": 1}
 SHORT["optimizer__milestones_epochs"] = (1,)
-
-
-@pytest.fixture(scope="module")
-def pretrained(tmp_path_factory):
-    """The workdir of a tiny run on a folder of shapes, with train/ and test/."""
-    root = tmp_path_factory.mktemp("pretrained")
-    made = tiny.config(data__source=f"folder:{tiny.shapes_folder(root / 'data')}/train")
-    pretraining.pretrain(made, str(root / "run"), tf.distribute.get_strategy())
-    return root / "run"
 
 
 def make(task, **overrides):

@@ -13,21 +13,12 @@ import tensorflow as tf
 import tiny
 from PIL import Image
 
-from moco_tf import client, encoders, export, pretraining
+from moco_tf import client, encoders, export
 from moco_tf.datasets import synthetic
 from moco_tf.evaluation import config as configs
 from moco_tf.evaluation import run as evaluation
 
 SAMPLES = tiny.DATA / "imagenet_sample"
-
-
-@pytest.fixture(scope="module")
-def pretrained(tmp_path_factory):
-    """The workdir of a tiny run on a folder of generated images."""
-    root = tmp_path_factory.mktemp("pretrained")
-    made = tiny.config(data__source=f"folder:{tiny.shapes_folder(root / 'data')}/train")
-    pretraining.pretrain(made, str(root / "run"), tf.distribute.get_strategy())
-    return root / "run"
 
 
 @pytest.fixture(scope="module")

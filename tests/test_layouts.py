@@ -16,11 +16,16 @@ import torch_peer as peer  # noqa: E402
 CHILDREN = {"conv1": "0", "bn1": "1", **{f"layer{i}": str(i + 3) for i in range(1, 5)}}
 
 
+def numbered(name):
+    """Of "fc.weight" and "fc.2.weight" what a sequence of layers calls them."""
+    return name[3:] if name[3].isdigit() else f"0.{name[3:]}"
+
+
 def lightly(name):
     part, _, rest = name.partition(".")
     momentum = "_momentum" if part == "encoder_k" else ""
     if rest.startswith("fc"):
-        return f"projection_head{momentum}.layers.{rest[3:]}"
+        return f"projection_head{momentum}.layers.{numbered(rest)}"
     child, _, rest = rest.partition(".")
     return f"backbone{momentum}.{CHILDREN[child]}.{rest}"
 
@@ -33,19 +38,28 @@ def solo_learn(name):
 
 def mmselfsup(name):
     part, _, rest = name.partition(".")
-    return f"{part}.1.mlp.{rest[3:]}" if "fc" in rest else f"{part}.0.{rest}"
+    if "fc" in rest:
+        return f"{part}.1.mlp.{rest[3:]}" if rest[3].isdigit() else f"{part}.1.{rest}"
+    return f"{part}.0.{rest}"
 
 
 def mmpretrain(name):
     part, _, rest = name.partition(".")
-    if part == "encoder_k":
-        return f"encoder_k.module.{'1.mlp.' + rest[3:] if 'fc' in rest else '0.' + rest}"
-    return f"neck.mlp.{rest[3:]}" if "fc" in rest else f"backbone.{rest}"
+    if "fc" in rest:
+        head = f"mlp.{rest[3:]}" if rest[3].isdigit() else rest
+        return f"encoder_k.module.1.{head}" if part == "encoder_k" else f"neck.{head}"
+    return f"encoder_k.module.0.{rest}" if part == "encoder_k" else f"backbone.{rest}"
 
 
-@pytest.mark.parametrize("rename", [lightly, solo_learn, mmselfsup, mmpretrain])
-def test_other_implementations_are_read(rename, tmp_path):
-    model = peer.make_moco().eval()
+@pytest.mark.parametrize(
+    "rename, version",
+    [
+        *((rename, "v2") for rename in (lightly, solo_learn, mmselfsup, mmpretrain)),
+        *((rename, "v1") for rename in (lightly, mmselfsup, mmpretrain)),
+    ],
+)
+def test_other_implementations_are_read(rename, version, tmp_path):
+    model = peer.make_moco(version=version).eval()
     tensors = {
         rename(n) if n.startswith("encoder") else n: v for n, v in model.state_dict().items()
     }

@@ -31,7 +31,7 @@ def evaluate(task, config, encoder, workdir, strategy, stop=lambda: False):
         tasks.check_sweep(parts)
     training = supervised.prepare(parts) if task in ("linear", "finetune") else ()
     made_by = {"task": task, "encoder": parts.loaded.digest, **schema.to_dict(config)}
-    checkpoint.claim_workdir(made_by, workdir, write=chief)
+    checkpoint.claim_workdir(made_by, workdir, strategy)
     if task == "knn":
         outcome = tasks.run_knn(parts)
     elif task == "linear_cached":

@@ -119,8 +119,9 @@ def _make_model(config):
 
 def write(model, config, workdir):
     """Makes the workdir of a run that goes on from a model's state; `train.py` resumes it."""
-    _checkpoints(model, workdir).save()
-    checkpoint.claim_workdir(schema.to_dict(config), workdir)  # last: without it there is no run
+    _checkpoints(model, workdir, write=True).save()
+    # Last: without it there is no run.
+    checkpoint.claim_workdir(schema.to_dict(config), workdir, tf.distribute.get_strategy())
 
 
 def remove(workdir):
@@ -149,7 +150,7 @@ def restored(workdir, config):
             f"model.mechanism={config.model.mechanism!r}. Its encoder can be: name encoder.keras."
         )
     model = _make_model(config)
-    checkpoints = _checkpoints(model, workdir)
+    checkpoints = _checkpoints(model, workdir, write=False)
     if not checkpoints.latest:
         raise ValueError(f"The workdir must have a checkpoint. Received: {workdir!r}, without one.")
     checkpoints.restore()
@@ -181,9 +182,9 @@ def _epoch(workdir, step):
     return int(max((line["epoch"] for line in lines if line["step"] == step), default=0))
 
 
-def _checkpoints(model, workdir):
+def _checkpoints(model, workdir, write):
     encoder = os.path.join(workdir, "encoder.keras")
-    return checkpoint.Checkpoints(model, model.encoder_q, encoder)
+    return checkpoint.Checkpoints(model, model.encoder_q, encoder, write=write)
 
 
 def _velocities(model):

@@ -128,12 +128,10 @@ def describe(arrays):
         for stage in "1234"
     )
     stem, second = (arrays.get(n) for n in ("conv1.weight", "layer1.0.conv2.weight"))
-    heads = [array for name, array in arrays.items() if name in ("fc.weight", "fc.0.weight")]
+    heads = [arrays[n] for n in ("fc.weight", "fc.0.weight", "fc.2.weight") if n in arrays]
     known = all(a is not None and a.ndim == 4 and a.size for a in (stem, second))
     known = known and stem.shape[1] == 3 and stem.shape[2] in (3, 7)
-    if not known or any(
-        head.ndim != 2 for head in (*heads, arrays.get("fc.2.weight", second[0, 0]))
-    ):
+    if not known or any(head.ndim != 2 for head in heads):
         raise ValueError(
             "The weights must be of a ResNet with torchvision's layers, for images of 3 channels. "
             f"Received: {', '.join(list(arrays)[:5])} and {len(arrays) - 5} more. A vision "

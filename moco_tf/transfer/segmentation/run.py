@@ -65,8 +65,7 @@ def segment(config, encoder, workdir, strategy, stop=lambda: False):
     with strategy.scope():
         model = _model(config, loaded.encoder, recipe, len(pairs[0].classes))
     made_by = {"task": "segmentation", "encoder": loaded.digest, **schema.to_dict(config)}
-    checkpoint.claim_workdir(made_by, workdir, write=chief)
-    checkpoint.require_same_on_all_workers(made_by, workdir, strategy)
+    checkpoint.claim_workdir(made_by, workdir, strategy)
     tester = Tester(config, model, recipe, strategy, pairs[1], sizes[1], multiple)
     done = _train(config, model, recipe, workdir, strategy, pairs[0], layout, plan, tester, stop)
     if done < plan.stop:
