@@ -135,12 +135,12 @@ def claim_workdir(new, workdir, strategy):
     Raises:
         ValueError: as `check_workdir`; or on every process if one has another config or code.
     """
-    check_workdir(new, workdir)
     path = os.path.join(workdir, CONFIG)
     if distribute.is_chief(strategy) and not tf.io.gfile.exists(path):
         tf.io.gfile.makedirs(workdir)
         write_text(path, json.dumps(new, indent=2) + "\n")
     _require_same_on_all_workers(new, path, strategy)
+    check_workdir(new, workdir)  # after it, as the others wait there for a worker refused here
 
 
 def check_workdir(new, workdir):
@@ -163,7 +163,7 @@ def _require_same_on_all_workers(new, path, strategy):
     fields = schema.differences(_read_config(path) or new, new)
     raise ValueError(
         "All workers must run the same config and the same version of moco_tf. Received: "
-        + (f"here (chief -> here): {'; '.join(fields)}." if fields else "another one elsewhere.")
+        + (f"here (workdir -> here): {'; '.join(fields)}." if fields else "another one elsewhere.")
         + (" The versions differ." if different[DIGEST_BYTES:].any() else "")
     )
 
