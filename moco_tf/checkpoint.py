@@ -15,7 +15,7 @@ from moco_tf.log import log
 FREE_FIELDS = (
     *("stop_after_steps", "profile_steps", "steps_per_call"),
     *("log_every_steps", "checkpoint_every_steps", "keep_checkpoints"),
-    "data.max_bad_fraction",
+    *("data.max_bad_fraction", "max_skipped_steps"),
 )
 
 

@@ -95,6 +95,7 @@ class Config:
     jit_compile: bool = False  # whole step compiled by XLA, on one GPU; on TPU it always is
     deterministic: bool = False  # bitwise repeatable ops, slower on GPU
     steps_per_call: int = 0  # steps in one call to the device; 0: 1, and log_every_steps on TPU
+    max_skipped_steps: int = 0  # steps whose loss or gradient is not finite change nothing
     log_every_steps: int = 20
     checkpoint_every_steps: int = 1000
     keep_checkpoints: int = 3  # at least 2
@@ -117,6 +118,7 @@ def check(config):
         require(config, name, lambda v: v > 0, "positive")
     not_negative = (
         *("seed", "epochs", "steps", "stop_after_steps", "steps_per_call", "data.num_examples"),
+        *("max_skipped_steps",),
         *("model.width", "model.hidden", "model.bn_group_size"),
         *("monitor.every_epochs", "monitor.every_steps", "monitor.resize_px"),
     )

@@ -108,25 +108,38 @@ class Guard(keras.callbacks.Callback):
         max_bad_fraction: undecodable images tolerated.
         remedy: what would help if the loss is not finite.
         input_remedy: what would help if the run waits for input.
+        max_skipped: steps without a finite loss and gradient that may pass.
     """
 
-    def __init__(self, checkpoints, batch, max_bad_fraction, remedy, input_remedy):
+    def __init__(self, checkpoints, batch, max_bad_fraction, remedy, input_remedy, max_skipped=0):
         super().__init__()
         self.remedy, self.input_remedy = remedy, input_remedy
         self.checkpoints, self.batch, self.max_bad = checkpoints, batch, max_bad_fraction
+        self.max_skipped, self.skipped = max_skipped, 0
         self.bad, self.seen, self.named = 0, 0, set()
         self.said_waiting = False
 
     def on_train_batch_end(self, step, logs):
         self.seen += self.batch
         if not math.isfinite(logs["loss"]):
-            raise FloatingPointError(
-                f"The loss must be finite. Received: {logs['loss']} at step {step}. The last good "
-                f"checkpoint is {self.checkpoints.latest}. {self.remedy}"
-            )
+            self._skip(step, logs)
         if "round_end" in logs:
             self._count_bad(step, logs)
             self._watch_input(step, logs)
+
+    def _skip(self, step, logs):
+        self.skipped += 1
+        if self.skipped > self.max_skipped:
+            raise FloatingPointError(
+                "Loss and gradients must be finite"
+                + (f", but for max_skipped_steps={self.max_skipped}" if self.max_skipped else "")
+                + f". Received: loss {logs['loss']} at step {step}. Such a step changes nothing. "
+                f"The last checkpoint, a good one, is {self.checkpoints.latest}. {self.remedy}"
+            )
+        log.warning("Step %d is skipped: its loss or a gradient is not finite.", step)
+        for name in [name for name, value in logs.items() if value != value]:
+            del logs[name]
+        logs["skipped_steps"] = self.skipped
 
     def _count_bad(self, step, logs):
         names = logs.pop("bad_names")

@@ -156,6 +156,22 @@ def average(variables):
         variable.assign(tf.reshape(part, variable.shape))
 
 
+def poison(loss, gradients):
+    """Loss and gradients, all of them NaN if any gradient is not finite, else as they are.
+
+    The sum over replicas then has a NaN in every gradient, so that `optim.SGD` applies all or none.
+    """
+    nothing = nan_unless_finite(gradients)
+    return loss + nothing, [g + tf.cast(nothing, g.dtype) for g in gradients]
+
+
+def nan_unless_finite(tensors):
+    """A scalar to add to what must not pass for good: 0, or NaN if any of the tensors has one."""
+    floats = [x for x in tensors if tf.as_dtype(x.dtype).is_floating]
+    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(x)) for x in floats])
+    return tf.where(finite, 0.0, float("nan"))
+
+
 def local_rows(n):
     """Global row numbers of this replica's n rows: int32, n."""
     replica = tf.distribute.get_replica_context().replica_id_in_sync_group

@@ -104,6 +104,7 @@ class MemoryBank(MoCo):
             loss, top = self._info_nce(l_pos, tf.where(own, -float("inf"), l_neg))
             scaled = loss / distribute.num_replicas()  # the optimizer adds up the gradients
         gradients = tape.gradient(scaled, self.encoder_q.trainable_variables)
+        loss, gradients = distribute.poison(loss, gradients)
         self.optimizer.apply(gradients, self.encoder_q.trainable_variables)
         self._remember(q, index)
         return {"loss": loss, "top1": top[0], "top5": top[1]}

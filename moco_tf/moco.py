@@ -104,8 +104,8 @@ class MoCo(keras.Model):
                 row: int32, N. x_q[i] is the query view of global row row[i].
 
         Returns:
-            Dict of this replica's loss (nats), and share in [0, 1] of queries whose positive
-            has the highest (`top1`) or one of the five highest (`top5`) similarities.
+            Dict of this replica's loss (nats), and share in [0, 1] of queries whose positive has
+            the highest (`top1`) or one of the five highest (`top5`) similarities, or NaN.
         """
         x_q, x_k, row, order = self._views(batch)
 
@@ -131,6 +131,7 @@ class MoCo(keras.Model):
 
         initial = [tf.zeros(v.shape) for v in self.encoder_q.trainable_variables], tf.zeros(3)
         gradients, logs = self._sum_over_micro_batches(self.encoder_q, contrast, queries, initial)
+        logs, gradients = distribute.poison(logs, gradients)
         self.optimizer.apply(gradients, self.encoder_q.trainable_variables)
 
         self._enqueue(tf.concat(keys[::-1], axis=0))
@@ -163,6 +164,8 @@ class MoCo(keras.Model):
 
         views = x, tf.range(x.shape[0])
         k = self._sum_over_micro_batches(self.encoder_k, encode, views, tf.zeros(shape))
+        # ReLU turns NaN into 0 on most devices, and here no gradient would tell.
+        k += distribute.nan_unless_finite([x, *self.encoder_k.trainable_variables])
         return distribute.in_global_order(k, order)
 
     def _update_key_encoder(self):
@@ -177,6 +180,8 @@ class MoCo(keras.Model):
         rule = "`queue_size` must be at least the new keys of a step (twice the batch if symmetric)"
         require(self.queue_size >= n, rule, queue_size=self.queue_size, new_keys=n)
         rows = (self.queue_ptr + tf.range(n, dtype=tf.int64)) % self.queue_size
+        # A queue with a NaN would never be rid of it: the loss of every later step is one.
+        keys = tf.where(tf.math.is_finite(keys), keys, tf.gather(self.queue.value, rows))
         # Writes the new rows only: an assign would copy the whole queue.
         self.queue.value.scatter_update(tf.IndexedSlices(keys, rows))
         self.queue_ptr.assign((self.queue_ptr + n) % self.queue_size)
@@ -194,7 +199,6 @@ class MoCo(keras.Model):
         require(n % m == 0, rule, rows=n, gradient_accumulation=m)
         state = [v for v in encoder.non_trainable_variables if v.dtype == "float32"]
         before = [tf.identity(v.value) for v in state]
-
         split = tf.nest.map_structure(lambda x: tf.reshape(x, [m, n // m, *x.shape[1:]]), views)
 
         def add(i, total):
@@ -255,10 +259,7 @@ class MoCo(keras.Model):
         """The query encoder's: all that the optimizer may change."""
         return self.encoder_q.trainable_variables
 
-    @property
-    def trainable_weights(self):
-        """The same as `trainable_variables`."""
-        return self.encoder_q.trainable_weights
+    trainable_weights = trainable_variables
 
     def get_config(self):
         settings = {name: getattr(self, name) for name in self.SETTINGS}

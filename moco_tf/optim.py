@@ -16,6 +16,8 @@ class SGD(keras.optimizers.Optimizer):
 
         g = gradient + weight_decay * w;  v = momentum * v + g;  w = w - learning_rate * v
 
+    A gradient that is not finite changes nothing: a step without one is skipped.
+
     Args:
         learning_rate: float or `LearningRateSchedule`.
         momentum: share of the velocity kept, in [0, 1).
@@ -50,10 +52,11 @@ class SGD(keras.optimizers.Optimizer):
         # Else l2 * w of all parameters is computed as the step starts, and held until their
         # gradients come.
         with tf.control_dependencies([gradient]):
-            gradient = gradient + self.l2 * variable
-            self.assign(velocity, self.momentum * velocity + gradient)
+            new = self.momentum * velocity + (gradient + self.l2 * variable)
+        finite = tf.reduce_all(tf.math.is_finite(gradient))
+        self.assign(velocity, tf.where(finite, new, velocity))
         rate = ops.cast(learning_rate, variable.dtype) * self.factor_of[index]
-        self.assign_sub(variable, rate * velocity)
+        self.assign_sub(variable, tf.where(finite, rate * velocity, 0.0))
 
     def get_config(self):
         own = {"momentum": self.momentum, "weight_decay": self.l2, "factors": self.factors}

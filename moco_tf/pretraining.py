@@ -67,6 +67,7 @@ def pretrain(config, workdir, strategy, stop=lambda: False):
             config.data.max_bad_fraction,
             "Look at the data, or start a new workdir with a lower learning rate.",
             assembly.input_remedy(config),
+            config.max_skipped_steps,
         ),
         scores,
         metrics,

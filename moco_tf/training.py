@@ -105,7 +105,7 @@ def train(
     """
     strategy = model.distribute_strategy
     calls = {n: make_call(run_step, strategy, n, timed, names) for n in {1, steps_per_call}}
-    step, epoch_logs = start, []
+    step, epoch_rows = start, []
     callbacks.on_train_begin({"step": start})
     while step < plan.stop and not model.stop_training:
         if step == start or step % plan.steps_per_epoch == 0:
@@ -131,7 +131,7 @@ def train(
 
         for i, values in enumerate(table):
             logs = dict(zip(names, map(float, values)))
-            epoch_logs.append(logs)
+            epoch_rows.append(values)
             if i == len(table) - 1:
                 logs = logs | {  # what is known of the round goes with its last step
                     "seconds": seconds / len(table),
@@ -142,9 +142,10 @@ def train(
                 }
             callbacks.on_train_batch_end(first + i + 1, logs)
         if step % plan.steps_per_epoch == 0 or step == plan.stop:
-            means = {n: float(np.mean([logs[n] for logs in epoch_logs])) for n in names}
+            finite = [row for row in epoch_rows if np.isfinite(row).all()] or epoch_rows
+            means = dict(zip(names, map(float, np.mean(finite, axis=0))))
             callbacks.on_epoch_end((step - 1) // plan.steps_per_epoch, means)
-            epoch_logs = []
+            epoch_rows = []
         if stopping:
             break
     callbacks.on_train_end({"step": step})

@@ -109,7 +109,8 @@ class BatchNorm(keras.layers.Layer):
         return y, mean, variance
 
     def _update(self, moving, value):
-        moving.assign(self.momentum * moving + (1 - self.momentum) * value)
+        new = self.momentum * moving + (1 - self.momentum) * value
+        moving.assign(tf.where(tf.math.is_finite(new), new, moving))  # a NaN would stay for ever
 
     def compute_output_shape(self, input_shape):
         return input_shape

@@ -48,8 +48,10 @@ class Classifier(keras.Model):
             logits = self.fc(x if self.frozen else self.backbone(x, training=True))  # NxK
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(label, logits)
             # The optimizer adds up the replicas' gradients.
-            loss = tf.reduce_mean(losses) / distribute.num_replicas()
-        gradients = tape.gradient(loss, self.trainable_variables)
+            loss = tf.reduce_mean(losses)
+            scaled = loss / distribute.num_replicas()
+        gradients = tape.gradient(scaled, self.trainable_variables)
+        loss, gradients = distribute.poison(loss, gradients)
         self.optimizer.apply(gradients, self.trainable_variables)
         if not self.frozen:
             # Inference needs one set of BN statistics, which replicas have of their own rows.
@@ -58,7 +60,7 @@ class Classifier(keras.Model):
         # "Not below" rather than "above": a NaN must not pass for a hit.
         rank = tf.math.count_nonzero(~(logits <= own[:, None]), axis=1)
         top1, top5 = (tf.reduce_mean(tf.cast(rank < n, tf.float32)) for n in (1, 5))
-        return {"loss": tf.reduce_mean(losses), "top1": top1, "top5": top5}
+        return {"loss": loss, "top1": top1, "top5": top5}
 
     def call(self, images, training=False):
         """Logits, NxK."""

@@ -46,6 +46,7 @@ class Segmenter(keras.Model):
             # The optimizer adds up the replicas' gradients.
             scaled = loss / distribute.num_replicas()
         gradients = tape.gradient(scaled, self.network.trainable_variables)
+        loss, gradients = distribute.poison(loss, gradients)
         self.optimizer.apply(gradients, self.network.trainable_variables)
         # Inference needs one set of BN statistics, also of layers that do not synchronise them.
         distribute.average(self.network.non_trainable_variables)
