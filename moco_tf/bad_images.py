@@ -19,8 +19,8 @@ def decode_names(encoded):
     return [bytes(name).rstrip(b"\0").decode(errors="replace") for name in encoded]
 
 
-def mark(chunks, views):
-    """Adds the views of each chunk's examples, zeros and `ok` = false where they cannot be made.
+def mark(chunks, views, name):
+    """Adds names and views of each chunk's examples, zeros and `ok` = false where there are none.
 
     `ignore_errors` drops a failing element. Here that is a chunk, which is then made again one by
     one, so that no other sample moves. (One data set for each example is simpler, and costs as much
@@ -29,19 +29,24 @@ def mark(chunks, views):
     Args:
         chunks: `tf.data.Dataset` of n examples each: a dict with `slot`, `key`, perhaps more.
         views: graph function from (key, slot) of one example to a dict of its views.
+        name: graph function from the key to a string, which may fail, too.
 
     Returns:
-        `tf.data.Dataset` of the chunks with their views and `ok` (bool n).
+        `tf.data.Dataset` of the chunks with `name` (string n), their views and `ok` (bool n).
     """
 
+    def named(example):
+        return example | {"name": name(example["key"])}
+
     def good(example):
-        return example | views(example["key"], example["slot"]) | {"ok": True}
+        return named(example) | views(example["key"], example["slot"]) | {"ok": True}
 
     def one(example):
         made = tf.data.Dataset.from_tensors(example).map(good)
-        blank = {name: tf.zeros(spec.shape, spec.dtype) for name, spec in made.element_spec.items()}
+        blank = {n: tf.zeros(spec.shape, spec.dtype) for n, spec in made.element_spec.items()}
         blank = tf.data.Dataset.from_tensors(blank | example)
-        return made.ignore_errors().concatenate(blank).take(1)
+        worse = blank.map(named).ignore_errors().concatenate(blank)
+        return made.ignore_errors().concatenate(worse).take(1)
 
     def make(chunk):
         n = chunk["slot"].shape[0]

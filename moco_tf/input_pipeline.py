@@ -87,7 +87,7 @@ def training_dataset(
 
     data = examples(source, layout, host, seed, start_step, shuffle_buffer, shard_files)
     chunks = layout.host_rows // _chunk_rows(layout)
-    data = joined(bad_images.mark(data, views), chunks)
+    data = joined(bad_images.mark(data, views, source.name), chunks)
     permute = shuffle and layout.shuffling == "input"
     steps = tf.data.Dataset.range(start_step, tf.int64.max)
 
@@ -151,7 +151,7 @@ def _chunk_rows(layout):
 
 
 def examples(source, layout, host, seed, start_step, shuffle_buffer, shard_files):
-    """This host's examples in order, in chunks: `slot` (int64), `key`, `name`."""
+    """This host's examples in order, in chunks: `slot` (int64) and `key`."""
     first, rows = host * layout.host_rows, layout.host_rows
     chunk = _chunk_rows(layout)
     slots = tf.data.Dataset.range(start_step, tf.int64.max).map(
@@ -161,7 +161,7 @@ def examples(source, layout, host, seed, start_step, shuffle_buffer, shard_files
 
         def find(slots):
             index = image_of_slot(slots, layout.batch, source.num_examples, seed)
-            return {"slot": slots, "key": index, "name": source.name(index)}
+            return {"slot": slots, "key": index}
 
         return slots.map(find).unbatch().batch(chunk, drop_remainder=True)
 
@@ -179,12 +179,8 @@ def examples(source, layout, host, seed, start_step, shuffle_buffer, shard_files
     if batch > rows:
         records = records.batch(batch).map(lambda r: r[first : first + rows]).unbatch()
 
-    def parse(slot, record):
-        return {"slot": slot, "key": record, "name": source.name(record)}
-
-    examples = tf.data.Dataset.zip(slots.unbatch(), records)
-    examples = examples.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
-    return examples.batch(chunk, drop_remainder=True)
+    pairs = tf.data.Dataset.zip({"slot": slots.unbatch(), "key": records})
+    return pairs.batch(chunk, drop_remainder=True)
 
 
 def _order(batch, layout, host, permute):

@@ -64,7 +64,8 @@ def training_dataset(
 
     data = examples(source, layout, host, seed, start_step, shuffle_buffer, shard_files=False)
     chunk = data.element_spec["slot"].shape[0]
-    data = joined(bad_images.mark(data, crop), layout.host_rows // chunk).map(finish)
+    data = bad_images.mark(data, crop, source.name)
+    data = joined(data, layout.host_rows // chunk).map(finish)
     local = layout.replicas // layout.hosts
     return endless(split(data, local)).prefetch(2 * local)
 
@@ -96,7 +97,7 @@ def evaluation_dataset(source, *, image_size_px, resize_px, batch, rows=slice(No
     chunk = math.gcd(n, 16)
     data = keys.map(lambda key: key[rows]).unbatch().batch(chunk, drop_remainder=True)
     data = data.map(lambda key: {"slot": tf.zeros(chunk, tf.int64), "key": key})
-    data = joined(bad_images.mark(data, crop), n // chunk)
+    data = joined(bad_images.mark(data, crop, source.name), n // chunk)
     return data.map(lambda e: {name: e[name] for name in ("x", "label", "ok")}).prefetch(2)
 
 

@@ -1,5 +1,6 @@
 """What all commands share: mistakes of the user end in a message."""
 
+import re
 import sys
 
 import tensorflow as tf
@@ -34,10 +35,24 @@ def run(main, check, prepare=list):
         except (ValueError, FloatingPointError, OSError, tf.errors.OpError) as error:
             if TRACEBACK.value:
                 raise
-            text = error.message.splitlines()[0] if isinstance(error, tf.errors.OpError) else error
+            text = explained(error) if isinstance(error, tf.errors.OpError) else error
             sys.exit(f"\n{text}\n(--traceback shows where this comes from)")
 
     app.run(guarded, flags_parser=parse)
+
+
+def explained(error):
+    """What a `tf.errors.OpError` says, without the places in the code that it lists first."""
+    lines = [line for line in error.message.splitlines() if line.strip()]
+    gone = [line for line in lines if line.startswith("Collective ops is aborted by")]
+    if gone:
+        return (
+            "Another worker of this run ended or cannot be reached. The last checkpoint is whole: "
+            f"start all workers again by the same command, and they resume from it.\n({gone[0]})"
+        )
+    places = ("Graph execution error:", "Detected at node", "  ", "\t")
+    told = [line for line in lines if not line.startswith(places)]
+    return re.sub(r"{{function_node .*?}} ?| \[Op:.*", "", (told or lines)[0])
 
 
 def only_flags(rest):

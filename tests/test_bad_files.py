@@ -122,3 +122,89 @@ def test_any_damage_gives_an_image_or_an_error(kind, changes, end, extra):
     assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
     resized = image_ops.resize_and_center_crop(tf.constant(image), 9, 8)
     assert resized.shape == (8, 8, 3)
+
+
+def write_records(path, kinds):
+    """A TFRecord file of examples named n0, n1, ...: "good", or what is wrong with them."""
+
+    def feature(kind, value):
+        make = getattr(tf.train, f"{kind.title()}List")
+        return tf.train.Feature(**{f"{kind}_list": make(value=value)})
+
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for i, kind in enumerate(kinds):
+            features = {
+                "image/encoded": feature("bytes", [SEEDS["png"]]),
+                "image/filename": feature("bytes", [f"n{i}".encode()]),
+                "image/class/label": feature("int64", [i]),
+            }
+            if kind == "nan image":
+                features["image/encoded"] = feature("float", [np.nan] * 12)
+            elif kind == "nan label":
+                features["image/class/label"] = feature("float", [np.nan])
+            elif kind == "two images":
+                features["image/encoded"] = feature("bytes", [SEEDS["png"]] * 2)
+            elif kind == "no image":
+                del features["image/encoded"]
+            example = tf.train.Example(features=tf.train.Features(feature=features))
+            garbage = b"\xff\xffgarbage"
+            writer.write(garbage if kind == "garbage" else example.SerializeToString())
+
+
+KINDS = ["nan image", "good", "nan label", "two images", "no image", "garbage", *["good"] * 14]
+
+
+def records_of_an_epoch(address, batch):
+    source = datasets.open_source(address)
+    data = training_dataset(source, moco.v1, Layout(batch), image_size_px=8, augment_on="device")
+    rows = []
+    for made in data.take(source.num_examples // batch).as_numpy_iterator():
+        names = [bytes(name).rstrip(b"\0").decode() for name in made["name"]]
+        rows += zip(names, made["ok"])
+    return rows
+
+
+def evaluated(address):
+    """Which images an evaluation can read."""
+    source = datasets.open_source(address)
+    data = evaluation_dataset(source, image_size_px=8, resize_px=9, batch=10)
+    return np.concatenate([batch["ok"] for batch in data.as_numpy_iterator()])
+
+
+def test_bad_records_are_counted_and_named(tmp_path):
+    write_records(tmp_path / "a.tfrecord", KINDS)
+    (tmp_path / "empty.tfrecord").write_bytes(b"")
+    rows = records_of_an_epoch(f"tfrecord:{tmp_path}/*.tfrecord", batch=10)
+    # Pre-training does not read labels; of garbage not even the name can be read.
+    assert sorted(name for name, ok in rows if not ok) == ["", "n0", "n3", "n4"]
+    assert sorted(name for name, ok in rows if ok) == sorted(
+        f"n{i}" for i, kind in enumerate(KINDS) if kind in ("good", "nan label")
+    )
+    expected = [kind == "good" for kind in KINDS]
+    np.testing.assert_array_equal(evaluated(f"tfrecord:{tmp_path}/*.tfrecord"), expected)
+
+
+def damaged_shards(root, records):
+    """Three shards, a bit of the sixth record of the second of which is wrong."""
+    for shard in range(3):
+        write_records(root / f"{shard}.tfrecord", ["good"] * records)
+    content = bytearray((root / "1.tfrecord").read_bytes())
+    content[len(content) // records * 5 + 100] ^= 1
+    (root / "1.tfrecord").write_bytes(content)
+    return f"tfrecord:{root}/?.tfrecord"
+
+
+def test_records_after_a_wrong_checksum_are_lost_but_move_no_other(tmp_path):
+    address = damaged_shards(tmp_path, records=20)
+    rows = records_of_an_epoch(address, batch=10)
+    bad = [name for name, ok in rows if not ok]
+    assert len(bad) == 15 and len(rows) == 60
+    assert all(name.endswith("1.tfrecord, after a record that cannot be read") for name in bad)
+    expected = np.repeat([True, False, True], [25, 15, 20])
+    np.testing.assert_array_equal(evaluated(address), expected)
+
+
+def test_a_wrong_checksum_ends_a_run_that_does_not_know_how_many_are_lost(tmp_path):
+    flags = {"data.source": damaged_shards(tmp_path, records=20), "data.num_examples": 60}
+    output = tiny.run(tiny.command(tmp_path / "run", **flags, epochs=2), code=1)
+    assert "\ncorrupted record at" in output and "Traceback" not in output

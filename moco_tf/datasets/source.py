@@ -77,7 +77,9 @@ class Stream:
 
     Attributes:
         num_examples: records in all shards.
-        shards: `(path, skip, take)` per shard, records; take -1 is all.
+        shards: `(path, skip, take)` per shard, records; take -1 is all. Where it is known, records
+            from one with a wrong checksum on, after which a file cannot be read, count as images
+            that cannot be decoded; else they are an error.
         parse: graph function from a serialized record to `(encoded bytes, name, label)`, string
             scalars and an int64 scalar, -1 without a label.
         classes: names of the classes that the labels number, if they are known.
@@ -111,11 +113,7 @@ class Stream:
 
     def keys(self):
         """Data set of all records in order."""
-        paths, skip, take = (list(x) for x in zip(*self.shards))
-        shards = tf.data.Dataset.from_tensor_slices(
-            (paths, tf.constant(skip, tf.int64), tf.constant(take, tf.int64))
-        )
-        return shards.flat_map(_records)
+        return tf.data.Dataset.from_tensor_slices(_columns(self.shards)).flat_map(_records(self))
 
     def epoch(self, seed, epoch, buffer_size, shard_files=(1, 0)):
         """The records of one epoch: shards in random order, interleaved, in shuffled blocks.
@@ -138,8 +136,7 @@ class Stream:
                 "`data.shard_files` needs at least one file for each host. Received: "
                 f"{len(self.shards)} files, {count} hosts."
             )
-        paths, skip, take = (tf.constant(x) for x in zip(*self.shards[first::count]))
-        skip, take = tf.cast(skip, tf.int64), tf.cast(take, tf.int64)
+        columns = _columns(self.shards[first::count])
 
         def shuffled(x, i):
             """Rows of x in a random order of its own for each (seed, epoch, i)."""
@@ -147,12 +144,10 @@ class Stream:
             draw = tf.random.stateless_uniform(tf.shape(x)[:1], key, alg="philox")
             return tf.gather(x, tf.argsort(draw))
 
-        order = shuffled(tf.range(paths.shape[0]), 0)
-        shards = tf.data.Dataset.from_tensor_slices(
-            tuple(tf.gather(x, order) for x in (paths, skip, take))
-        )
+        order = shuffled(tf.range(columns[0].shape[0]), 0)
+        shards = tf.data.Dataset.from_tensor_slices(tuple(tf.gather(x, order) for x in columns))
         records = shards.interleave(
-            _records,
+            _records(self),
             cycle_length=min(16, len(self.shards)),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
@@ -163,8 +158,33 @@ class Stream:
         return blocks.map(lambda i, block: shuffled(block, i + 1)).prefetch(1).unbatch()
 
 
-def _records(path, skip, take):
-    return tf.data.TFRecordDataset(path).skip(skip).take(take)
+def _columns(shards):
+    """Tensors of paths, skip, take, and of what stands for the records of each that are lost."""
+    paths, skip, take = zip(*shards)
+    lost = [_named(f"{path}, after a record that cannot be read") for path in paths]
+    skip, take = (tf.constant(x, tf.int64) for x in (skip, take))
+    return tf.constant(paths), skip, take, tf.constant(lost)
+
+
+def _named(name):
+    """A serialized example without an image."""
+    value = tf.train.Feature(bytes_list=tf.train.BytesList(value=[name.encode()]))
+    features = tf.train.Features(feature={"image/filename": value})
+    return tf.train.Example(features=features).SerializeToString()
+
+
+def _records(stream):
+    """Function from the `_columns` of a shard to its records."""
+    counted = all(take >= 0 for _, _, take in stream.shards)
+
+    def records(path, skip, take, lost):
+        found = tf.data.TFRecordDataset(path).skip(skip)
+        if counted:
+            found = found.ignore_errors()
+            found = found.concatenate(tf.data.Dataset.from_tensors(lost).repeat())
+        return found.take(take)
+
+    return records
 
 
 def from_arrays(images, labels=None, classes=()):

@@ -58,7 +58,10 @@ def open(rest, data_dir=None, **_):
 
     return Stream(
         num_examples=info.num_examples,
-        shards=tuple((str(f.filename), f.skip, f.take) for f in info.file_instructions),
+        shards=tuple(
+            (str(f.filename), f.skip, f.examples_in_shard - f.skip if f.take < 0 else f.take)
+            for f in info.file_instructions
+        ),
         parse=parse,
         classes=classes,
     )

@@ -17,9 +17,10 @@ def open(rest, num_examples=None, **_):
         raise ValueError(
             f"`tfrecord:GLOB` must match files. Received: {rest!r}, which matches none."
         )
+    counts = [-1 if num_examples else count_records(path) for path in paths]
     return Stream(
-        num_examples=num_examples or sum(map(count_records, paths)),
-        shards=tuple((path, 0, -1) for path in paths),
+        num_examples=num_examples or sum(counts),
+        shards=tuple((path, 0, count) for path, count in zip(paths, counts)),
         parse=_parse,
     )
 
@@ -44,10 +45,10 @@ def count_records(path):
 
 
 def _parse(record):
-    features = {
-        "image/encoded": tf.io.FixedLenFeature([], tf.string, default_value=""),
-        "image/filename": tf.io.FixedLenFeature([], tf.string, default_value=""),
-        "image/class/label": tf.io.FixedLenFeature([], tf.int64, default_value=-1),
-    }
-    example = tf.io.parse_single_example(record, features)
-    return tuple(example[name] for name in features)
+    def feature(name, dtype, default):
+        # Each for itself: of a record without an image the name can still be read.
+        spec = tf.io.FixedLenFeature([], dtype, default)
+        return tf.io.parse_single_example(record, {name: spec})[name]
+
+    image, name = (feature(f"image/{n}", tf.string, "") for n in ("encoded", "filename"))
+    return image, name, feature("image/class/label", tf.int64, -1)
