@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from moco_tf import callbacks, checkpoint, distribute, html, run_flags, schema, script
+from moco_tf import callbacks, checkpoint, distribute, html, run_flags, schema, script, storage
 from moco_tf.ablation import variants
 from moco_tf.config import chance_loss
 from moco_tf.log import log
@@ -114,7 +114,7 @@ def _write(title, results, workdir):
         ("report.html", page),
         ("results.json", json.dumps(results, indent=2) + "\n"),
     ):
-        checkpoint.write_text(os.path.join(workdir, name), content)
+        storage.write_text(os.path.join(workdir, name), content)
 
 
 def _table(results):

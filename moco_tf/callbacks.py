@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 from tqdm import tqdm
 
-from moco_tf import checkpoint
+from moco_tf import storage
 from moco_tf.log import log
 
 
@@ -75,7 +75,7 @@ class MetricsLog(keras.callbacks.Callback):
     def on_train_begin(self, logs):
         # Steps after the checkpoint are trained, and logged, again; from the start on step 0, too.
         kept = [line for line in read_metrics(self.path) if line["step"] <= logs["step"] > 0]
-        checkpoint.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        storage.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self.file = tf.io.gfile.GFile(self.path, "a")
         if logs["step"] == 0:
             self._write(0, logs)

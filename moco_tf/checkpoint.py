@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from moco_tf import distribute, schema
+from moco_tf import distribute, schema, storage
 from moco_tf.log import log
 
 # Fields that may change when a run is resumed: they do not change what it computes.
@@ -22,7 +22,6 @@ FREE_FIELDS = (
 CONFIG = "config.json"  # in a workdir, what made it
 DIGEST_BYTES = 16
 OF_STORAGE = (  # errors that say nothing of what is stored
-    *(tf.errors.UnavailableError, tf.errors.DeadlineExceededError, tf.errors.AbortedError),
     *(tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError),
     *(tf.errors.ResourceExhaustedError, tf.errors.CancelledError),
 )
@@ -86,7 +85,8 @@ class Checkpoints:
             tf.compat.v1.train.update_checkpoint_state(folder, whole[-1], whole)
             self._manager = self._make_manager()
         if whole:
-            self._checkpoint.restore(whole[-1]).assert_existing_objects_matched()
+            restore = self._checkpoint.restore
+            storage.patiently(lambda: restore(whole[-1]).assert_existing_objects_matched())
         step = int(self._optimizer.iterations.numpy())
         strategy = self._model.distribute_strategy
         (mean,) = distribute.mean_over_workers(strategy, [step])
@@ -104,8 +104,8 @@ class Checkpoints:
         path = os.path.join(self._manager.directory, f"step-{step}")
         if self._write and self.latest != path:
             # First: a kill between the two is made good by the next save.
-            save_model(self._result, self.path)
-            read(self._manager.save(checkpoint_number=step))
+            storage.save_model(self._result, self.path)
+            read(storage.patiently(lambda: self._manager.save(checkpoint_number=step)))
 
 
 def read(path):
@@ -114,12 +114,16 @@ def read(path):
     Raises:
         OSError: if it is not whole.
     """
+    storage.patiently(lambda: _read(path))
+
+
+def _read(path):
     try:
         reader = tf.train.load_checkpoint(path)
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
     except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as error:
-        if isinstance(error, OF_STORAGE):
+        if isinstance(error, OF_STORAGE) or storage.is_of_the_moment(error):
             raise
         raise OSError(f"The checkpoint {path} is not whole: {error}") from error
 
@@ -138,7 +142,7 @@ def claim_workdir(new, workdir, strategy):
     path = os.path.join(workdir, CONFIG)
     if distribute.is_chief(strategy) and not tf.io.gfile.exists(path):
         tf.io.gfile.makedirs(workdir)
-        write_text(path, json.dumps(new, indent=2) + "\n")
+        storage.write_text(path, json.dumps(new, indent=2) + "\n")
     _require_same_on_all_workers(new, path, strategy)
     check_workdir(new, workdir)  # after it, as the others wait there for a worker refused here
 
@@ -171,8 +175,12 @@ def _require_same_on_all_workers(new, path, strategy):
 def _read_config(path):
     if not tf.io.gfile.exists(path):
         return None
-    with tf.io.gfile.GFile(path) as file:
-        return json.load(file)
+
+    def load():
+        with tf.io.gfile.GFile(path) as file:
+            return json.load(file)
+
+    return storage.patiently(load)
 
 
 def _digest(content):
@@ -183,36 +191,3 @@ def _code():
     """All of the package's source."""
     folder = pathlib.Path(__file__).parent
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*.py")))
-
-
-def write_text(path, text):
-    """Writes a text file whole or not at all."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path, content):
-    """Writes a file whole or not at all."""
-
-    def write(temporary):
-        with tf.io.gfile.GFile(temporary, "wb") as file:
-            file.write(content)
-
-    _replace(path, write)
-
-
-def save_model(model, path):
-    """Saves a `keras.Model` as a .keras file whole or not at all."""
-    _replace(path, model.save)
-
-
-def _replace(path, write):
-    """Replaces a file by what `write` makes under another name, which has the same ending."""
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{os.getpid()}-{name}")
-    try:
-        write(temporary)
-        tf.io.gfile.rename(temporary, path, overwrite=True)
-    except BaseException:
-        if tf.io.gfile.exists(temporary):
-            tf.io.gfile.remove(temporary)
-        raise

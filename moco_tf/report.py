@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from moco_tf import addresses, checkpoint, datasets, html, recipes, schema
+from moco_tf import addresses, datasets, html, recipes, schema, storage
 from moco_tf import config as config_lib
 from moco_tf.backbones import heads
 from moco_tf.callbacks import read_metrics
@@ -60,7 +60,7 @@ def write(workdir, source, recipe, encoder, config):
     ]
     page = html.page(f"MoCo: {workdir}", _headline(metrics), parts)
     path = os.path.join(workdir, "report.html")
-    checkpoint.write_text(path, page)
+    storage.write_text(path, page)
     return path
 
 

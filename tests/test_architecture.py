@@ -14,6 +14,7 @@ PACKAGE = tiny.ROOT / "moco_tf"
 LEVELS = [
     {"image_headers"},
     {"log", "addresses", "schema", "random_key", "image_ops", "optim", "distribute"},
+    {"storage"},
     {"config", "moco", "datasets", "recipes", "backbones", "bad_images", "layout"},
     {"input_pipeline", "checkpoint", "html", "mechanisms", "ablation"},
     {"plots", "labelled_pipeline", "diagnostics", "callbacks"},

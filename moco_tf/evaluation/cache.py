@@ -7,7 +7,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from moco_tf import checkpoint, distribute
+from moco_tf import distribute, storage
 from moco_tf.datasets import Stream
 from moco_tf.evaluation.features import Outputs
 
@@ -64,7 +64,7 @@ class Cache:
             with tf.io.gfile.GFile(f"{path}.{os.getpid()}.tmp", "wb") as file:
                 np.save(file, array)
             tf.io.gfile.rename(f"{path}.{os.getpid()}.tmp", path, overwrite=True)
-        checkpoint.write_text(f"{prefix}.json", json.dumps({"outputs": len(outputs.x), **facts}))
+        storage.write_text(f"{prefix}.json", json.dumps({"outputs": len(outputs.x), **facts}))
 
 
 def _identity(source):

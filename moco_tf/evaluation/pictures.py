@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from moco_tf import checkpoint, html, plots
+from moco_tf import html, plots, storage
 from moco_tf.evaluation import knn, results
 from moco_tf.labelled_pipeline import crops_of
 
@@ -45,7 +45,7 @@ def write(workdir, found, outcome, pair, crop):
     ]
     path = os.path.join(workdir, "report.html")
     page = html.page(f"{found['task']}: {workdir}", results.summary(found), parts)
-    checkpoint.write_text(path, page)
+    storage.write_text(path, page)
     return path
 
 
@@ -63,7 +63,7 @@ def write_comparison(workdir, workdirs):
     axis.set(xlabel="first score of each, with its 95 % interval", xlim=(0, 1))
     parts = [html.table(header, rows), html.figure(figure)]
     path = os.path.join(workdir, "report.html")
-    checkpoint.write_text(path, html.page("Comparison", f"{len(rows)} evaluations", parts))
+    storage.write_text(path, html.page("Comparison", f"{len(rows)} evaluations", parts))
     return path
 
 

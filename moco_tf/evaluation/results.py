@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from moco_tf import checkpoint
+from moco_tf import storage
 
 Z = 1.96  # 95 % of a normal distribution
 NAMES = {
@@ -75,7 +75,7 @@ def versions():
 def write(workdir, found):
     """Writes WORKDIR/results.json."""
     text = json.dumps(found, indent=2, allow_nan=False) + "\n"
-    checkpoint.write_text(os.path.join(workdir, "results.json"), text)
+    storage.write_text(os.path.join(workdir, "results.json"), text)
 
 
 def read(workdir):

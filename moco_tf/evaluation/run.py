@@ -5,7 +5,7 @@ import time
 
 import tensorflow as tf
 
-from moco_tf import checkpoint, distribute, html, schema
+from moco_tf import checkpoint, distribute, html, schema, storage
 from moco_tf.evaluation import context, pictures, results, supervised, tasks
 
 
@@ -82,6 +82,6 @@ def compare(workdirs, workdir):
         )
     table = html.markdown(*results.compare(workdirs))
     tf.io.gfile.makedirs(workdir)
-    checkpoint.write_text(os.path.join(workdir, "table.md"), table + "\n")
+    storage.write_text(os.path.join(workdir, "table.md"), table + "\n")
     pictures.write_comparison(workdir, workdirs)
     return table

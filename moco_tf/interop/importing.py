@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from moco_tf import checkpoint
 from moco_tf import config as config_lib
+from moco_tf import storage
 from moco_tf.interop import layouts, torch_file, training_state, weights
 
 
@@ -67,11 +67,11 @@ def import_torch(path, output, config=None):
     try:
         tf.io.gfile.makedirs(output)
         text = json.dumps(facts, indent=2) + "\n"
-        checkpoint.write_text(os.path.join(output, training_state.IMPORTED), text)
+        storage.write_text(os.path.join(output, training_state.IMPORTED), text)
         if model:
             training_state.write(model, config, output)
         else:
-            checkpoint.save_model(encoder, os.path.join(output, "encoder.keras"))
+            storage.save_model(encoder, os.path.join(output, "encoder.keras"))
     except BaseException:
         training_state.remove(output)
         raise

@@ -4,7 +4,7 @@ import functools
 
 import tensorflow as tf
 
-from moco_tf import checkpoint
+from moco_tf import storage
 from moco_tf.backbones.heads import before_and_after_head
 from moco_tf.interop.savedmodel import with_policy
 from moco_tf.interop.serving_graph import features_and_embeddings
@@ -38,4 +38,4 @@ def export_onnx(encoder, output):
         return dict(zip(("feature", "embedding"), network(images)))
 
     model, _ = tf2onnx.convert.from_function(run, input_signature=[spec], opset=OPSET)
-    checkpoint.write_bytes(output, model.SerializeToString())
+    storage.write_bytes(output, model.SerializeToString())

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from moco_tf import checkpoint
+from moco_tf import storage
 from moco_tf.backbones.heads import before_and_after_head
 from moco_tf.interop import warmup
 from moco_tf.interop.serving_graph import Server
@@ -95,7 +95,7 @@ def write_version(server, signatures, output, metadata, requests):
     try:
         with tempfile.TemporaryDirectory() as folder:
             asset = os.path.join(folder, "metadata.json")
-            checkpoint.write_text(asset, json.dumps(metadata, indent=2) + "\n")
+            storage.write_text(asset, json.dumps(metadata, indent=2) + "\n")
             server.metadata = tf.saved_model.Asset(asset)  # which is copied
             tf.saved_model.save(server, temporary, signatures=signatures)
         warmup.write(temporary, requests)
@@ -108,7 +108,7 @@ def write_version(server, signatures, output, metadata, requests):
         ("models.config", MODELS_CONFIG.format(path=where)),
         ("batching.config", BATCHING_CONFIG),
     ):
-        checkpoint.write_text(os.path.join(output, name), text)
+        storage.write_text(os.path.join(output, name), text)
     log.info("Signatures: %s", ", ".join(signatures))
     return path
 

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from moco_tf import checkpoint
+from moco_tf import storage
 from moco_tf.interop import layouts, torch_file
 
 
@@ -47,7 +47,7 @@ def export_detectron2(state, output):
     # NumPy 2's name of the module, which occurs once, is not known to the NumPy 1 that detectron2
     # is often installed with; NumPy 2 knows both.
     new, old = b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"
-    checkpoint.write_bytes(output, pickled.replace(new, old, 1))
+    storage.write_bytes(output, pickled.replace(new, old, 1))
 
 
 def _official(state, arch, group):

@@ -16,7 +16,7 @@ import zipfile
 import numpy as np
 import tensorflow as tf
 
-from moco_tf import checkpoint
+from moco_tf import storage
 
 STORAGES = {
     "FloatStorage": np.dtype("<f4"),
@@ -190,7 +190,7 @@ def write(path, value):
         for key, array in enumerate(arrays):
             archive.writestr(f"archive/data/{key}", array.tobytes())
         archive.writestr("archive/version", "3\n")
-    checkpoint.write_bytes(path, content.getvalue())
+    storage.write_bytes(path, content.getvalue())
 
 
 def _pickle(value, arrays):

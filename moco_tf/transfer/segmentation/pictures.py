@@ -6,7 +6,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from moco_tf import checkpoint, html, plots
+from moco_tf import html, plots, storage
 from moco_tf.callbacks import read_metrics
 from moco_tf.evaluation import results
 from moco_tf.transfer.segmentation.sources import IGNORED
@@ -58,7 +58,7 @@ def write(workdir, found, pairs, matrices, folder):
         f"<pre>{html.escape(json.dumps(found, indent=2))}</pre>",
     ]
     page = html.page(f"segmentation: {workdir}", results.summary(found), parts)
-    checkpoint.write_text(os.path.join(workdir, "report.html"), page)
+    storage.write_text(os.path.join(workdir, "report.html"), page)
 
 
 def _examples(pairs, folder):

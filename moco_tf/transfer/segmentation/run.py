@@ -16,6 +16,7 @@ from moco_tf import (
     distribute,
     encoders,
     schema,
+    storage,
     training,
 )
 from moco_tf.evaluation import results
@@ -259,7 +260,7 @@ class Tester:
                 if folder:
                     path = pictures.prediction_path(folder, self.pairs, i)
                     png = tf.io.encode_png(found[..., None].astype(np.uint8)).numpy()
-                    checkpoint.write_bytes(path, png)
+                    storage.write_bytes(path, png)
         return matrices
 
 
