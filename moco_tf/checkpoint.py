@@ -66,6 +66,8 @@ class Checkpoints:
         Raises:
             ValueError: if all are damaged, or workers found different ones.
         """
+        if self._write:
+            storage.remove_leftovers(self.path)
         whole = list(self._manager.checkpoints)
         while whole:
             try:

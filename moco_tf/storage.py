@@ -68,10 +68,20 @@ def save_model(model, path):
     patiently(lambda: _replace(path, model.save))
 
 
+def remove_leftovers(path):
+    """Removes what processes left that were killed as they wrote this file."""
+    for leftover in tf.io.gfile.glob(_temporary(path, "*")):
+        tf.io.gfile.remove(leftover)
+
+
+def _temporary(path, process):
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{process}-{name}")
+
+
 def _replace(path, write):
     """Replaces a file by what `write` makes under another name, which has the same ending."""
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{os.getpid()}-{name}")
+    temporary = _temporary(path, os.getpid())
     try:
         write(temporary)
         tf.io.gfile.rename(temporary, path, overwrite=True)

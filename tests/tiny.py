@@ -89,6 +89,17 @@ def run_workers(count, make_args, code=0, meanwhile=None):
         code: the exit code that each must have.
         meanwhile: called with the processes while they run.
     """
+    processes = start_workers(count, make_args)
+    if meanwhile:
+        meanwhile(processes)
+    outputs = [p.communicate(timeout=500)[0] for p in processes]
+    for process, output in zip(processes, outputs):
+        assert process.returncode == code, output[-4000:]
+    return outputs
+
+
+def start_workers(count, make_args):
+    """Starts what `run_workers` runs: a list of processes."""
     ports = []
     sockets = [socket.socket() for _ in range(count)]
     for s in sockets:
@@ -97,19 +108,13 @@ def run_workers(count, make_args, code=0, meanwhile=None):
     for s in sockets:
         s.close()
     cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
-    processes = [
+    return [
         start(
             make_args(i),
             TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}}),
         )
         for i in range(count)
     ]
-    if meanwhile:
-        meanwhile(processes)
-    outputs = [p.communicate(timeout=500)[0] for p in processes]
-    for process, output in zip(processes, outputs):
-        assert process.returncode == code, output[-4000:]
-    return outputs
 
 
 def shapes_folder(root, count=300):
