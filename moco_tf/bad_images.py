@@ -42,11 +42,10 @@ def mark(chunks, views, name):
         return named(example) | views(example["key"], example["slot"]) | {"ok": True}
 
     def one(example):
-        made = tf.data.Dataset.from_tensors(example).map(good)
+        made = _patiently(good, example)
         blank = {n: tf.zeros(spec.shape, spec.dtype) for n, spec in made.element_spec.items()}
-        blank = tf.data.Dataset.from_tensors(blank | example)
-        worse = blank.map(named).ignore_errors().concatenate(blank)
-        return made.ignore_errors().concatenate(worse).take(1)
+        nameless = tf.data.Dataset.from_tensors(blank | example)
+        return made.concatenate(_patiently(named, blank | example)).concatenate(nameless).take(1)
 
     def make(chunk):
         n = chunk["slot"].shape[0]
@@ -61,6 +60,13 @@ def mark(chunks, views, name):
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
+
+
+def _patiently(make, example):
+    """Data set of `make(example)`, or of nothing if it failed three times."""
+    # Storage may fail for a moment.
+    made = tf.data.Dataset.from_tensors(example).map(make).ignore_errors()
+    return made.concatenate(made).concatenate(made).take(1)
 
 
 def replace(batch, views, group_rows):
@@ -80,8 +86,12 @@ def replace(batch, views, group_rows):
         rows = tf.where(~ok)[:, 0]
         donors = tf.gather(_donors(ok, group_rows), rows)
         names = [name for name in batch if name not in ("ok", "name")]
+
+        def view(row, donor):
+            return views(tf.gather(key, donor), tf.gather(slot, row))
+
         new = tf.map_fn(
-            lambda pair: views(tf.gather(key, pair[1]), tf.gather(slot, pair[0])),
+            lambda pair: _patiently(view, pair).get_single_element(),
             (rows, donors),
             fn_output_signature={
                 name: tf.TensorSpec(batch[name].shape[1:], batch[name].dtype) for name in names
