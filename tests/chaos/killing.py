@@ -62,7 +62,8 @@ class Victim:
     def last_step(self):
         """The last step in metrics.jsonl."""
         path = self.workdir / "metrics.jsonl"
-        return max([x["step"] for x in tiny.metrics(self.workdir)] if path.exists() else [0])
+        steps = [line["step"] for line in tiny.metrics(self.workdir)] if path.exists() else []
+        return max(steps, default=0)
 
     def saved_step(self):
         """The step of the newest checkpoint that the pointer names."""

@@ -5,15 +5,16 @@ import signal
 
 import killing
 import pytest
+import test_evaluate
 import tiny
 from test_train_script import assert_each_step_once
 
+STEPS = 400
 FLAGS = {
     "log_every_steps": 1,
     "checkpoint_every_steps": 3,
-    "stop_after_steps": 400,
+    "stop_after_steps": STEPS,
     "epochs": 4,
-    "data.max_bad_fraction": 0.1,
 }
 
 
@@ -26,37 +27,64 @@ def mirrored(workdir):
 
 
 def multiworker(workdir):
-    return tiny.start_workers(2, lambda i: tiny.command(workdir, "--strategy=multiworker", **FLAGS))
+    args = tiny.command(workdir, "--strategy=multiworker", **FLAGS)
+    return tiny.start_workers(2, lambda i: args)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("start, kills", [(one, 16), (mirrored, 8), (multiworker, 6)])
-def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(
-    start, kills, tmp_path, record_property
-):
-    for process in (whole := start(tmp_path / "whole")):
-        output, _ = process.communicate(timeout=600)
+def to_the_end(processes):
+    """Waits for processes that are not killed; returns their outputs."""
+    outputs = [p.communicate(timeout=600)[0] for p in processes]
+    for process, output in zip(processes, outputs):
         assert process.returncode == 0, output[-3000:]
-    del whole
+    return outputs
 
-    workdir, rng = tmp_path / "killed", random.Random(kills)
-    victim = killing.Victim(lambda: start(workdir), workdir, rng, latest_s=2.0)
+
+def survive(name, start, kills, folder, record_property):
+    """Kills a run again and again, and compares its end with that of an undisturbed one.
+
+    Args:
+        name: of the run.
+        start: function from a workdir to the processes of a run of `STEPS` steps.
+        kills: number of kills, a quarter of them by SIGTERM.
+        folder: for the workdirs.
+        record_property: the fixture.
+    """
+    whole, workdir = folder / "whole", folder / "killed"
+    to_the_end(start(whole))
+    victim = killing.Victim(lambda: start(workdir), workdir, random.Random(kills), latest_s=2.0)
     lost = {signal.SIGKILL: [], signal.SIGTERM: []}
     for i in range(kills):
         sig = signal.SIGTERM if i % 4 == 3 else signal.SIGKILL
         killed = victim.kill(sig)
         assert killed, "The run ended too soon: give it more steps."
         phase, steps = killed
-        print(f"{start.__name__}: {sig.name} {phase}, {steps} steps lost")
+        print(f"{name}: {sig.name} {phase}, {steps} steps lost")
         lost[sig].append(steps)
-    outputs = [p.communicate(timeout=600)[0] for p in victim.start()]
-    assert all("resuming after step" in output for output in outputs)
+    to_the_end(start(workdir))
 
-    tiny.assert_same_state(tmp_path / "whole", workdir)
-    assert_each_step_once(workdir, FLAGS["stop_after_steps"])
-    assert (tiny.losses(tmp_path / "whole") == tiny.losses(workdir)).all()
+    tiny.assert_same_state(whole, workdir)
+    assert_each_step_once(workdir, STEPS)
+    assert (tiny.losses(whole) == tiny.losses(workdir)).all()
     assert sum(lost[signal.SIGTERM]) == 0
-    left = [p.name for p in workdir.rglob("*") if p.name.startswith(".") or "temp" in p.name]
-    assert not left
+    assert not [p for p in workdir.rglob("*") if p.name.startswith(".") or "temp" in p.name]
     for sig, steps in lost.items():
-        record_property("fault", (f"{sig.name}, {start.__name__}", *[len(steps)] * 2, sum(steps)))
+        record_property("fault", (f"{sig.name}, {name}", *[len(steps)] * 2, sum(steps)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start, kills", [(one, 16), (mirrored, 8), (multiworker, 6)])
+def test_a_run_killed_at_random_moments(start, kills, tmp_path, record_property):
+    survive(start.__name__, start, kills, tmp_path, record_property)
+
+
+@pytest.mark.slow
+def test_an_evaluation_killed_at_random_moments(pretrained, tmp_path, record_property):
+    flags = ("--config.batch_size=40", "--config.epochs=80", "--config.log_every_steps=1")
+    flags += ("--config.checkpoint_every_steps=3", "--config.optimizer.learning_rate=0.1")
+    flags += ("--config.optimizer.milestones_epochs=(60,)",)
+
+    def start(workdir):
+        where = f"--workdir={workdir}"
+        return [tiny.start(test_evaluate.command("linear", pretrained, workdir, where, *flags))]
+
+    survive("evaluation", start, 4, tmp_path, record_property)
