@@ -70,7 +70,7 @@ def make_network(
         features = feature_maps.dc5(backbone)
     else:
         features = feature_maps.fpn(backbone, frozen_bn, feature_maps.CHANNELS // narrow)
-    channels = features.output[0].shape[-1]
+    channels = features.outputs[0].shape[-1]
     width = region.output.shape[-1] if region else channels
     per_cell = len(anchors.RATIOS) * (1 if kind == "fpn" else len(anchors.SIZES_PX))
     mask = keypoint = None
@@ -121,7 +121,7 @@ class Network(keras.Model):
             maps: list of NxhxwxC; anchors: list of float32 Ax4, of each; logits, deltas: lists of
             NxA and NxAx4.
         """
-        maps = self.features(images, training=training)
+        maps = tf.nest.flatten(self.features(images, training=training))
         of_level = [(size,) for size in anchors.SIZES_PX]
         sizes = of_level if self.kind == "fpn" else [anchors.SIZES_PX]
         grids = [
