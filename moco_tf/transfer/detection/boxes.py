@@ -18,9 +18,9 @@ def area(boxes):
 
 
 def _intersection(a, b):
-    a, b = a[..., :, None, :], b[..., None, :, :]  # ...xAx1x4, ...x1xBx4
-    first, last = tf.maximum(a[..., :2], b[..., :2]), tf.minimum(a[..., 2:], b[..., 2:])
-    return area(tf.concat([first, last], axis=-1))
+    a, b = tf.unstack(a[..., :, None, :], axis=-1), tf.unstack(b[..., None, :, :], axis=-1)
+    wide, high = (tf.minimum(a[i + 2], b[i + 2]) - tf.maximum(a[i], b[i]) for i in (0, 1))
+    return tf.maximum(wide, 0) * tf.maximum(high, 0)  # ...xAxB
 
 
 def iou(a, b):

@@ -13,7 +13,7 @@ def match(boxes, truth, label, low, high, low_quality=False):
     """Matches each box to the instance that it overlaps most.
 
     Args:
-        boxes: float32 NxAx4.
+        boxes: float32 NxAx4, or Ax4 for all images.
         truth: float32 NxGx4.
         label: int32 NxG: classes from 0; -1 for an empty slot, `CROWD` for a crowd region.
         low: boxes with an IoU below it are negative.

@@ -56,9 +56,8 @@ def losses(anchors, logits, deltas, truth, label, keys):
         The binary cross-entropy (nats) and the L1 distance of the positives' deltas, both divided
         by the number of anchors that are drawn if there are enough.
     """
-    tiled = tf.repeat(anchors[None], truth.shape[0], axis=0)  # NxAx4
     index, positive, negative = matching.match(
-        tiled, truth, label, NEGATIVE_IOU, POSITIVE_IOU, low_quality=True
+        anchors, truth, label, NEGATIVE_IOU, POSITIVE_IOU, low_quality=True
     )
     drawn, positive, counted = matching.sample(positive, negative, keys, SAMPLED, POSITIVE_SHARE)
     logits, deltas, index = (tf.gather(x, drawn, batch_dims=1) for x in (logits, deltas, index))
