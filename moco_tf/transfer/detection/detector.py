@@ -46,12 +46,20 @@ class Detector(keras.Model):
 
     Attributes:
         NAMES: what `step` returns; the loss is first.
+
+    Raises:
+        ValueError: for more regions than proposals.
     """
 
     def __init__(self, network, normalize, numbers=None, products=False, seed=0):
         super().__init__()
         self.network, self._normalize = network, normalize
         self.numbers = numbers or NUMBERS[network.kind]
+        if self.numbers.regions > self.numbers.after_nms[0]:
+            raise ValueError(
+                "`regions` must be at most `after_nms` of training, out of which they are drawn. "
+                f"Received: {self.numbers}."
+            )
         self._pooling = {"sampling_ratio": self.numbers.sampling_ratio, "products": products}
         self._seed = seed
         parts = [name for name in ("mask", "keypoint") if getattr(network, name)]
