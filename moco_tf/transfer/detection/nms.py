@@ -21,7 +21,7 @@ def nms(boxes, score, group, threshold, number):
     """
     span = tf.reduce_max(boxes, axis=[1, 2], keepdims=True) + 1  # Nx1x1
     boxes += tf.cast(group[..., None], tf.float32) * span
-    # The op itself: `tf.image.non_max_suppression_padded` (2.21) loses the order of the scores.
+    # The op itself: `tf.image.non_max_suppression_padded` makes NaN of a score of -inf.
     kept = [
         tf.raw_ops.NonMaxSuppressionV4(
             boxes=b,
