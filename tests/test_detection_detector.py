@@ -128,6 +128,10 @@ def test_a_network_is_the_same_after_reload(kind, tmp_path):
     assert got.keys() == want.keys() and again.network.num_classes == 3
     for name in want:
         np.testing.assert_array_equal(got[name], want[name])
+    # As it is served: the height and width of images are free.
+    free = [tf.TensorSpec([2, None, None, 3], tf.uint8), tf.TensorSpec([2, 2], tf.int32)]
+    served = tf.function(again.predict, free, autograph=False)(batch["x"], batch["size"])
+    np.testing.assert_allclose(served["boxes"], want["boxes"], atol=1e-3)
 
 
 def test_statistics_are_means_over_batches():
