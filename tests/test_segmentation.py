@@ -18,6 +18,7 @@ from moco_tf import export, pretraining
 from moco_tf.backbones import heads, resnet
 from moco_tf.evaluation import run as evaluation
 from moco_tf.recipes import moco
+from moco_tf.transfer.backbone import dense_backbone
 from moco_tf.transfer.segmentation import config as configs
 from moco_tf.transfer.segmentation import networks, run, scoring, sources
 from moco_tf.transfer.segmentation.segmenter import make_predict
@@ -78,17 +79,17 @@ def test_the_dense_backbone_is_the_encoders_at_another_stride(name, stride, dila
     x = peer.images(2, 96, 64, 3)
     with torch.no_grad():
         want = model.features(peer.torch_images(x)).reshape(2, -1, 96 // stride, 64 // stride)
-    backbone = networks.dense_backbone(encoder, last_dilation=dilation)
+    backbone = dense_backbone(encoder, last_dilation=dilation)
     got = keras.Model(backbone.input, networks.feature_maps(backbone))(x)
     np.testing.assert_allclose(got, want.permute(0, 2, 3, 1), atol=1e-4, rtol=1e-4)
-    new = networks.dense_backbone(encoder, random_init=True, seed=1)
+    new = dense_backbone(encoder, random_init=True, seed=1)
     assert np.abs(new.get_weights()[0] - backbone.get_weights()[0]).max() > 0.01
 
 
 def test_scales_and_mirrors_are_averaged():
     keras.utils.set_random_seed(0)
     encoder = heads.encoder(resnet.resnet18(width=4, stem="cifar"), heads.mlp, 8)
-    network = networks.fcn(networks.dense_backbone(encoder), 3)
+    network = networks.fcn(dense_backbone(encoder), 3)
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 48, 3)).astype(np.uint8)
 
     def normalized(x):

@@ -23,6 +23,7 @@ from moco_tf.evaluation import results
 from moco_tf.labelled_pipeline import normalized
 from moco_tf.layout import Layout
 from moco_tf.optim import SGD
+from moco_tf.transfer.backbone import dense_backbone
 from moco_tf.transfer.segmentation import networks, pictures, pipeline, scoring, sources
 from moco_tf.transfer.segmentation.segmenter import Segmenter, make_predict
 
@@ -124,7 +125,7 @@ def _plan(config, pairs):
 
 def _model(config, encoder, recipe, num_classes):
     make, dilation, _ = networks.NETWORKS[config.head]
-    backbone = networks.dense_backbone(encoder, config.random_init, config.seed, dilation)
+    backbone = dense_backbone(encoder, config.random_init, config.seed, dilation)
     model = Segmenter(make(backbone, num_classes), lambda x: normalized(recipe, x))
     model.compile(
         SGD(

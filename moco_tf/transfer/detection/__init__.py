@@ -1,0 +1,1 @@
+"""Detection, instance segmentation and keypoints on a pre-trained backbone, in two stages."""

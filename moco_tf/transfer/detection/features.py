@@ -1,0 +1,86 @@
+"""Maps of features from a backbone: the last stage (C4, DC5) or a pyramid (FPN).
+
+With frozen BN, the backbone's statistics and affine parameters are constants, as they are when
+detectron2 fine-tunes a supervised network, and the new layers have biases instead of BN.
+"""
+
+import keras
+from keras import layers
+
+from moco_tf.backbones.batch_norm import BatchNorm
+
+CHANNELS = 256  # of a pyramid
+
+
+def c4(backbone, frozen_bn=False):
+    """Maps of stage 3, and stage 4 as the head of regions.
+
+    Args:
+        backbone: `keras.Model` of our ResNets, of `dense_backbone` with last_dilation 1.
+        frozen_bn: no BN is added to the end of the head.
+
+    Returns:
+        Two `keras.Model`s: NxHxWx3 images to a list of one map, 1/16; and regions of it,
+        Mx14x14xC, to Mx7x7xD. The second has the backbone's weights.
+
+    Source: detectron2/modeling/roi_heads/roi_heads.py (Res5ROIHeads), with the BN that MoCo adds.
+    """
+    images, maps = backbone.input, _end_of(backbone, 3)
+    x = _end_of(backbone, 4)
+    if not frozen_bn:
+        x = BatchNorm(synchronized=True, name="region.bn")(x)
+    return keras.Model(images, [maps], name="features"), keras.Model(maps, x, name="region")
+
+
+def dc5(backbone):
+    """Maps of stage 4, with its stride dilated away: NxHxWx3 images to a list of one map, 1/16.
+
+    Args:
+        backbone: of `dense_backbone` with last_dilation 2.
+    """
+    return keras.Model(backbone.input, [_end_of(backbone, 4)], name="features")
+
+
+def fpn(backbone, frozen_bn=False, channels=CHANNELS):
+    """The feature pyramid: NxHxWx3 images, H and W multiples of 32, to a list of P2 to P6.
+
+    Args:
+        backbone: of `dense_backbone` with last_dilation 1.
+        frozen_bn: biases instead of BN in the new layers.
+        channels: of all levels.
+
+    Source: arXiv:1612.03144; detectron2/modeling/backbone/fpn.py.
+    """
+
+    def conv(x, kernel, name):
+        x = layers.Conv2D(
+            channels,
+            kernel,
+            padding="same",
+            use_bias=frozen_bn,
+            kernel_initializer=keras.initializers.VarianceScaling(1.0, "fan_in", "uniform"),
+            name=name,
+        )(x)
+        return x if frozen_bn else BatchNorm(synchronized=True, name=f"{name}.bn")(x)
+
+    sums = {5: conv(_end_of(backbone, 4), 1, "lateral5")}
+    for level in (4, 3, 2):
+        above = layers.UpSampling2D(2, name=f"above{level}")(sums[level + 1])
+        own = conv(_end_of(backbone, level - 1), 1, f"lateral{level}")
+        sums[level] = layers.Add(name=f"sum{level}")([own, above])
+    maps = [conv(sums[level], 3, f"output{level}") for level in (2, 3, 4, 5)]
+    maps.append(layers.MaxPooling2D(1, 2, name="output6")(maps[-1]))
+    return keras.Model(backbone.input, maps, name="features")
+
+
+def freeze_bn(model):
+    """Makes constants of all BN of a model."""
+    for layer in model.layers:
+        if isinstance(layer, BatchNorm):
+            layer.trainable = False
+
+
+def _end_of(backbone, stage):
+    """What a stage of the backbone, 1 to 4, gives."""
+    last = [layer for layer in backbone.layers if layer.name.startswith(f"layer{stage}.")][-1]
+    return last.output

@@ -1,0 +1,121 @@
+"""The keypoint head: one heat map a point over a region's box.
+
+Source: arXiv:1703.06870, section 5; detectron2/modeling/roi_heads/keypoint_head.py and
+structures/keypoints.py.
+"""
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from moco_tf import distribute
+from moco_tf.backbones.resnet import KAIMING_FAN_OUT
+
+CONVS, CHANNELS = 8, 512
+
+
+def keypoint_head(shape, num_keypoints, narrow=1):
+    """From regions to heat maps of four times their side.
+
+    Args:
+        shape: of a region, SxSxC.
+        num_keypoints: K.
+        narrow: divides the width of the convolutions.
+
+    Returns:
+        A `keras.Model` from MxSxSxC to float32 logits Mx4Sx4SxK.
+    """
+    regions = x = keras.Input(shape, name="regions")
+    for i in range(1, CONVS + 1):
+        x = layers.Conv2D(
+            CHANNELS // narrow,
+            3,
+            padding="same",
+            activation="relu",
+            kernel_initializer=KAIMING_FAN_OUT(),
+            name=f"conv{i}",
+        )(x)
+    x = layers.Conv2DTranspose(
+        num_keypoints,
+        4,
+        strides=2,
+        padding="same",
+        kernel_initializer=KAIMING_FAN_OUT(),
+        name="double",
+    )(x)
+    x = layers.UpSampling2D(2, interpolation="bilinear", dtype="float32", name="heatmaps")(x)
+    return keras.Model(regions, x, name="keypoint")
+
+
+def targets(keypoints, boxes, size):
+    """The cell of the heat map that each point is in.
+
+    Args:
+        keypoints: float32 NxBxKx3: x, y in px, visibility (0: not labelled).
+        boxes: float32 NxBx4.
+        size: S, of the heat maps.
+
+    Returns:
+        cell: int32 NxBxK, y * S + x.
+        counted: bool NxBxK, labelled and within the box; the far border is part of it.
+    """
+    corner, far = boxes[..., None, :2], boxes[..., None, 2:]  # NxBx1x2
+    points = keypoints[..., :2]
+    cells = tf.floor((points - corner) * tf.math.divide_no_nan(float(size), far - corner))
+    cells = tf.where(points == far, size - 1.0, cells)
+    inside = tf.reduce_all((cells >= 0) & (cells < size), axis=-1)
+    counted = inside & (keypoints[..., 2] > 0)
+    x, y = tf.unstack(tf.cast(tf.where(counted[..., None], cells, 0.0), tf.int32), axis=-1)
+    return y * size + x, counted
+
+
+def loss(logits, cell, counted):
+    """The cross-entropy over places, nats: the mean over the points of all replicas that count.
+
+    Args:
+        logits: float32 NxBxSxSxK.
+        cell, counted: of `targets`.
+    """
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=cell, logits=_flat(logits))
+    number = distribute.mean(tf.reduce_sum(tf.cast(counted, tf.float32)))
+    return tf.reduce_sum(tf.where(counted, losses, 0.0)) / tf.maximum(number, 1.0)
+
+
+def decode(logits, boxes):
+    """Where the points are.
+
+    The highest cell's centre, moved by a quarter of a cell towards the higher of its neighbours on
+    each axis. detectron2 resizes each heat map to its box (bicubic) and takes the highest pixel.
+
+    Args:
+        logits: float32 NxBxSxSxK.
+        boxes: float32 NxBx4.
+
+    Returns:
+        float32 NxBxKx3: x, y in px, and the probability of the cell.
+
+    Source: arXiv:1603.06937, section 3.2 (the quarter).
+    """
+    size = logits.shape[2]
+    flat = _flat(logits)  # NxBxKxSS
+    best = tf.argmax(flat, axis=-1, output_type=tf.int32)  # NxBxK
+    x, y = best % size, best // size
+
+    def slope(along, step):
+        """Which neighbour is higher, 1 or -1; 0 at the border."""
+        after = tf.gather(flat, tf.minimum(best + step, size * size - 1), batch_dims=3)
+        before = tf.gather(flat, tf.maximum(best - step, 0), batch_dims=3)
+        return tf.where((along > 0) & (along < size - 1), tf.sign(after - before), 0.0)
+
+    x = tf.cast(x, tf.float32) + 0.5 + 0.25 * slope(x, 1)
+    y = tf.cast(y, tf.float32) + 0.5 + 0.25 * slope(y, size)
+    corner, far = boxes[..., None, :2], boxes[..., None, 2:]
+    points = corner + tf.stack([x, y], axis=-1) / size * (far - corner)
+    score = tf.reduce_max(tf.nn.softmax(flat), axis=-1, keepdims=True)
+    return tf.concat([points, score], axis=-1)
+
+
+def _flat(logits):
+    """NxBxSxSxK to NxBxKx(SS)."""
+    n, b, s, _, k = logits.shape
+    return tf.transpose(tf.reshape(logits, [n, b, s * s, k]), [0, 1, 3, 2])
