@@ -83,6 +83,7 @@ class Detector(keras.Model):
             # The optimizer adds up the replicas' gradients.
             scaled = losses["loss"] / distribute.num_replicas()
         gradients = tape.gradient(scaled, self.trainable_variables)
+        losses["loss"], gradients = distribute.poison(losses["loss"], gradients)
         self.optimizer.apply(gradients, self.trainable_variables)
         return losses
 
@@ -172,11 +173,10 @@ class Detector(keras.Model):
         slot = step * rows * distribute.num_replicas()
         slot += tf.cast(distribute.local_rows(rows), tf.int64)  # N
         # The stream of pre-training's shuffles, which a detector has no other use for.
-        keys = [
+        return [
             tf.stack([random_key("key order", self._seed, 2 * s + i) for s in tf.unstack(slot)])
             for i in (0, 1)
         ]
-        return keys
 
     @staticmethod
     def _by_image(x, of):
