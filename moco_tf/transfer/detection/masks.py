@@ -94,7 +94,7 @@ def rle_of_window(window, left, top, height, width):
     columns = np.zeros((w, height), np.int8)  # run lengths go down the columns
     columns[:, top : top + h] = window.T
     changes = np.flatnonzero(np.diff(columns.ravel(), prepend=0, append=0)) + left * height
-    counts = np.diff(changes, prepend=0, append=height * width)
+    counts = np.diff(changes[changes < height * width], prepend=0, append=height * width)
     rle = {"size": [int(height), int(width)], "counts": counts.tolist()}
     return coco_mask.frPyObjects(rle, int(height), int(width))
 

@@ -201,7 +201,9 @@ def unpacked(masks):
     """What `masks.pack` made, string n, to uint8 n x 112 x 112."""
     raw = tf.io.decode_compressed(masks, "ZLIB")  # of an empty string it is empty
     packed = tf.io.decode_raw(raw, tf.uint8, fixed_length=SIDE * SIDE // 8)
-    bits = tf.bitwise.right_shift(packed[..., None], tf.constant([7, 6, 5, 4, 3, 2, 1, 0], tf.uint8))
+    bits = tf.bitwise.right_shift(
+        packed[..., None], tf.constant([7, 6, 5, 4, 3, 2, 1, 0], tf.uint8)
+    )
     return tf.reshape(tf.bitwise.bitwise_and(bits, 1), [-1, SIDE, SIDE])
 
 
