@@ -121,10 +121,12 @@ def _example(annotations, fill, pad_px, square_px, slots, seed):
         image = image_ops.decode(tf.io.read_file(path(index)))
         factor = tf.cast(size, tf.float32) / tf.cast(tf.shape(image)[:2], tf.float32)
         image = scaled(image, size)
-        image = tf.where(flip, image[:, ::-1], image)
         found = objects.scaled(index, factor[::-1], _key(seed, row["slot"], 2))
-        mirrored = objects.mirrored(found, tf.cast(size[1], tf.float32))
-        found = {name: tf.where(flip, mirrored[name], x) for name, x in found.items()}
+        image, found = tf.cond(
+            flip,
+            lambda: (tf.reverse(image, [1]), objects.mirrored(found, tf.cast(size[1], tf.float32))),
+            lambda: (image, found),
+        )
         return {
             "x": padded(image, padded_size(row["largest"], pad_px, square_px), fill, square_px),
             "size": size,
@@ -179,7 +181,7 @@ class _Objects:
         x1, y1, x2, y2 = tf.unstack(found["boxes"], axis=-1)
         mirrored = {**found, "boxes": tf.stack([width - x2, y1, width - x1, y2], axis=-1)}
         if "mask" in found:
-            mirrored["mask"] = found["mask"][:, :, ::-1]
+            mirrored["mask"] = tf.reverse(found["mask"], [2])
         if "keypoints" in found:
             x, y, seen = tf.unstack(tf.gather(found["keypoints"], self.twins, axis=1), axis=-1)
             x = tf.where(seen > 0, width - x, 0.0)
@@ -239,9 +241,10 @@ def scaled(image, size):
 
 def padded(image, size, fill, square_px=0):
     """Pads an image to the right and below, to a height and width."""
-    fill, shape = tf.constant(fill, tf.uint8), tf.shape(image)
-    beyond = [[0, size[0] - shape[0]], [0, size[1] - shape[1]], [0, 0]]
-    image = tf.pad(image - fill, beyond) + fill  # uint8 wraps around: the image is as it was
+    fill, (height, width, _) = tf.constant(fill, tf.uint8), tf.unstack(tf.shape(image))
+    right = tf.broadcast_to(fill, [height, size[1] - width, 3])
+    below = tf.broadcast_to(fill, [size[0] - height, size[1], 3])
+    image = tf.concat([tf.concat([image, right], axis=1), below], axis=0)
     return tf.ensure_shape(image, [square_px or None, square_px or None, 3])
 
 
