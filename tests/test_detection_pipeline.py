@@ -10,7 +10,7 @@ from PIL import Image
 
 from moco_tf import bad_images
 from moco_tf.layout import Layout
-from moco_tf.transfer.detection import pipeline
+from moco_tf.transfer.detection import pipeline, scaling
 from moco_tf.transfer.detection.records import open_annotations
 
 SIZES = [(40, 60), (50, 40), (60, 60), (44, 70), (64, 40), (30, 64), (70, 41), (36, 50)]
@@ -159,9 +159,9 @@ def test_sizes_are_those_of_the_short_side():
     sizes = rng.integers(20, 1500, (200, 2))
     for short, longest in ((800, 1333), (640, 1333), (480, 500)):
         want = [shortest_edge(*size, short, longest) for size in sizes.tolist()]
-        found = pipeline.resized(tf.constant(sizes, tf.int32), short, longest).numpy()
+        found = scaling.resized(tf.constant(sizes, tf.int32), short, longest).numpy()
         np.testing.assert_array_equal(found, want)
-    assert pipeline.resized(tf.constant([[480, 640], [427, 640]]), 800, 1333).numpy().tolist() == [
+    assert scaling.resized(tf.constant([[480, 640], [427, 640]]), 800, 1333).numpy().tolist() == [
         *([800, 1067], [800, 1199])
     ]
 
@@ -170,7 +170,7 @@ def test_sizes_are_those_of_the_short_side():
 def test_images_are_scaled_as_by_pil(size):
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
     want = np.asarray(Image.fromarray(image).resize(size[::-1], Image.BILINEAR), int)
-    found = pipeline.scaled(tf.constant(image), size).numpy()
+    found = scaling.scaled(tf.constant(image), size).numpy()
     assert found.dtype == np.uint8 and np.abs(found - want).max() <= 1
 
 

@@ -7,6 +7,7 @@ from moco_tf import bad_images, image_ops
 from moco_tf.input_pipeline import endless, plain
 from moco_tf.log import log
 from moco_tf.random_key import random_key
+from moco_tf.transfer.detection import scaling
 from moco_tf.transfer.detection.masks import SIDE
 from moco_tf.transfer.detection.records import paths
 
@@ -97,7 +98,9 @@ def _rows_of_step(annotations, layout, host, seed, short_px, longest_px):
         slots += step * batch
         draw = tf.random.stateless_uniform([], _key(seed, slots[0], 1), alg="philox")
         drawn = tf.cast(draw * len(short_px), tf.int32)
-        size = resized(tf.gather(sizes, index), tf.gather(list(short_px), drawn), longest_px)
+        size = scaling.resized(
+            tf.gather(sizes, index), tf.gather(list(short_px), drawn), longest_px
+        )
         return {
             "index": index[rows],
             "slot": slots[rows],
@@ -120,7 +123,7 @@ def _example(annotations, fill, pad_px, square_px, slots, seed):
         flip = tf.random.stateless_uniform([], key, alg="philox") < 0.5
         image = image_ops.decode(tf.io.read_file(path(index)))
         factor = tf.cast(size, tf.float32) / tf.cast(tf.shape(image)[:2], tf.float32)
-        image = scaled(image, size)
+        image = scaling.scaled(image, size)
         found = objects.scaled(index, factor[::-1], _key(seed, row["slot"], 2))
         image, found = tf.cond(
             flip,
@@ -128,7 +131,9 @@ def _example(annotations, fill, pad_px, square_px, slots, seed):
             lambda: (image, found),
         )
         return {
-            "x": padded(image, padded_size(row["largest"], pad_px, square_px), fill, square_px),
+            "x": scaling.padded(
+                image, scaling.padded_size(row["largest"], pad_px, square_px), fill, square_px
+            ),
             "size": size,
             **objects.filled_up(found),
             "step": row["step"],
@@ -209,45 +214,6 @@ def unpacked(masks):
     return tf.reshape(tf.bitwise.bitwise_and(bits, 1), [-1, SIDE, SIDE])
 
 
-def resized(sizes, short_px, longest_px):
-    """Sizes of which the short side is `short_px`, or the long one `longest_px` if that is less.
-
-    Source: detectron2/data/transforms/augmentation_impl.py, ResizeShortestEdge.
-
-    Args:
-        sizes: int32 nx2.
-        short_px, longest_px: px.
-
-    Returns:
-        int32 nx2.
-    """
-    sides = tf.cast(sizes, tf.float64)
-    short = tf.cast(short_px, tf.float64) / tf.reduce_min(sides, axis=1)
-    long = tf.cast(longest_px, tf.float64) / tf.reduce_max(sides, axis=1)
-    return tf.maximum(tf.cast(sides * tf.minimum(short, long)[:, None] + 0.5, tf.int32), 1)
-
-
-def padded_size(largest, pad_px, square_px):
-    """The height and width to pad to, for the largest height and width of a batch."""
-    if square_px:
-        return [square_px, square_px]
-    return -(-largest // pad_px) * pad_px
-
-
-def scaled(image, size):
-    """uint8 HxWx3 at another size, bilinear and antialiased as PIL does it."""
-    return tf.cast(tf.round(tf.image.resize(image, size, antialias=True)), tf.uint8)
-
-
-def padded(image, size, fill, square_px=0):
-    """Pads an image to the right and below, to a height and width."""
-    fill, (height, width, _) = tf.constant(fill, tf.uint8), tf.unstack(tf.shape(image))
-    right = tf.broadcast_to(fill, [height, size[1] - width, 3])
-    below = tf.broadcast_to(fill, [size[0] - height, size[1], 3])
-    image = tf.concat([tf.concat([image, right], axis=1), below], axis=0)
-    return tf.ensure_shape(image, [square_px or None, square_px or None, 3])
-
-
 def test_dataset(
     annotations, batch, rows, *, fill, short_px=800, longest_px=1333, pad_px=32, square_px=0
 ):
@@ -267,7 +233,7 @@ def test_dataset(
             factor: float32 n x 2, of x and of y: px of `x` in a px of the image.
     """
     _require_square(square_px, longest_px)
-    sizes = resized(annotations.sizes, short_px, longest_px).numpy()
+    sizes = scaling.resized(annotations.sizes, short_px, longest_px).numpy()
     order = np.lexsort(sizes.T)
     beyond = -len(order) % batch
     order = np.concatenate([order, np.full(beyond, order[-1])])
@@ -279,9 +245,11 @@ def test_dataset(
     def make(row):
         image = image_ops.decode(tf.io.read_file(path(row["image"])))
         factor = tf.cast(row["size"], tf.float32) / tf.cast(tf.shape(image)[:2], tf.float32)
-        image = scaled(image, row["size"])
+        image = scaling.scaled(image, row["size"])
         return {
-            "x": padded(image, padded_size(row["largest"], pad_px, square_px), fill, square_px),
+            "x": scaling.padded(
+                image, scaling.padded_size(row["largest"], pad_px, square_px), fill, square_px
+            ),
             "size": row["size"],
             "index": row["index"],
             "factor": factor[::-1],
