@@ -19,7 +19,7 @@ LEVELS = [
     {"input_pipeline", "checkpoint", "html", "mechanisms", "ablation"},
     {"plots", "labelled_pipeline", "diagnostics", "callbacks"},
     {"assembly", "training", "script", "run_flags"},
-    {"interop"},
+    {"interop", "fitting"},
     {"encoders"},
     {"evaluation"},
     {"report", "transfer"},
