@@ -6,6 +6,8 @@
 # make PYTHON=python3.12 ... chooses the Python that .venv is made with
 
 PYTHON ?= python3
+# Tests of faults that are quick enough for `make test`; `make chaos` lists them, too.
+FAULTS = $(addprefix tests/test_,checkpoint.py nonfinite.py bad_files.py untrusted.py workers.py)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: train test test-slow chaos tpu-compile lint clean
@@ -21,7 +23,7 @@ test-slow: lint
 	@.venv/bin/python -m pytest -m slow --ignore=tests/chaos
 
 chaos: lint
-	@.venv/bin/python -m pytest -n 0 -s -m "slow or not slow" tests/chaos
+	@.venv/bin/python -m pytest -n 0 -s -m "slow or not slow" tests/chaos $(FAULTS)
 
 tpu-compile:
 	@$(PYTHON) tools/bootstrap.py

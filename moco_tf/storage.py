@@ -48,6 +48,20 @@ def is_of_the_moment(error):
     return isinstance(error, OF_THE_MOMENT) or any(text in str(error) for text in TEXTS)
 
 
+def below(folder, *names):
+    """The path of a file in a folder, by names that come from data.
+
+    Raises:
+        ValueError: if they lead out of the folder.
+    """
+    name = os.path.join(*names)
+    if os.path.isabs(name) or ".." in name.replace("\\", "/").split("/"):
+        raise ValueError(
+            f"Lists and annotations must name files below {folder!r}. Received: {name!r}."
+        )
+    return os.path.join(folder, name)
+
+
 def write_text(path, text):
     """Writes a text file whole or not at all."""
     write_bytes(path, text.encode())

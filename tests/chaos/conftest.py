@@ -1,6 +1,7 @@
 """What was done to the runs, as a table after the tests.
 
-A test notes each fault by `record_property("fault", (name, tried, survived, lost_steps))`.
+A test notes its faults by `record_property("fault", (name, tried, survived, lost steps))`; any
+other counts as one fault of its own name, which it survives if it passes.
 """
 
 import pathlib
@@ -9,20 +10,27 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # for tiny.py and others
 
 
-def pytest_terminal_summary(terminalreporter):
-    rows = {}
-    for reports in terminalreporter.stats.values():
-        for report in reports:
-            for key, value in getattr(report, "user_properties", []):
-                if key == "fault" and report.when == "call":
-                    name, *numbers = value
-                    rows[name] = [a + b for a, b in zip(rows.get(name, [0, 0, 0]), numbers)]
-    if not rows:
+def faults_of(report):
+    noted = [value for key, value in report.user_properties if key == "fault"]
+    if noted:
+        return noted
+    name = report.nodeid.rpartition("::")[2].partition("[")[0]
+    return [(name.removeprefix("test_").replace("_", " "), 1, int(report.passed), 0)]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if not any("chaos" in arg for arg in config.args):
         return
+    rows = {}
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            if report.when == "call":
+                for name, *numbers in faults_of(report):
+                    rows[name] = [a + b for a, b in zip(rows.get(name, [0, 0, 0]), numbers)]
     terminalreporter.section("faults")
-    width = max(map(len, rows))
-    heads = ("fault", "tried", "survived", "lost steps")
-    terminalreporter.write_line("  ".join((heads[0].ljust(width), *heads[1:])))
+    heads = ("tried", "survived", "lost steps")
+    width = max(map(len, ("fault", *rows)))
+    terminalreporter.write_line("  ".join(("fault".ljust(width), *heads)))
     for name, numbers in rows.items():
-        cells = (str(n).rjust(len(head)) for n, head in zip(numbers, heads[1:]))
+        cells = (str(n).rjust(len(head)) for n, head in zip(numbers, heads))
         terminalreporter.write_line("  ".join((name.ljust(width), *cells)))

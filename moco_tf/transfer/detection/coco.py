@@ -6,6 +6,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from moco_tf import storage
 from moco_tf.transfer.detection.objects import Found, Objects
 
 ADDRESSES = ("coco:IMAGES_DIR,JSON",)
@@ -27,7 +28,9 @@ def read(address, rest, *, masks, keypoints):
         ValueError: for missing or broken files, and annotations of unknown images or classes.
     """
     folder, path = folder_and_file(address, rest)
-    return read_json(path, lambda image: os.path.join(folder, image["file_name"]), masks, keypoints)
+    return read_json(
+        path, lambda image: storage.below(folder, image["file_name"]), masks, keypoints
+    )
 
 
 def folder_and_file(address, rest):

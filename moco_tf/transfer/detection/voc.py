@@ -5,6 +5,7 @@ import xml.etree.ElementTree
 
 import tensorflow as tf
 
+from moco_tf import storage
 from moco_tf.transfer.detection.objects import Found, Objects
 
 ADDRESSES = ("voc:VOC_DIR:SPLIT[+VOC_DIR:SPLIT]",)
@@ -52,12 +53,12 @@ def read(address, rest, *, masks, keypoints):
             )
         roots.append(root)
         for name in (line.split()[0] for line in _read(listed).splitlines() if line.strip()):
-            file_name, size, boxes = _parse(os.path.join(root, "Annotations", f"{name}.xml"))
+            file_name, size, boxes = _parse(storage.below(root, "Annotations", f"{name}.xml"))
             for class_name, difficult, box in boxes:
                 objects.add(len(images), len(names), box, difficult=difficult)
                 names.append(class_name)
             ending = os.path.splitext(file_name)[1] or ".jpg"
-            images.append(os.path.join(root, "JPEGImages", name + ending))
+            images.append(storage.below(root, "JPEGImages", name + ending))
             ids.append(name)
             sizes.append(size)
     classes = VOC if set(names) <= set(VOC) else _all_classes(roots)

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from moco_tf import image_ops
+from moco_tf import image_ops, storage
 from moco_tf.input_pipeline import plain
 from moco_tf.transfer.segmentation import label_png
 
@@ -153,8 +153,8 @@ def _voc(address, rest):
     with tf.io.gfile.GFile(path) as file:
         names = file.read().split()
     folder = "SegmentationClassAug" if split.endswith("aug") else "SegmentationClass"
-    images = [os.path.join(root, "JPEGImages", f"{name}.jpg") for name in names]
-    return images, [os.path.join(root, folder, f"{name}.png") for name in names], None, VOC
+    images = [storage.below(root, "JPEGImages", f"{name}.jpg") for name in names]
+    return images, [storage.below(root, folder, f"{name}.png") for name in names], None, VOC
 
 
 def _cityscapes(address, rest):
