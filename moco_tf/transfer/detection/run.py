@@ -1,5 +1,6 @@
 """A detection, from its config to results.json and report.html."""
 
+import dataclasses
 import json
 import math
 import os
@@ -138,16 +139,10 @@ def _model(config, encoder, recipe, strategy, annotations):
         seed=config.seed,
         narrow=config.narrow,
     )
-    numbers = Numbers(
-        before_nms=config.before_nms or NUMBERS[config.kind].before_nms,
-        after_nms=config.after_nms or NUMBERS[config.kind].after_nms,
-        regions=config.regions,
-        detections=config.detections,
-        lowest_score=config.lowest_score,
-        sampling_ratio=config.sampling_ratio,
-    )
     on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
-    model = Detector(network, lambda x: normalized(recipe, x), numbers, on_tpu, config.seed)
+    model = Detector(
+        *(network, lambda x: normalized(recipe, x), numbers_of(config), on_tpu, config.seed)
+    )
     model.compile(
         SGD(
             assembly.make_schedule(config, 1),
@@ -157,6 +152,13 @@ def _model(config, encoder, recipe, strategy, annotations):
     )
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def numbers_of(config):
+    """`Numbers` of a `Detection`, or of its kind where it has none."""
+    given = {f.name: getattr(config, f.name) for f in dataclasses.fields(Numbers)}
+    given = {name: value for name, value in given.items() if value != ()}
+    return dataclasses.replace(NUMBERS[config.kind], **given)
 
 
 def _dataset(config, annotations, layout, recipe):
