@@ -2,14 +2,15 @@
 
     python evaluate.py --task=knn|linear|linear_cached|finetune --checkpoint=WORKDIR-OR-FILE \
         --workdir=... [--config=configs/eval/....py] [--strategy=...] [--config.field=value ...]
-    python evaluate.py --task=segmentation --config=configs/transfer/....py --checkpoint=... \
-        --workdir=... [likewise]
+    python evaluate.py --task=detection|segmentation --config=configs/transfer/....py \
+        --checkpoint=... --workdir=... [likewise]
     python evaluate.py --task=compare --workdir=... DIR DIR ...
 
 Without --config it takes configs/eval/TASK.py, and without sources in it, the images of the
 run. The same command resumes training that was stopped; features are kept as soon as all images of
 a split went through the encoder. It writes results.json and report.html to the
-workdir, those that train a classifier classifier.keras, segmentation segmenter.keras.
+workdir, those that train a classifier classifier.keras, segmentation segmenter.keras, detection
+detector.keras and predictions.json.
 """
 
 import os
@@ -23,10 +24,13 @@ from absl import flags
 from moco_tf import callbacks, distribute, run_flags, script
 from moco_tf.evaluation import config, results
 from moco_tf.evaluation.run import compare, evaluate
+from moco_tf.transfer.detection import config as detection
+from moco_tf.transfer.detection.run import detect
 from moco_tf.transfer.segmentation import config as segmentation
 from moco_tf.transfer.segmentation.run import segment
 
-TASKS = [*config.TASKS, "segmentation", "compare"]
+TRANSFER = {"detection": (detection.check, detect), "segmentation": (segmentation.check, segment)}
+TASKS = [*config.TASKS, *TRANSFER, "compare"]
 TASK = flags.DEFINE_enum("task", None, TASKS, "What to do.", required=True)
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a run, or an encoder.keras.")
 CONFIGS = pathlib.Path(__file__).resolve().parent / "configs" / "eval"
@@ -48,8 +52,8 @@ def check(rest):
     script.only_flags(rest)
     if not CHECKPOINT.value:
         raise ValueError("`--checkpoint` must name the workdir of a train.py run, or an encoder.")
-    if TASK.value == "segmentation":
-        segmentation.check(run_flags.CONFIG.value)
+    if TASK.value in TRANSFER:
+        TRANSFER[TASK.value][0](run_flags.CONFIG.value)
     else:
         config.check(run_flags.CONFIG.value, TASK.value)
 
@@ -63,11 +67,11 @@ def main(rest):
     strategy = run_flags.start(run_flags.CONFIG.value)
     if TASK.value in ("knn", "linear_cached"):  # NVIDIA's short floats would find other neighbours
         tf.config.experimental.enable_tensor_float_32_execution(False)
-    steps = TASK.value in ("linear", "finetune", "segmentation")
+    steps = TASK.value in ("linear", "finetune", *TRANSFER)
     stop = {"stop": callbacks.Termination()} if steps else {}
     parts = (run_flags.CONFIG.value, CHECKPOINT.value, workdir, strategy)
-    if TASK.value == "segmentation":
-        found = segment(*parts, **stop)
+    if TASK.value in TRANSFER:
+        found = TRANSFER[TASK.value][1](*parts, **stop)
     else:
         found = evaluate(TASK.value, *parts, **stop)
     if "stopped_after" in found:

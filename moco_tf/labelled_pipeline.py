@@ -128,3 +128,8 @@ def crops_of(source, indices, resize_px, size_px):
 def normalized(recipe, x):
     """uint8 images to float32, normalised as `recipe` does it."""
     return recipe.normalize(tf.cast(x, tf.float32) / 255)
+
+
+def fill_of(recipe):
+    """The colour of padding, that becomes about 0 when it is normalised: uint8, 3."""
+    return np.round(255 * np.array(recipe.mean)).astype(np.uint8)

@@ -11,10 +11,14 @@ import tiny
 from moco_tf import ablation, checkpoint, schema
 from moco_tf.config import Config, chance_loss, check
 from moco_tf.evaluation import config as evaluation_config
+from moco_tf.transfer.detection import config as detection_config
 from moco_tf.transfer.segmentation import config as segmentation_config
 
 CONFIGS = sorted(
     p for p in (tiny.ROOT / "configs").rglob("*.py") if p.parent.name in ("configs", "ablations")
+)
+DETECTIONS = sorted(
+    p for p in (tiny.ROOT / "configs" / "transfer").glob("*.py") if not p.stem.endswith("_fcn")
 )
 TASKS = {"flowers": "finetune", "cub": "finetune", "semi": "finetune"}  # others by their name
 END_TO_END = {"model__mechanism": "end_to_end"}
@@ -52,7 +56,7 @@ def test_every_evaluation_is_valid_and_survives_json(path):
 
 
 @pytest.mark.parametrize(
-    "path", sorted((tiny.ROOT / "configs" / "transfer").glob("*.py")), ids=lambda p: p.stem
+    "path", sorted((tiny.ROOT / "configs" / "transfer").glob("*_fcn.py")), ids=lambda p: p.stem
 )
 def test_every_segmentation_is_valid_and_survives_json(path):
     config = load(path)
@@ -63,6 +67,25 @@ def test_every_segmentation_is_valid_and_survives_json(path):
     assert (
         o.learning_rate == {"voc_fcn": 0.003, "cityscapes_fcn": 0.01, "camvid_fcn": 0.02}[path.stem]
     )
+
+
+@pytest.mark.parametrize("path", DETECTIONS, ids=lambda p: p.stem)
+def test_every_detection_is_valid_and_survives_json(path):
+    config = load(path)
+    detection_config.check(config)
+    assert schema.from_dict(type(config), schema.to_dict(config)) == config
+    o = config.optimizer
+    if path.stem == "bccd_c4":  # of a CPU's size
+        return
+    assert o.learning_rate * 16 / o.reference_batch == 0.02 and o.reference_batch in (8, 16)
+    assert (o.schedule, o.momentum, o.weight_decay) == ("step", 0.9, 1e-4)
+    assert config.batch_size == o.reference_batch and config.regions == 512
+    schedules = {"1x": (60, 80, 90), "2x": (120, 160, 180), "voc": (18, 22, 24)}
+    schedules["cityscapes"] = (18, 24)
+    (schedule,) = [s for name, s in schedules.items() if name in path.stem.split("_")]
+    assert (*o.milestones_steps, config.steps) == tuple(1000 * s for s in schedule)
+    assert config.masks == ("mask" in path.stem) and config.keypoints == ("keypoint" in path.stem)
+    assert config.kind in path.stem.split("_")
 
 
 def test_recipes_carry_the_papers_numbers():

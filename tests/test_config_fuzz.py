@@ -8,6 +8,7 @@ import tiny
 
 from moco_tf import config as pretraining
 from moco_tf.evaluation import config as evaluation
+from moco_tf.transfer.detection import config as detection
 from moco_tf.transfer.segmentation import config as segmentation
 
 INF = float("inf")
@@ -26,8 +27,15 @@ def segmentation_config():
     return made
 
 
+def detection_config():
+    made = detection.Detection()
+    made.data.train = made.data.test = "coco:a,b"
+    return made
+
+
 CONFIGS = {
     "pretraining": (tiny.config(), pretraining.check),
+    "detection": (detection_config(), detection.check),
     "segmentation": (segmentation_config(), segmentation.check),
     **{
         task: (kind(), lambda c, task=task: evaluation.check(c, task))

@@ -54,13 +54,14 @@ def write_comparison(workdir, workdirs):
     header, rows = results.compare(workdirs)
     found = [next(iter(results.read(w)["metrics"].values())) for w in workdirs]
     values = np.array([m["value"] for m in found])
-    errors = np.abs(np.array([m["interval"] for m in found]).T - values)
+    intervals = [m.get("interval", [m["value"]] * 2) for m in found]
+    errors = np.abs(np.array(intervals).T - values)
     figure = Figure(figsize=(9, 1.2 + 0.4 * len(found)))
     axis = figure.subplots()
     axis.barh(range(len(rows)), values, xerr=errors, color="#7fb0d8")
     axis.set_yticks(range(len(rows)), [plots.plain(f"{row[0]} ({row[2]})") for row in rows])
     axis.invert_yaxis()
-    axis.set(xlabel="first score of each, with its 95 % interval", xlim=(0, 1))
+    axis.set(xlabel="first score of each, with its 95 % interval if known", xlim=(0, 1))
     parts = [html.table(header, rows), html.figure(figure)]
     path = os.path.join(workdir, "report.html")
     storage.write_text(path, html.page("Comparison", f"{len(rows)} evaluations", parts))

@@ -16,6 +16,11 @@ Z = 1.96  # 95 % of a normal distribution
 NAMES = {
     **{"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class"},
     **{"miou": "mIoU", "pixel_accuracy": "pixel accuracy"},
+    **{
+        f"{of}_{ap.lower()}": f"{of} {ap}"
+        for of in ("box", "mask", "keypoint")
+        for ap in ("AP", "AP50", "AP75")
+    },
 }
 
 
@@ -95,9 +100,12 @@ def read(workdir):
 
 
 def percent(metric):
-    """A value of `measure` as text, such as "54.5 % (51.4 to 57.5)"."""
-    low, high = metric["interval"]
-    return f"{metric['value']:.1%} ({100 * low:.1f} to {100 * high:.1f})".replace("%", " %")
+    """A value of `measure` as text, such as "54.5 % (51.4 to 57.5)"; some have no interval."""
+    text = f"{100 * metric['value']:.1f} %"
+    if "interval" in metric:
+        low, high = metric["interval"]
+        text += f" ({100 * low:.1f} to {100 * high:.1f})"
+    return text
 
 
 def summary(results):
@@ -116,8 +124,10 @@ def compare(workdirs):
     """
     found = [read(workdir) for workdir in workdirs]
     names = [n for n in NAMES if any(n in results["metrics"] for results in found)]
-    header = ["run", "task", "encoder", *(f"{NAMES[n]} (95 %)" for n in names), "test images"]
-    header.append("protocol")
+    several = [metric for results in found for metric in results["metrics"].items()]
+    with_interval = {name for name, metric in several if "interval" in metric}
+    titles = [NAMES[n] + (" (95 %)" if n in with_interval else "") for n in names]
+    header = ["run", "task", "encoder", *titles, "test images", "protocol"]
     runs = [os.path.basename(os.path.normpath(workdir)) for workdir in workdirs]
     if len(set(runs)) < len(runs):
         runs = workdirs

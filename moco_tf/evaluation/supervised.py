@@ -3,19 +3,9 @@
 import math
 import os
 
-import keras
 import numpy as np
 
-from moco_tf import (
-    assembly,
-    callbacks,
-    checkpoint,
-    diagnostics,
-    distribute,
-    encoders,
-    labelled_pipeline,
-    training,
-)
+from moco_tf import assembly, callbacks, distribute, encoders, fitting, labelled_pipeline
 from moco_tf.backbones import heads
 from moco_tf.evaluation.classifier import Classifier
 from moco_tf.evaluation.config import Linear
@@ -57,15 +47,10 @@ def run_supervised(context, layout, plan, stop):
     config, pair, strategy, workdir = (
         getattr(context, name) for name in ("config", "pair", "strategy", "workdir")
     )
-    frozen, chief = isinstance(config, Linear), distribute.is_chief(strategy)
+    frozen = isinstance(config, Linear)
     with strategy.scope():
         model = _model(context, plan, frozen)
     before = encoders.digest(model.backbone)
-    path = os.path.join(workdir, "classifier.keras")
-    checkpoints = checkpoint.Checkpoints(model, model.network, path, keep=2, write=chief)
-    start = checkpoints.restore()
-    log.info("%d steps of %d images, %d an epoch", plan.stop, layout.batch, plan.steps_per_epoch)
-
     run = context.forward(heads.before_and_after_head(model.network))
     address = pair.addresses[1]
 
@@ -74,31 +59,17 @@ def run_supervised(context, layout, plan, stop):
         hits = found.x[1].argmax(axis=1) == found.labels
         return {"test_top1": float(np.mean(hits[found.ok]))}
 
-    metrics = callbacks.MetricsLog(workdir, plan.steps_per_epoch) if chief else None
-    watching = [
-        callbacks.Speed(layout.batch),
-        diagnostics.Guard(
-            *(checkpoints, layout.batch, config.data.max_bad_fraction),
-            DIVERGED if frozen else "Start a new workdir with a lower learning rate.",
-            "Give the host more cores, or faster storage.",
-        ),
-        callbacks.Scores(test, plan),
-        metrics,
-        callbacks.Progress(plan) if chief else None,
-        callbacks.Save(checkpoints, config.checkpoint_every_steps, metrics),
-    ]
-    done = training.train(
+    done = fitting.fit(
         model,
-        _data(context, layout, start),
+        os.path.join(workdir, "classifier.keras"),
+        config,
+        plan,
+        _dataset(context, layout),
         _step(context, model),
-        start=start,
-        plan=plan,
-        every=(config.log_every_steps, config.checkpoint_every_steps, plan.monitor_every),
-        marks=(),
-        steps_per_call=1,
-        callbacks=keras.callbacks.CallbackList([c for c in watching if c], model=model),
-        stop=stop,
-        timed=not config.deterministic,
+        test,
+        stop,
+        remedy=DIVERGED if frozen else "Start a new workdir with a lower learning rate.",
+        max_bad_fraction=config.data.max_bad_fraction,
     )
     if done < plan.stop:
         return done
@@ -142,23 +113,23 @@ def _model(context, plan, frozen):
     return model
 
 
-def _data(context, layout, start):
+def _dataset(context, layout):
     config = context.config
 
-    def dataset(input_context):
+    def dataset(host, start_step):
         return labelled_pipeline.training_dataset(
             context.pair.train,
             standard.training_crop(context.crop.recipe),
             layout,
-            host=input_context.input_pipeline_id,
+            host=host,
             image_size_px=context.crop.image_size_px,
             num_classes=context.pair.num_classes,
             seed=config.seed,
-            start_step=start,
+            start_step=start_step,
             shuffle_buffer=config.data.shuffle_buffer,
         )
 
-    return iter(context.strategy.distribute_datasets_from_function(dataset))
+    return dataset
 
 
 def _step(context, model):

@@ -140,11 +140,10 @@ def _keypoints(points):
 
 def _evaluation(annotations, found, kind):
     """A `COCOeval` of results, not yet run."""
-    joints = len(annotations.keypoint_names)
     if kind == "segm" and annotations.rles is None:
         raise ValueError("To score masks, open the annotations for testing and with masks.")
-    if kind == "keypoints" and joints != OKS_JOINTS:
-        raise ValueError(f"Keypoints must be COCO's {OKS_JOINTS}. Received: {joints}.")
+    if kind == "keypoints":
+        require_joints(annotations)
     truth, detections = COCO(), COCO()
     truth.dataset = {
         "info": {},
@@ -168,6 +167,13 @@ def _evaluation(annotations, found, kind):
         return detections
 
     return COCOeval(truth, _silently(load), kind)
+
+
+def require_joints(annotations):
+    """Raises ValueError for other keypoints than COCO's, whose constants the score has."""
+    joints = len(annotations.keypoint_names)
+    if joints != OKS_JOINTS:
+        raise ValueError(f"Keypoints must be COCO's {OKS_JOINTS}. Received: {joints}.")
 
 
 def _truths(annotations):

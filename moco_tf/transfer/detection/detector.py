@@ -20,6 +20,7 @@ class Numbers:
             (training, test).
         regions: of an image that the heads are trained on, a quarter of them positive.
         detections: of an image at most.
+        lowest_score: detections need more.
         sampling_ratio: of `roi_align`.
     """
 
@@ -27,6 +28,7 @@ class Numbers:
     after_nms: tuple[int, int] = (2000, 1000)
     regions: int = 512
     detections: int = 100
+    lowest_score: float = heads.LOWEST_SCORE
     sampling_ratio: int = 0
 
 
@@ -151,7 +153,9 @@ class Detector(keras.Model):
         boxes, found = rpn.proposals(anchors, logits, deltas, size, before, after)
         regions = network.regions(maps, boxes, SMALL, **self._pooling)
         logits, deltas = (self._by_image(x, images) for x in network.box(regions))
-        found = heads.detections(logits, deltas, boxes, found, size, numbers.detections)
+        found = heads.detections(
+            *(logits, deltas, boxes, found, size, numbers.detections, numbers.lowest_score)
+        )
         if network.mask or network.keypoint:
             regions = network.regions(maps, found["boxes"], LARGE, **self._pooling)
         if network.mask:

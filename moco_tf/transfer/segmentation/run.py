@@ -3,25 +3,13 @@
 import os
 import time
 
-import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from moco_tf import (
-    assembly,
-    callbacks,
-    checkpoint,
-    diagnostics,
-    distribute,
-    encoders,
-    schema,
-    storage,
-    training,
-)
+from moco_tf import assembly, checkpoint, distribute, encoders, fitting, schema, storage
 from moco_tf.evaluation import results
-from moco_tf.labelled_pipeline import normalized
-from moco_tf.layout import Layout
+from moco_tf.labelled_pipeline import fill_of, normalized
 from moco_tf.optim import SGD
 from moco_tf.transfer.backbone import dense_backbone
 from moco_tf.transfer.segmentation import networks, pictures, pipeline, scoring, sources
@@ -54,7 +42,7 @@ def segment(config, encoder, workdir, strategy, stop=lambda: False):
             "Training and test images must have the same classes. Received: "
             f"{len(pairs[0].classes)} and {len(pairs[1].classes)}."
         )
-    layout, plan = _layout(config, strategy), _plan(config, pairs[0])
+    layout, plan = fitting.make_layout(config, strategy), _plan(config, pairs[0])
     _, _, multiple = networks.NETWORKS[config.head]
     if config.data.crop_px % multiple:
         raise ValueError(
@@ -69,7 +57,7 @@ def segment(config, encoder, workdir, strategy, stop=lambda: False):
     made_by = {"task": "segmentation", "encoder": loaded.digest, **schema.to_dict(config)}
     checkpoint.claim_workdir(made_by, workdir, strategy)
     tester = Tester(config, model, recipe, strategy, pairs[1], sizes[1], multiple)
-    done = _train(config, model, recipe, workdir, strategy, pairs[0], layout, plan, tester, stop)
+    done = _train(config, model, recipe, workdir, pairs[0], layout, plan, tester, stop)
     if done < plan.stop:
         return {"stopped_after": done}
 
@@ -108,15 +96,6 @@ def _open(config, address):
     return sources.open_pairs(address, config.data.num_classes, config.data.ignored)
 
 
-def _layout(config, strategy):
-    replicas = strategy.num_replicas_in_sync
-    for name in ("batch_size", "test_batch_size"):
-        schema.require(
-            config, name, lambda v: v % replicas == 0, f"a multiple of the {replicas} replicas"
-        )
-    return Layout(config.batch_size, distribute.num_hosts(strategy), replicas)
-
-
 def _plan(config, pairs):
     # Fewer images than a batch are seen several times in it.
     num_examples = max(pairs.num_examples, config.batch_size)
@@ -138,61 +117,29 @@ def _model(config, encoder, recipe, num_classes):
     return model
 
 
-def _train(config, model, recipe, workdir, strategy, pairs, layout, plan, tester, stop):
+def _train(config, model, recipe, workdir, pairs, layout, plan, tester, stop):
     """Trains from the newest checkpoint on; returns the steps done in all."""
-    chief = distribute.is_chief(strategy)
-    path = os.path.join(workdir, "segmenter.keras")
-    checkpoints = checkpoint.Checkpoints(model, model.network, path, keep=2, write=chief)
-    start = checkpoints.restore()
 
-    def dataset(context):
+    def dataset(host, start_step):
         return pipeline.training_dataset(
             pairs,
             layout,
             fill=fill_of(recipe),
             crop_px=config.data.crop_px,
             scale=(config.data.scale_min, config.data.scale_max),
-            host=context.input_pipeline_id,
+            host=host,
             seed=config.seed,
-            start_step=start,
+            start_step=start_step,
         )
 
     def test():
         iou = scoring.class_iou(tester.confusions(None).sum(axis=0))
         return {"test_miou": float(np.nanmean(iou))}
 
-    metrics = callbacks.MetricsLog(workdir, plan.steps_per_epoch) if chief else None
-    watching = [
-        callbacks.Speed(layout.batch),
-        diagnostics.Guard(
-            *(checkpoints, layout.batch, 0.0),
-            "Start a new workdir with a lower learning rate.",
-            "Give the host more cores, or faster storage.",
-        ),
-        callbacks.Scores(test, plan),
-        metrics,
-        callbacks.Progress(plan) if chief else None,
-        callbacks.Save(checkpoints, config.checkpoint_every_steps, metrics),
-    ]
-    return training.train(
-        model,
-        iter(strategy.distribute_datasets_from_function(dataset)),
-        model.step,
-        start=start,
-        plan=plan,
-        every=(config.log_every_steps, config.checkpoint_every_steps, config.test_every_steps),
-        marks=(),
-        steps_per_call=1,
-        callbacks=keras.callbacks.CallbackList([c for c in watching if c], model=model),
-        stop=stop,
-        timed=not config.deterministic,
-        names=Segmenter.NAMES,
+    path = os.path.join(workdir, "segmenter.keras")
+    return fitting.fit(
+        *(model, path, config, plan, dataset, model.step, test, stop), names=Segmenter.NAMES
     )
-
-
-def fill_of(recipe):
-    """The colour of padding, that becomes about 0 when it is normalised: uint8, 3."""
-    return np.round(255 * np.array(recipe.mean)).astype(np.uint8)
 
 
 class Tester:

@@ -1,0 +1,44 @@
+"""Detection of blood cells on BCCD, 640 x 480 px: Faster R-CNN C4 in a CPU's size.
+
+Command:  python evaluate.py --task=detection --checkpoint=runs/v2 \
+              --config=configs/transfer/bccd_c4.py --workdir=runs/v2_bccd
+          (from scratch, the control: --config.random_init=true)
+Data:     the folder BCCD/ of github.com/Shenggan/BCCD_Dataset, laid out like VOC2007/
+Cost:     not run here
+Expected: not run here
+Source:   the recipe of voc_c4.py, smaller
+"""
+
+from moco_tf.config import Optimizer
+from moco_tf.transfer.detection.config import Data, Detection
+
+
+def get_config():
+    """lr .01 for 4 images of 320 px, x.1 after 70 and 90 % of the steps."""
+    return Detection(
+        data=Data(
+            train="voc:BCCD:train",
+            test="voc:BCCD:test",
+            short_px=(288, 320, 352),
+            test_short_px=320,
+        ),
+        optimizer=Optimizer(
+            learning_rate=0.01,
+            reference_batch=4,
+            schedule="step",
+            milestones_steps=(350, 450),
+            warmup_steps=50,
+        ),
+        kind="c4",
+        metric="voc",
+        before_nms=(2000, 1000),
+        after_nms=(500, 200),
+        regions=64,
+        sampling_ratio=2,
+        batch_size=4,
+        steps=500,
+        bn_statistics_batches=20,
+        test_every_steps=250,
+        test_batch_size=2,
+        checkpoint_every_steps=100,
+    )

@@ -1,0 +1,36 @@
+"""Detection on PASCAL VOC 07+12: Faster R-CNN, R50-C4.
+
+Command:  python evaluate.py --task=detection --checkpoint=runs/v2 \
+              --config=configs/transfer/voc_c4.py --workdir=runs/v2_voc_c4
+          (controls: from scratch, --config.random_init=true; of supervised weights,
+          --checkpoint=FILE --config.frozen_bn=true)
+Data:     a folder VOCdevkit/ with VOC2007/ (trainval and test) and VOC2012/
+Cost:     24,000 steps of 16 images of 800 px; not run here
+Expected: AP50 82.4, AP 57.0, AP75 63.6 % (published, MoCo v2, 200 epochs on ImageNet; v1 81.5,
+          55.9, 62.6; supervised 81.3, 53.5, 58.8; from scratch 60.2, 33.8, 33.1)
+Source:   MoCo v1, section 4.2; facebookresearch/moco, detection/configs
+"""
+
+from moco_tf.config import Optimizer
+from moco_tf.transfer.detection.config import Data, Detection
+
+
+def get_config():
+    """lr .02 for 16 images, x.1 after 18,000 and 22,000 steps."""
+    return Detection(
+        data=Data(
+            train="voc:VOCdevkit/VOC2007:trainval+VOCdevkit/VOC2012:trainval",
+            test="voc:VOCdevkit/VOC2007:test",
+            short_px=tuple(range(480, 801, 32)),
+        ),
+        optimizer=Optimizer(
+            learning_rate=0.02,
+            reference_batch=16,
+            schedule="step",
+            milestones_steps=(18_000, 22_000),
+            warmup_steps=100,
+        ),
+        kind="c4",
+        metric="voc",
+        steps=24_000,
+    )

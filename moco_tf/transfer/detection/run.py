@@ -1,0 +1,220 @@
+"""A detection, from its config to results.json and report.html."""
+
+import dataclasses
+import json
+import math
+import os
+import time
+
+import tensorflow as tf
+
+from moco_tf import assembly, checkpoint, distribute, encoders, fitting, schema, storage
+from moco_tf.evaluation import results
+from moco_tf.labelled_pipeline import fill_of, normalized
+from moco_tf.optim import SGD
+from moco_tf.transfer.detection import coco_scoring, pictures, pipeline, records
+from moco_tf.transfer.detection.detector import NUMBERS, Detector, Numbers, estimate_statistics
+from moco_tf.transfer.detection.network import make_network
+from moco_tf.transfer.detection.testing import KINDS, Tester
+
+
+def detect(config, encoder, workdir, strategy, stop=lambda: False):
+    """Trains or resumes a detector on a pre-trained backbone, and tests it.
+
+    BN's statistics are estimated anew before the last test; the checkpoints, from which training
+    goes on, keep the running ones.
+
+    Args:
+        config: checked `Detection`.
+        encoder: as of `encoders.load`.
+        workdir: folder of the run, local or gs://.
+        strategy: of `distribute.make_strategy`.
+        stop: function that says whether to stop early.
+
+    Returns:
+        What results.json holds; if it was stopped, only `stopped_after`, the steps done.
+
+    Raises:
+        ValueError: for what `encoders` and `records` refuse, a batch that does not divide, or a
+            backbone with the stem of small images.
+    """
+    began = time.time()
+    with strategy.scope():
+        loaded = encoders.load(encoder)
+    recipe = encoders.recipe_of(loaded, config.data.recipe)
+    layout = fitting.make_layout(config, strategy)
+    train, test = _open(config)
+    with strategy.scope():
+        model = _model(config, loaded.encoder, recipe, strategy, train)
+    chief = distribute.is_chief(strategy)
+    if config.data.check_images:
+        for annotations, address in ((train, config.data.train), (test, config.data.test)):
+            records.check(annotations, address, quiet=not chief)
+    made_by = {"task": "detection", "encoder": loaded.digest, **schema.to_dict(config)}
+    checkpoint.claim_workdir(made_by, workdir, strategy)
+
+    # Fewer images than a batch are seen several times in it.
+    plan = assembly.make_plan(
+        config, max(train.num_examples, config.batch_size), 0, config.test_every_steps
+    )
+    path = os.path.join(workdir, "detector.keras")
+    dataset = _dataset(config, train, layout, recipe)
+    tester = Tester(config, model, strategy, test, fill_of(recipe))
+
+    def scores():
+        if model.optimizer.iterations.numpy() == plan.stop:
+            return {}  # the last test follows
+        return {f"test_{name}": value for name, value in _metrics(tester.score()[1]).items()}
+
+    done = fitting.fit(
+        *(model, path, config, plan, dataset, model.step, scores, stop), names=model.NAMES
+    )
+    if done < plan.stop:
+        return {"stopped_after": done}
+
+    if model.network.norms():
+        following = fitting.batches(strategy, dataset, done)
+        estimate_statistics(model, following, config.bn_statistics_batches)
+    if chief:
+        storage.save_model(model.network, path)
+    predictions, scores = tester.score("test" if chief else None)
+    found = {
+        "task": "detection",
+        "metrics": {name: {"value": value} for name, value in _metrics(scores).items()},
+        "protocol": _protocol(config, plan),
+        "details": {name: _details(of) for name, of in scores.items()},
+        "checkpoint": {
+            "path": loaded.path,
+            "sha256": loaded.digest,
+            "encoder": "untrained" if config.random_init else "pre-trained",
+        },
+        "data": {
+            "train": config.data.train,
+            "test": config.data.test,
+            "train_images": train.num_examples,
+            "test_images": test.num_examples,
+            "classes": len(test.classes),
+            "class_names": list(test.classes),
+            "keypoint_names": list(test.keypoint_names),
+        },
+        "normalization": {"mean": list(recipe.mean), "std": list(recipe.std)},
+        "config": schema.to_dict(config),
+        "seconds": round(time.time() - began, 1),
+        "versions": results.versions(),
+    }
+    if chief:
+        _write_predictions(workdir, test, predictions, scores)
+        results.write(workdir, found)
+        pictures.write(workdir, found, test, predictions, scores)
+    return found
+
+
+def _open(config):
+    """Training and test `Annotations`; ValueError unless they fit together and the metric."""
+    options = {"masks": config.masks, "keypoints": config.keypoints}
+    train = records.open_annotations(config.data.train, training=True, **options)
+    test = records.open_annotations(config.data.test, training=False, **options)
+    for name in ("classes", "keypoint_names"):
+        names = [list(getattr(annotations, name)) for annotations in (train, test)]
+        if names[0] != names[1]:
+            strange = sorted(set(names[0]) ^ set(names[1])) or ["another order"]
+            raise ValueError(
+                f"Training and test images must have the same {name.replace('_', ' ')}. Received: "
+                f"{len(names[0])} and {len(names[1])}; the difference: {', '.join(strange[:5])}."
+            )
+    if config.keypoints:
+        coco_scoring.require_joints(test)
+    return train, test
+
+
+def _model(config, encoder, recipe, strategy, annotations):
+    network = make_network(
+        encoder,
+        config.kind,
+        len(annotations.classes),
+        masks=config.masks,
+        num_keypoints=len(annotations.keypoint_names),
+        frozen_bn=config.frozen_bn,
+        random_init=config.random_init,
+        seed=config.seed,
+        narrow=config.narrow,
+    )
+    on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
+    model = Detector(
+        *(network, lambda x: normalized(recipe, x), numbers_of(config), on_tpu, config.seed)
+    )
+    model.compile(
+        SGD(
+            assembly.make_schedule(config, 1),
+            momentum=config.optimizer.momentum,
+            weight_decay=config.optimizer.weight_decay,
+        )
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def numbers_of(config):
+    """`Numbers` of a `Detection`, or of its kind where it has none."""
+    given = {f.name: getattr(config, f.name) for f in dataclasses.fields(Numbers)}
+    given = {name: value for name, value in given.items() if value != ()}
+    return dataclasses.replace(NUMBERS[config.kind], **given)
+
+
+def _dataset(config, annotations, layout, recipe):
+    data = config.data
+
+    def dataset(host, start_step):
+        return pipeline.training_dataset(
+            annotations,
+            layout,
+            fill=fill_of(recipe),
+            short_px=data.short_px,
+            longest_px=data.longest_px,
+            pad_px=data.pad_px,
+            square_px=data.square_px,
+            slots=data.slots,
+            host=host,
+            seed=config.seed,
+            start_step=start_step,
+        )
+
+    return dataset
+
+
+def _metrics(scores):
+    """AP, AP50 and AP75 of what is predicted, shares, by their names in `results.NAMES`."""
+    return {
+        f"{of}_{name.lower()}": found[name] / 100
+        for of, found in scores.items()
+        for name in ("AP", "AP50", "AP75")
+    }
+
+
+def _details(scores):
+    """The other scores as JSON has them: percent, null for NaN."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {name: plain(v) for name, v in value.items()}
+        return None if math.isnan(value) else value
+
+    return {name: plain(v) for name, v in scores.items() if isinstance(v, (float, dict))}
+
+
+def _write_predictions(workdir, annotations, predictions, scores):
+    """predictions.json: COCO's format of results; one record has all that a detection has."""
+    parts = [coco_scoring.results(annotations, predictions, KINDS[of]) for of in scores]
+    merged = [{key: value for part in same for key, value in part.items()} for same in zip(*parts)]
+    storage.write_text(os.path.join(workdir, "predictions.json"), json.dumps(merged))
+
+
+def _protocol(config, plan):
+    heads = [name for name in ("masks", "keypoints") if getattr(config, name)]
+    text = " with ".join([f"R-CNN {config.kind}", *([" and ".join(heads)] if heads else [])])
+    text += f", end to end, {plan.stop} steps of {config.batch_size} images"
+    if plan.stop < plan.total:
+        text += f", stopped early of {plan.total}"
+    text += f", lr {config.optimizer.learning_rate:g}"
+    text += ", frozen BN" if config.frozen_bn else ""
+    return f"{text}; short side {config.data.test_short_px} px; AP of {config.metric}"
