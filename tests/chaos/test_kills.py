@@ -2,6 +2,7 @@
 
 import random
 import signal
+import time
 
 import killing
 import pytest
@@ -88,3 +89,23 @@ def test_an_evaluation_killed_at_random_moments(pretrained, tmp_path, record_pro
         return [tiny.start(test_evaluate.command("linear", pretrained, workdir, where, *flags))]
 
     survive("evaluation", start, 4, tmp_path, record_property)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hung", [0, 1])
+def test_a_worker_that_hangs(hung, tmp_path, record_property):
+    processes = multiworker(tmp_path / "run")
+    victim = killing.Victim(None, tmp_path / "run", random.Random(0), latest_s=0)
+    while victim.last_step() < 5:
+        time.sleep(0.1)
+    processes[hung].send_signal(signal.SIGSTOP)
+    began = time.time()
+    other = processes[1 - hung]
+    output, _ = other.communicate(timeout=300)
+    seconds = time.time() - began
+    processes[hung].kill()
+    processes[hung].communicate()
+    print(f"worker {hung} hangs: the other ended after {seconds:.0f} s")
+    assert seconds < 60 and other.returncode == 1
+    assert "Another worker of this run ended or cannot be reached" in output
+    record_property("fault", ("a worker hangs", 1, 1, victim.last_step() - victim.saved_step()))
