@@ -21,9 +21,9 @@ from absl import flags
 
 from moco_tf import encoders, interop, schema, script
 from moco_tf.backbones.heads import backbone_of
-from moco_tf.checkpoint import save_model
 from moco_tf.evaluation import results
 from moco_tf.interop import layouts, torch_file, training_state, weights
+from moco_tf.storage import save_model
 from moco_tf.transfer.segmentation.serving import export_segmentation
 
 FLAGS = flags.FLAGS
