@@ -19,8 +19,8 @@ from absl import flags
 from tqdm import tqdm
 
 from moco_tf import script
-from moco_tf.checkpoint import write_bytes
 from moco_tf.log import log
+from moco_tf.storage import write_bytes
 
 FLAGS = flags.FLAGS
 INSTALL = 'pip install ".[serving]"'
