@@ -23,7 +23,7 @@ test-slow: lint
 	@.venv/bin/python -m pytest -m slow --ignore=tests/chaos
 
 chaos: lint
-	@.venv/bin/python -m pytest -n 0 -s -m "slow or not slow" tests/chaos $(FAULTS)
+	@.venv/bin/python -m pytest -m "slow or not slow" tests/chaos $(FAULTS)
 
 tpu-compile:
 	@$(PYTHON) tools/bootstrap.py

@@ -59,7 +59,7 @@ def survive(name, start, kills, folder, record_property):
         killed = victim.kill(sig)
         assert killed, "The run ended too soon: give it more steps."
         phase, steps = killed
-        print(f"{name}: {sig.name} {phase}, {steps} steps lost")
+        record_property("seen", f"{name}: {sig.name} {phase}, {steps} steps lost")
         lost[sig].append(steps)
     to_the_end(start(workdir))
 
@@ -105,7 +105,7 @@ def test_a_worker_that_hangs(hung, tmp_path, record_property):
     seconds = time.time() - began
     processes[hung].kill()
     processes[hung].communicate()
-    print(f"worker {hung} hangs: the other ended after {seconds:.0f} s")
+    record_property("seen", f"worker {hung} hangs: the other ended after {seconds:.0f} s")
     assert seconds < 60 and other.returncode == 1
     assert "Another worker of this run ended or cannot be reached" in output
     record_property("fault", ("a worker hangs", 1, 1, victim.last_step() - victim.saved_step()))
