@@ -104,6 +104,7 @@ def test_replicas_train_as_one_device_does(kind, mirrored):
         np.testing.assert_allclose(one, two, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_step_compiles():
     """Drawn numbers differ under XLA, so the losses agree only about."""
     batch = shapes.batch(0, 2)

@@ -48,7 +48,7 @@ def assert_each_step_once(workdir, steps):
 @pytest.mark.parametrize(
     "cpus, kills",
     [
-        (1, 2),
+        (1, 1),
         pytest.param(1, 4, marks=pytest.mark.slow),
         pytest.param(2, 4, marks=pytest.mark.slow),
     ],
