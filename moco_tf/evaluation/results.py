@@ -5,12 +5,13 @@ import json
 import math
 import os
 import platform
+import time
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from moco_tf import storage
+from moco_tf import schema, storage
 
 Z = 1.96  # 95 % of a normal distribution
 NAMES = {
@@ -64,6 +65,30 @@ def _share(hits):
 
 def _with_interval(value, low, high):
     return {"value": float(value), "interval": [max(0.0, float(low)), min(1.0, float(high))]}
+
+
+def record(task, config, loaded, began, **found):
+    """What results.json holds: what was found, and by what.
+
+    Args:
+        task: its name.
+        config: of the task.
+        loaded: `encoders.Loaded`, the encoder.
+        began: seconds since the epoch, when the evaluation did.
+        found: metrics, protocol, details, data and what else the task has.
+    """
+    return {
+        "task": task,
+        **found,
+        "checkpoint": {
+            "path": loaded.path,
+            "sha256": loaded.digest,
+            "encoder": "untrained" if config.random_init else "pre-trained",
+        },
+        "config": schema.to_dict(config),
+        "seconds": round(time.time() - began, 1),
+        "versions": versions(),
+    }
 
 
 def versions():

@@ -40,17 +40,12 @@ def evaluate(task, config, encoder, workdir, strategy, stop=lambda: False):
         outcome = supervised.run_supervised(parts, *training, stop)
     if isinstance(outcome, int):
         return {"stopped_after": outcome}
-    found = {
-        "task": task,
-        "metrics": results.measure(outcome.scores, outcome.labels),
-        "protocol": outcome.protocol,
-        "details": outcome.details,
-        "checkpoint": {
-            "path": parts.loaded.path,
-            "sha256": parts.loaded.digest,
-            "encoder": "untrained" if config.random_init else "pre-trained",
-        },
-        "data": {
+    found = results.record(
+        *(task, config, parts.loaded, began),
+        metrics=results.measure(outcome.scores, outcome.labels),
+        protocol=outcome.protocol,
+        details=outcome.details,
+        data={
             "train": parts.pair.addresses[0],
             "test": parts.pair.addresses[1],
             "train_images": parts.pair.train.num_examples,
@@ -58,10 +53,7 @@ def evaluate(task, config, encoder, workdir, strategy, stop=lambda: False):
             "classes": parts.pair.num_classes,
             "class_names": list(parts.pair.classes),
         },
-        "config": schema.to_dict(config),
-        "seconds": round(time.time() - began, 1),
-        "versions": results.versions(),
-    }
+    )
     if chief:
         results.write(workdir, found)
         crop = (parts.crop.resize_px, parts.crop.image_size_px)

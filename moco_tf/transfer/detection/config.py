@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from moco_tf import schema
-from moco_tf.config import Optimizer, check_optimizer
+from moco_tf.config import Optimizer
 from moco_tf.schema import require
+from moco_tf.transfer.checks import check_training
 from moco_tf.transfer.detection.detector import NUMBERS
 
 METRICS = ("coco", "voc", "lvis")
@@ -73,32 +73,13 @@ def check(config):
     Raises:
         ValueError: naming the field, what must hold, and the value.
     """
-    if not isinstance(config, Detection):
-        raise ValueError(
-            "`--config` must be one for --task=detection, whose get_config() gives a Detection. "
-            f"Received: a {type(config).__name__}."
-        )
-    schema.check_types(config)
-    positive = (
-        *("data.test_short_px", "data.longest_px", "data.slots", "narrow", "detections"),
-        *("batch_size", "steps", "bn_statistics_batches", "test_every_steps", "test_batch_size"),
-        *("log_every_steps", "checkpoint_every_steps"),
-    )
-    for name in positive:
+    check_training(config, Detection, "detection")
+    positive = ("data.test_short_px", "data.longest_px", "data.slots", "narrow", "detections")
+    for name in (*positive, "bn_statistics_batches"):
         require(config, name, lambda v: v > 0, "positive")
-    for name in ("seed", "stop_after_steps", "sampling_ratio"):
-        require(config, name, lambda v: v >= 0, "zero or more")
-    require(config, "epochs", lambda v: v == 0, "0: the run is counted in steps")
+    require(config, "sampling_ratio", lambda v: v >= 0, "zero or more")
     for name, valid in (("kind", tuple(NUMBERS)), ("metric", METRICS)):
         require(config, name, lambda v, valid=valid: v in valid, f"one of {', '.join(valid)}")
-    check_optimizer(config)
-    end = config.steps
-    require(
-        config,
-        "optimizer.milestones_steps",
-        lambda v: not v or max(v) < end,
-        f"below the number of steps, {end}, such as {(round(0.7 * end), round(0.9 * end))}",
-    )
     _check_data(config)
     _check_heads(config)
 

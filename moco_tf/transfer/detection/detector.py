@@ -10,6 +10,8 @@ from moco_tf.random_key import random_key
 from moco_tf.transfer.detection import heads, keypoint_head, mask_head, rpn
 from moco_tf.transfer.detection.network import LARGE, SMALL
 
+ANCHORS, REGIONS = 3, 4  # draws for a slot; pipeline.py has others
+
 
 @dataclasses.dataclass(frozen=True)
 class Numbers:
@@ -176,10 +178,9 @@ class Detector(keras.Model):
         rows = step.shape[0]
         slot = step * rows * distribute.num_replicas()
         slot += tf.cast(distribute.local_rows(rows), tf.int64)  # N
-        # The stream of pre-training's shuffles, which a detector has no other use for.
         return [
-            tf.stack([random_key("key order", self._seed, 2 * s + i) for s in tf.unstack(slot)])
-            for i in (0, 1)
+            tf.stack([random_key("augmentation", self._seed, s, draw) for s in tf.unstack(slot)])
+            for draw in (ANCHORS, REGIONS)
         ]
 
     @staticmethod

@@ -9,9 +9,11 @@ from moco_tf.log import log
 from moco_tf.random_key import random_key
 from moco_tf.transfer.detection import scaling
 from moco_tf.transfer.detection.masks import SIDE
+from moco_tf.transfer.detection.matching import CROWD
 from moco_tf.transfer.detection.records import paths
 
-EMPTY, CROWD = -1, -2  # labels that are no class
+EMPTY = -1  # label of a slot without an object
+FLIP, SIZE, SUBSET = range(3)  # draws for a slot; detector.py has others
 
 
 def training_dataset(
@@ -96,7 +98,9 @@ def _rows_of_step(annotations, layout, host, seed, short_px, longest_px):
         slots = tf.range(batch, dtype=tf.int64)
         index = tf.gather(order, tf.map_fn(image, nth * batch + slots))
         slots += step * batch
-        draw = tf.random.stateless_uniform([], _key(seed, slots[0], 1), alg="philox")
+        draw = tf.random.stateless_uniform(
+            [], random_key("augmentation", seed, slots[0], SIZE), alg="philox"
+        )
         drawn = tf.cast(draw * len(short_px), tf.int32)
         size = scaling.resized(
             tf.gather(sizes, index), tf.gather(list(short_px), drawn), longest_px
@@ -119,12 +123,14 @@ def _example(annotations, fill, pad_px, square_px, slots, seed):
     @plain
     def make(row):
         index, size = row["index"], row["size"]
-        key = _key(seed, row["slot"], 0)
+        key = random_key("augmentation", seed, row["slot"], FLIP)
         flip = tf.random.stateless_uniform([], key, alg="philox") < 0.5
         image = image_ops.decode(tf.io.read_file(path(index)))
         factor = tf.cast(size, tf.float32) / tf.cast(tf.shape(image)[:2], tf.float32)
         image = scaling.scaled(image, size)
-        found = objects.scaled(index, factor[::-1], _key(seed, row["slot"], 2))
+        found = objects.scaled(
+            index, factor[::-1], random_key("augmentation", seed, row["slot"], SUBSET)
+        )
         image, found = tf.cond(
             flip,
             lambda: (tf.reverse(image, [1]), objects.mirrored(found, tf.cast(size[1], tf.float32))),
@@ -142,13 +148,6 @@ def _example(annotations, fill, pad_px, square_px, slots, seed):
         }
 
     return make
-
-
-def _key(seed, slot, purpose):
-    """Keys of independent draws for a slot."""
-    return tf.random.experimental.stateless_fold_in(
-        random_key("augmentation", seed, slot), tf.constant(purpose, tf.int64)
-    )
 
 
 class _Objects:

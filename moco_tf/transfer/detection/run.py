@@ -78,17 +78,12 @@ def detect(config, encoder, workdir, strategy, stop=lambda: False):
     if chief:
         storage.save_model(model.network, path)
     predictions, scores = tester.score("test" if chief else None)
-    found = {
-        "task": "detection",
-        "metrics": {name: {"value": value} for name, value in _metrics(scores).items()},
-        "protocol": _protocol(config, plan),
-        "details": {name: _details(of) for name, of in scores.items()},
-        "checkpoint": {
-            "path": loaded.path,
-            "sha256": loaded.digest,
-            "encoder": "untrained" if config.random_init else "pre-trained",
-        },
-        "data": {
+    found = results.record(
+        *("detection", config, loaded, began),
+        metrics={name: {"value": value} for name, value in _metrics(scores).items()},
+        protocol=_protocol(config, plan),
+        details={name: _details(of) for name, of in scores.items()},
+        data={
             "train": config.data.train,
             "test": config.data.test,
             "train_images": train.num_examples,
@@ -97,11 +92,8 @@ def detect(config, encoder, workdir, strategy, stop=lambda: False):
             "class_names": list(test.classes),
             "keypoint_names": list(test.keypoint_names),
         },
-        "normalization": {"mean": list(recipe.mean), "std": list(recipe.std)},
-        "config": schema.to_dict(config),
-        "seconds": round(time.time() - began, 1),
-        "versions": results.versions(),
-    }
+        normalization={"mean": list(recipe.mean), "std": list(recipe.std)},
+    )
     if chief:
         _write_predictions(workdir, test, predictions, scores)
         results.write(workdir, found)

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from moco_tf import schema
-from moco_tf.config import Optimizer, check_optimizer
+from moco_tf.config import Optimizer
 from moco_tf.schema import require
+from moco_tf.transfer.checks import check_training
 
 
 @dataclass
@@ -56,27 +56,11 @@ def check(config):
     Raises:
         ValueError: naming the field, what must hold, and the value.
     """
-    if not isinstance(config, Segmentation):
-        raise ValueError(
-            "`--config` must be one for --task=segmentation, whose get_config() gives a "
-            f"Segmentation. Received: a {type(config).__name__}."
-        )
-    schema.check_types(config)
-    positive = ("data.crop_px", "data.scale_min", "batch_size", "steps", "test_every_steps")
-    for name in (*positive, "test_batch_size", "log_every_steps", "checkpoint_every_steps"):
+    check_training(config, Segmentation, "segmentation")
+    for name in ("data.crop_px", "data.scale_min"):
         require(config, name, lambda v: v > 0, "positive")
-    for name in ("seed", "stop_after_steps", "data.num_classes"):
-        require(config, name, lambda v: v >= 0, "zero or more")
-    require(config, "epochs", lambda v: v == 0, "0: the run is counted in steps")
+    require(config, "data.num_classes", lambda v: v >= 0, "zero or more")
     require(config, "head", lambda v: v in ("fcn", "deeplabv3plus"), "fcn or deeplabv3plus")
-    check_optimizer(config)
-    end = config.steps
-    require(
-        config,
-        "optimizer.milestones_steps",
-        lambda v: not v or max(v) < end,
-        f"below the number of steps, {end}, such as {(round(0.7 * end), round(0.9 * end))}",
-    )
     for name in ("data.train", "data.test"):
         require(config, name, bool, "an address, such as voc:VOCdevkit/VOC2012:train_aug")
     low = config.data.scale_min

@@ -63,17 +63,12 @@ def segment(config, encoder, workdir, strategy, stop=lambda: False):
 
     folder = os.path.join(workdir, "predictions")
     matrices = tester.confusions("test" if chief else None, folder if chief else None)
-    found = {
-        "task": "segmentation",
-        "metrics": scoring.measure(matrices, config.seed),
-        "protocol": _protocol(config, plan),
-        "details": _details(matrices, pairs[1].classes),
-        "checkpoint": {
-            "path": loaded.path,
-            "sha256": loaded.digest,
-            "encoder": "untrained" if config.random_init else "pre-trained",
-        },
-        "data": {
+    found = results.record(
+        *("segmentation", config, loaded, began),
+        metrics=scoring.measure(matrices, config.seed),
+        protocol=_protocol(config, plan),
+        details=_details(matrices, pairs[1].classes),
+        data={
             "train": config.data.train,
             "test": config.data.test,
             "train_images": pairs[0].num_examples,
@@ -81,11 +76,8 @@ def segment(config, encoder, workdir, strategy, stop=lambda: False):
             "classes": len(pairs[1].classes),
             "class_names": list(pairs[1].classes),
         },
-        "normalization": {"mean": list(recipe.mean), "std": list(recipe.std)},
-        "config": schema.to_dict(config),
-        "seconds": round(time.time() - began, 1),
-        "versions": results.versions(),
-    }
+        normalization={"mean": list(recipe.mean), "std": list(recipe.std)},
+    )
     if chief:
         results.write(workdir, found)
         pictures.write(workdir, found, pairs[1], matrices, folder)
