@@ -172,6 +172,20 @@ def test_numbers_that_are_missing_are_not_made_up(tmp_path):
         torch_file.read(str(path))
 
 
+@pytest.mark.parametrize("missing", range(1, 8))
+def test_a_file_cut_within_its_last_numbers_is_refused(missing, tmp_path):
+    """Also where a single number is left of them, which could stand for all."""
+    path = tmp_path / "a.pth"
+    torch.save(torch.arange(2), path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:-missing])
+    with pytest.raises(ValueError, match="whole file of torch.save"):
+        torch_file.read(str(path))
+    torch.save(torch.tensor([True] * 8), path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:-missing])
+    with pytest.raises(ValueError, match="whole file of torch.save"):
+        torch_file.read(str(path))
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_damaged_files_are_refused(zipped, tmp_path):
     path = tmp_path / "a.pth"

@@ -170,7 +170,10 @@ def _read_old(content):
         array = storages[key]
         if count != array.size:
             raise pickle.UnpicklingError(f"storage {key} has another length")
-        array[:] = np.frombuffer(file.read(array.nbytes), array.dtype)
+        raw = file.read(array.nbytes)
+        if len(raw) < array.nbytes:  # a single number left would fill the whole array
+            raise pickle.UnpicklingError(f"storage {key} is cut short")
+        array[:] = np.frombuffer(raw, array.dtype)
     return result
 
 
