@@ -1,13 +1,13 @@
 # make train   the quickstart: install, then pre-train on generated images
 # make test    install, then lint and run the tests
 # make test-slow   the long ones: more kills, more replicas
-# make chaos   kills, damage and long runs, and a table of what was survived (40 minutes)
+# make chaos   kills, damage and long runs, and a table of what was survived (25 minutes)
 # make tpu-compile   compiles the ResNet-50 step for a TPU v5e, without a TPU (10 minutes)
 # make PYTHON=python3.12 ... chooses the Python that .venv is made with
 
 PYTHON ?= python3
 # Tests of faults that are quick enough for `make test`; `make chaos` lists them, too.
-FAULTS = $(addprefix tests/test_,checkpoint.py nonfinite.py bad_files.py untrusted.py workers.py)
+FAULTS = $(addprefix tests/test_,checkpoint.py nonfinite.py bad_files.py config_fuzz.py untrusted.py workers.py)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: train test test-slow chaos tpu-compile lint clean
