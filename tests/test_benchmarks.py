@@ -45,6 +45,18 @@ def test_knn():
 
 
 @pytest.mark.slow
+def test_detection():
+    flags = "--backbone=resnet18", "--short_px=64"
+    rows = benchmark("detection", *flags, "--rounds=1")["rows"]
+    assert [row["what"] for row in rows] == ["training", "inference"]
+    assert all(row["images/s"] > 0 and row["peak memory, GB"] > 0 for row in rows)
+    shares = {
+        row["part"]: row["share"] for row in benchmark("detection", *flags, "--profile")["rows"]
+    }
+    assert shares.pop("whole") == 1 and len(shares) == 7
+
+
+@pytest.mark.slow
 def test_scaling():
     facts = benchmark("scaling", "--workload=tiny", "--rows=8")
     assert [row["replicas"] for row in facts["rows"]] == [1, 2, 4, 8, 16, 32, 64, 128, 256]

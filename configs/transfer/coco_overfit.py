@@ -1,0 +1,49 @@
+"""Overfits a few images of COCO on a CPU, a check of the whole: Mask R-CNN or Keypoint R-CNN, FPN.
+
+Command:  python tools/coco_subset.py coco/annotations/instances_train2017.json 20.json --images=20
+          python evaluate.py --task=detection --checkpoint=runs/tiny \
+              --config=configs/transfer/coco_overfit.py --workdir=runs/tiny_overfit \
+              --config.data.train=coco:coco/train2017,20.json \
+              --config.data.test=coco:coco/train2017,20.json
+          (keypoints: --config=configs/transfer/coco_overfit.py:keypoints, and images and a file
+          of person keypoints)
+Data:     any in COCO's format; the images that it is trained on are the test's
+Cost:     not run here
+Expected: not run here
+Source:   the recipes of coco_mask_rcnn_fpn_1x.py and coco_keypoint_rcnn_fpn_2x.py, smaller
+"""
+
+from moco_tf.config import Optimizer
+from moco_tf.transfer.detection.config import Data, Detection
+
+
+def get_config(heads="masks"):
+    """Heads of a quarter of their width and images of 256 px; lr x.1 after 80 % of the steps."""
+    return Detection(
+        data=Data(
+            train="coco:coco/train2017,20.json",
+            test="coco:coco/train2017,20.json",
+            short_px=(256,),
+            test_short_px=256,
+        ),
+        optimizer=Optimizer(
+            learning_rate=0.02 if heads == "masks" else 0.005,
+            reference_batch=4,
+            schedule="step",
+            milestones_steps=(800,),
+            warmup_steps=100,
+        ),
+        masks=heads == "masks",
+        keypoints=heads == "keypoints",
+        narrow=4,
+        before_nms=(1000, 500),
+        after_nms=(500, 200),
+        regions=128,
+        sampling_ratio=2,
+        batch_size=4,
+        steps=1000,
+        bn_statistics_batches=20,
+        test_every_steps=250,
+        test_batch_size=4,
+        checkpoint_every_steps=250,
+    )
