@@ -24,6 +24,7 @@ class Data:
     pad_px: int = 32  # padded sizes are multiples of it; of a larger one there are fewer
     square_px: int = 0  # all images padded to one square, on TPU needed; 0 does not
     slots: int = 100  # objects of an image at most, in training
+    repeat_threshold: float = 0.0  # images of classes in a smaller share of all come more often
     check_images: bool = True  # decode all of them before training, minutes for COCO
 
 
@@ -87,6 +88,7 @@ def check(config):
 def _check_data(config):
     for name in ("data.train", "data.test"):
         require(config, name, bool, "an address, such as coco:IMAGES_DIR,JSON")
+    require(config, "data.repeat_threshold", lambda v: 0 <= v < 1, "in [0, 1)")
     rule = "positive whole numbers, at least one"
     require(config, "data.short_px", lambda v: len(v) > 0 and _whole(v), rule)
     rule = f"a positive multiple of {MULTIPLE_PX}"

@@ -166,6 +166,7 @@ def _dataset(config, annotations, layout, recipe):
             pad_px=data.pad_px,
             square_px=data.square_px,
             slots=data.slots,
+            repeat_threshold=data.repeat_threshold,
             host=host,
             seed=config.seed,
             start_step=start_step,
