@@ -54,6 +54,7 @@ class Detection:
     regions: int = 512  # of an image that the heads are trained on
     detections: int = 100  # of an image at most
     lowest_score: float = 0.05  # detections need more
+    box_beta: float = 0.0  # of the box head's smooth L1 loss, 0 is L1
     sampling_ratio: int = 0  # of RoIAlign, samples along a side of a bin; 0 is adaptive
     seed: int = 0
     deterministic: bool = False  # bitwise repeatable ops, slower on GPU
@@ -78,7 +79,8 @@ def check(config):
     positive = ("data.test_short_px", "data.longest_px", "data.slots", "narrow", "detections")
     for name in (*positive, "bn_statistics_batches"):
         require(config, name, lambda v: v > 0, "positive")
-    require(config, "sampling_ratio", lambda v: v >= 0, "zero or more")
+    for name in ("sampling_ratio", "box_beta"):
+        require(config, name, lambda v: v >= 0, "zero or more")
     for name, valid in (("kind", tuple(NUMBERS)), ("metric", METRICS)):
         require(config, name, lambda v, valid=valid: v in valid, f"one of {', '.join(valid)}")
     _check_data(config)
