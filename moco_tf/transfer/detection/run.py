@@ -140,6 +140,7 @@ def _model(config, encoder, recipe, strategy, annotations):
             assembly.make_schedule(config, 1),
             momentum=config.optimizer.momentum,
             weight_decay=config.optimizer.weight_decay,
+            undecayed=("gamma", "beta"),  # BN's, as of detectron2's WEIGHT_DECAY_NORM
         )
     )
     model.optimizer.build(model.trainable_variables)
