@@ -237,4 +237,6 @@ def test_sets_that_do_not_fit_are_refused(data, encoder, tmp_path):
     other = write_coco(tmp_path / "other", [(64, 64)], [annotation(1, (2, 2, 30, 30))])
     with pytest.raises(ValueError, match="same classes. Received: 2 and 1; the difference: <gr"):
         detect((data[0], other), encoder, tmp_path / "new")
+    with pytest.raises(ValueError, match=r"instanceIds.png of gtFine. Missing: .*\(7 of 7\)"):
+        detect(data, encoder, tmp_path / "new", metric="cityscapes")
     assert not (tmp_path / "new").exists()

@@ -7,7 +7,7 @@ from moco_tf.schema import require
 from moco_tf.transfer.checks import check_training
 from moco_tf.transfer.detection.detector import NUMBERS
 
-METRICS = ("coco", "voc", "lvis")
+METRICS = ("coco", "voc", "lvis", "cityscapes")
 MULTIPLE_PX = 32  # of the sizes of padded images, whose smallest maps are 1/32
 
 
@@ -45,7 +45,7 @@ class Detection:
     kind: str = "fpn"  # or "c4", "dc5": see network.py
     masks: bool = False  # with a mask head
     keypoints: bool = False  # with a keypoint head
-    metric: str = "coco"  # or "voc", "lvis": whose average precision
+    metric: str = "coco"  # or "voc", "lvis", "cityscapes": whose average precision
     frozen_bn: bool = False  # BN as constants, as supervised networks are mostly fine-tuned
     random_init: bool = False  # the same architecture from scratch, as the control
     narrow: int = 1  # divides the widths of the pyramid and the heads, for small tasks
@@ -123,6 +123,8 @@ def _check_heads(config):
     if config.metric != "coco":
         rule = f"false with metric={config.metric}"
         require(config, "keypoints", lambda v: not v, rule)
+    if config.metric == "cityscapes":
+        require(config, "masks", bool, "true with metric=cityscapes, which is of masks")
     if config.metric == "voc":
         require(config, "masks", lambda v: not v, "false with metric=voc, which is of boxes")
 

@@ -12,7 +12,13 @@ from moco_tf import assembly, checkpoint, distribute, encoders, fitting, schema,
 from moco_tf.evaluation import results
 from moco_tf.labelled_pipeline import fill_of, normalized
 from moco_tf.optim import SGD
-from moco_tf.transfer.detection import coco_scoring, pictures, pipeline, records
+from moco_tf.transfer.detection import (
+    cityscapes_scoring,
+    coco_scoring,
+    pictures,
+    pipeline,
+    records,
+)
 from moco_tf.transfer.detection.detector import NUMBERS, Detector, Numbers, estimate_statistics
 from moco_tf.transfer.detection.network import make_network
 from moco_tf.transfer.detection.testing import KINDS, Tester
@@ -116,6 +122,8 @@ def _open(config):
             )
     if config.keypoints:
         coco_scoring.require_joints(test)
+    if config.metric == "cityscapes":
+        cityscapes_scoring.require_truth(test)
     return train, test
 
 
