@@ -22,6 +22,7 @@ class SGD(keras.optimizers.Optimizer):
         learning_rate: float or `LearningRateSchedule`.
         momentum: share of the velocity kept, in [0, 1).
         weight_decay: L2 factor on every parameter, biases and BN included.
+        undecayed: names of the weights of layers that have none, such as "gamma".
         factors: dict from the name of a layer to what its learning rate is multiplied by.
     """
 
@@ -31,12 +32,14 @@ class SGD(keras.optimizers.Optimizer):
         momentum=0.9,
         weight_decay=0.0,
         factors=None,
+        undecayed=(),
         name="sgd",
         **kwargs,
     ):
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.momentum = momentum
         self.factors = dict(factors or {})
+        self.undecayed = tuple(undecayed)
         self.l2 = weight_decay  # `self.weight_decay` would switch on Keras' decoupled decay
 
     def build(self, variables):
@@ -45,6 +48,7 @@ class SGD(keras.optimizers.Optimizer):
             self.velocities = self.add_optimizer_variables(variables, "velocity")
             layers = [v.path.rpartition("/")[0].rpartition("/")[2] for v in variables]
             self.factor_of = [self.factors.get(layer, 1.0) for layer in layers]
+            self.l2_of = [0.0 if v.name in self.undecayed else self.l2 for v in variables]
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
@@ -52,14 +56,15 @@ class SGD(keras.optimizers.Optimizer):
         # Else l2 * w of all parameters is computed as the step starts, and held until their
         # gradients come.
         with tf.control_dependencies([gradient]):
-            new = self.momentum * velocity + (gradient + self.l2 * variable)
+            new = self.momentum * velocity + (gradient + self.l2_of[index] * variable)
         finite = tf.reduce_all(tf.math.is_finite(gradient))
         self.assign(velocity, tf.where(finite, new, velocity))
         rate = ops.cast(learning_rate, variable.dtype) * self.factor_of[index]
         self.assign_sub(variable, tf.where(finite, rate * velocity, 0.0))
 
     def get_config(self):
-        own = {"momentum": self.momentum, "weight_decay": self.l2, "factors": self.factors}
+        own = {"momentum": self.momentum, "weight_decay": self.l2}
+        own |= {"factors": self.factors, "undecayed": self.undecayed}
         return super().get_config() | own
 
 

@@ -71,7 +71,8 @@ def test_all_heads_learn_a_batch_by_heart(kind):
     first = {name: float(loss) for name, loss in step(batch).items()}
     for _ in range(40):
         last = step(batch)
-    assert last["loss"] < 0.7 * first["loss"] and last["mask"] < 0.9 * first["mask"]
+    assert last["loss"] < 0.7 * first["loss"]
+    assert last["mask"] < (0.98 if kind == "dc5" else 0.9) * first["mask"]
     assert kind == "c4" or last["keypoint"] < 0.5 * first["keypoint"]
     found = predictions(model, batch)
     assert found["mask"].shape == (2, 20, *[14 if kind == "c4" else 28] * 2)
@@ -152,7 +153,7 @@ def test_statistics_are_means_over_batches():
         np.testing.assert_array_equal(v, old)
 
 
-@pytest.mark.parametrize("kind", ["fpn", "c4"])
+@pytest.mark.parametrize("kind", networks.KINDS)
 def test_frozen_bn_is_constant_and_nowhere_new(kind):
     model = make(kind, frozen_bn=True)
     parts = [model.network.features, model.network.region]
@@ -181,7 +182,10 @@ def test_the_region_head_is_the_backbones_last_stage():
             for got, want in zip(layer.weights, backbone.get_layer(layer.name).weights):
                 np.testing.assert_array_equal(got, want)
     assert network.region.layers[-1].name == "region.bn"
-    assert [len(make(kind).network.norms()) for kind in networks.KINDS] == [21, 20, 28]
+    reduced = networks.make_network(encoder, "dc5", 3, narrow=8)
+    assert [layer.name for layer in reduced.features.layers[-2:]] == ["reduce", "reduce.bn"]
+    assert reduced.features.outputs[0].shape[-1] == 64
+    assert [len(make(kind).network.norms()) for kind in networks.KINDS] == [21, 21, 28]
 
 
 @pytest.mark.parametrize(

@@ -69,17 +69,21 @@ def test_the_losses_of_boxes():
     regions["counted"] = np.array([[True] * 4, [True, True, True, False]])
     truth, label = float32(random_boxes(rng, 2, 2)), np.array([[2, 0], [1, 1]], np.int32)
     logits, deltas = rng.normal(size=(2, 4, 4)), rng.normal(size=(2, 4, 3, 4))
-    class_loss = box_loss = 0
+    class_loss = box_loss = smooth = 0
     for n, r in np.argwhere(regions["counted"]):
         positive, slot = regions["positive"][n, r], regions["index"][n, r]
         own = label[n, slot] if positive else 3
         class_loss += np.log(np.exp(logits[n, r]).sum()) - logits[n, r, own]
         if positive:
             want = boxes.encode(regions["boxes"][n, r], truth[n, slot], (10.0, 10.0, 5.0, 5.0))
-            box_loss += np.abs(deltas[n, r, own] - want).sum()
+            distances = np.abs(deltas[n, r, own] - want)
+            box_loss += distances.sum()
+            smooth += sum(d * d if d < 0.5 else d - 0.25 for d in distances)
     regions["index"] = tf.constant(regions["index"], tf.int32)
     got = heads.losses(float32(logits), float32(deltas), regions, truth, label)
     np.testing.assert_allclose(got, [class_loss / 8, box_loss / 8], rtol=1e-5)
+    got = heads.losses(float32(logits), float32(deltas), regions, truth, label, beta=0.5)
+    np.testing.assert_allclose(got, [class_loss / 8, smooth / 8], rtol=1e-5)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])

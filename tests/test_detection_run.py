@@ -206,7 +206,9 @@ def test_what_is_found_is_brought_back_to_the_image():
         ("metric", "voc", "`config.masks` must be false with metric=voc"),
         ("regions", 65, "at most the proposals that they are drawn from, 64"),
         ("data.pad_px", 48, "`config.data.pad_px` must be a positive multiple of 32"),
+        ("box_beta", -1.0, "`config.box_beta` must be zero or more"),
         ("data.square_px", 64, "that is at least data.longest_px=96"),
+        ("data.repeat_threshold", 1.0, "`config.data.repeat_threshold` must be in [0, 1)"),
         ("optimizer.milestones_steps", (40,), "below the number of steps, 10"),
     ],
 )
@@ -235,4 +237,6 @@ def test_sets_that_do_not_fit_are_refused(data, encoder, tmp_path):
     other = write_coco(tmp_path / "other", [(64, 64)], [annotation(1, (2, 2, 30, 30))])
     with pytest.raises(ValueError, match="same classes. Received: 2 and 1; the difference: <gr"):
         detect((data[0], other), encoder, tmp_path / "new")
+    with pytest.raises(ValueError, match=r"instanceIds.png of gtFine. Missing: .*\(7 of 7\)"):
+        detect(data, encoder, tmp_path / "new", metric="cityscapes")
     assert not (tmp_path / "new").exists()

@@ -55,6 +55,15 @@ def test_a_layer_s_rate_is_multiplied_by_its_factor():
         np.testing.assert_allclose(variable.numpy(), oracle.w, rtol=0, atol=1e-6)
 
 
+def test_some_weights_do_not_decay():
+    variables = [keras.Variable([2.0], name=name) for name in ("kernel", "gamma")]
+    optimizer = SGD(0.1, weight_decay=0.5, undecayed=("gamma", "beta"))
+    for _ in range(2):
+        optimizer.apply([tf.zeros(1)] * 2, variables)
+    assert variables[1].numpy() == [2.0] and variables[0].numpy() < 1.9
+    assert SGD.from_config(optimizer.get_config()).undecayed == ("gamma", "beta")
+
+
 def test_sgd_follows_a_rate_set_from_outside():
     variable, optimizer = keras.Variable([1.0]), SGD(0.1, momentum=0.9)
     optimizer.apply([tf.constant([1.0])], [variable])

@@ -7,7 +7,7 @@ Command:  python evaluate.py --task=detection --checkpoint=runs/v2 \
 Data:     a folder cityscapes/ with leftImg8bit/ and gtFine/
 Cost:     24,000 steps of 8 images of 1024 px; not run here
 Expected: mask AP50 59.3 % (published, MoCo v1 on ImageNet; supervised 59.6), by Cityscapes' own
-          evaluation; here it is COCO's, which is another number
+          evaluation; boxes are scored as COCO's
 Source:   MoCo v1, section 4.2; detectron2's Cityscapes/mask_rcnn_R_50_FPN.yaml
 """
 
@@ -33,6 +33,7 @@ def get_config():
             warmup_steps=1000,
         ),
         masks=True,
+        metric="cityscapes",
         batch_size=8,
         steps=24_000,
     )

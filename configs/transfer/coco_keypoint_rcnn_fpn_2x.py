@@ -15,7 +15,8 @@ from moco_tf.transfer.detection.config import Data, Detection
 
 
 def get_config():
-    """1500 proposals of an image to draw from; lr x.1 after 120,000 and 160,000 steps."""
+    """1500 proposals of an image to draw from, a smooth L1 loss of boxes; lr x.1 after 120,000 and
+    160,000 steps."""
     return Detection(
         data=Data(
             train="coco:coco/train2017,coco/annotations/person_keypoints_train2017.json",
@@ -30,5 +31,6 @@ def get_config():
         ),
         keypoints=True,
         after_nms=(1500, 1000),
+        box_beta=0.5,
         steps=180_000,
     )

@@ -7,7 +7,7 @@ Command:  python evaluate.py --task=detection --checkpoint=runs/v2 \
 Data:     a folder VOCdevkit/ with VOC2007/ (trainval and test) and VOC2012/
 Cost:     24,000 steps of 16 images of 800 px; not run here
 Expected: the paper has numbers of it, not noted here; those of C4 are in voc_c4.py
-Source:   MoCo v1, section 4.2, R50-dilated-C5; the schedule is that of voc_c4.py
+Source:   MoCo v1, section 4.2 and appendix A.1, R50-dilated-C5; the schedule is that of voc_c4.py
 """
 
 from moco_tf.config import Optimizer

@@ -22,6 +22,7 @@ THINGS = {
     32: "motorcycle",
     33: "bicycle",
 }
+IMAGE = "_leftImg8bit.png"  # how the names of images end
 NOT_DRAWN = ("license plate",)  # label id -1
 
 
@@ -47,7 +48,7 @@ def read(address, rest, *, masks, keypoints):
         ValueError: for missing or broken files.
     """
     root, colon, split = rest.rpartition(":")
-    pattern = os.path.join(os.path.expanduser(root), "leftImg8bit", split, "*", "*_leftImg8bit.png")
+    pattern = os.path.join(os.path.expanduser(root), "leftImg8bit", split, "*", f"*{IMAGE}")
     images = sorted(tf.io.gfile.glob(pattern)) if colon else []
     if not images or keypoints:
         raise ValueError(
@@ -56,14 +57,23 @@ def read(address, rest, *, masks, keypoints):
         )
     objects, sizes = Objects(), []
     for number, image in enumerate(images):
-        path = image.replace("_leftImg8bit.png", "_gtFine_polygons.json")
-        path = os.path.join(
-            *(os.path.expanduser(root), "gtFine", split),
-            *(os.path.basename(os.path.dirname(image)), os.path.basename(path)),
-        )
-        sizes.append(_read(path, number, objects, masks))
-    ids = [os.path.basename(image).removesuffix("_leftImg8bit.png") for image in images]
+        sizes.append(_read(annotation_path(image, "polygons.json"), number, objects, masks))
+    ids = [os.path.basename(image).removesuffix(IMAGE) for image in images]
     return Found(images, ids, sizes, tuple(THINGS.values()), list(THINGS), objects)
+
+
+def annotation_path(image, kind):
+    """The file of gtFine that an image has.
+
+    Args:
+        image: path, DIR/leftImg8bit/SPLIT/CITY/*_leftImg8bit.png.
+        kind: what follows _gtFine_ in its name.
+    """
+    folder, name = os.path.split(image)
+    folder, city = os.path.split(folder)
+    folder, split = os.path.split(folder)
+    name = f"{name.removesuffix(IMAGE)}_gtFine_{kind}"
+    return os.path.join(os.path.dirname(folder), "gtFine", split, city, name)
 
 
 def _read(path, number, objects, masks):

@@ -7,7 +7,7 @@ from moco_tf.schema import require
 from moco_tf.transfer.checks import check_training
 from moco_tf.transfer.detection.detector import NUMBERS
 
-METRICS = ("coco", "voc", "lvis")
+METRICS = ("coco", "voc", "lvis", "cityscapes")
 MULTIPLE_PX = 32  # of the sizes of padded images, whose smallest maps are 1/32
 
 
@@ -24,6 +24,7 @@ class Data:
     pad_px: int = 32  # padded sizes are multiples of it; of a larger one there are fewer
     square_px: int = 0  # all images padded to one square, on TPU needed; 0 does not
     slots: int = 100  # objects of an image at most, in training
+    repeat_threshold: float = 0.0  # images of classes in a smaller share of all come more often
     check_images: bool = True  # decode all of them before training, minutes for COCO
 
 
@@ -44,7 +45,7 @@ class Detection:
     kind: str = "fpn"  # or "c4", "dc5": see network.py
     masks: bool = False  # with a mask head
     keypoints: bool = False  # with a keypoint head
-    metric: str = "coco"  # or "voc", "lvis": whose average precision
+    metric: str = "coco"  # or "voc", "lvis", "cityscapes": whose average precision
     frozen_bn: bool = False  # BN as constants, as supervised networks are mostly fine-tuned
     random_init: bool = False  # the same architecture from scratch, as the control
     narrow: int = 1  # divides the widths of the pyramid and the heads, for small tasks
@@ -53,6 +54,7 @@ class Detection:
     regions: int = 512  # of an image that the heads are trained on
     detections: int = 100  # of an image at most
     lowest_score: float = 0.05  # detections need more
+    box_beta: float = 0.0  # of the box head's smooth L1 loss, 0 is L1
     sampling_ratio: int = 0  # of RoIAlign, samples along a side of a bin; 0 is adaptive
     seed: int = 0
     deterministic: bool = False  # bitwise repeatable ops, slower on GPU
@@ -77,7 +79,8 @@ def check(config):
     positive = ("data.test_short_px", "data.longest_px", "data.slots", "narrow", "detections")
     for name in (*positive, "bn_statistics_batches"):
         require(config, name, lambda v: v > 0, "positive")
-    require(config, "sampling_ratio", lambda v: v >= 0, "zero or more")
+    for name in ("sampling_ratio", "box_beta"):
+        require(config, name, lambda v: v >= 0, "zero or more")
     for name, valid in (("kind", tuple(NUMBERS)), ("metric", METRICS)):
         require(config, name, lambda v, valid=valid: v in valid, f"one of {', '.join(valid)}")
     _check_data(config)
@@ -87,6 +90,7 @@ def check(config):
 def _check_data(config):
     for name in ("data.train", "data.test"):
         require(config, name, bool, "an address, such as coco:IMAGES_DIR,JSON")
+    require(config, "data.repeat_threshold", lambda v: 0 <= v < 1, "in [0, 1)")
     rule = "positive whole numbers, at least one"
     require(config, "data.short_px", lambda v: len(v) > 0 and _whole(v), rule)
     rule = f"a positive multiple of {MULTIPLE_PX}"
@@ -119,6 +123,8 @@ def _check_heads(config):
     if config.metric != "coco":
         rule = f"false with metric={config.metric}"
         require(config, "keypoints", lambda v: not v, rule)
+    if config.metric == "cityscapes":
+        require(config, "masks", bool, "true with metric=cityscapes, which is of masks")
     if config.metric == "voc":
         require(config, "masks", lambda v: not v, "false with metric=voc, which is of boxes")
 

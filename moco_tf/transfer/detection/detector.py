@@ -23,6 +23,7 @@ class Numbers:
         regions: of an image that the heads are trained on, a quarter of them positive.
         detections: of an image at most.
         lowest_score: detections need more.
+        box_beta: of `heads.losses`.
         sampling_ratio: of `roi_align`.
     """
 
@@ -31,6 +32,7 @@ class Numbers:
     regions: int = 512
     detections: int = 100
     lowest_score: float = heads.LOWEST_SCORE
+    box_beta: float = 0.0
     sampling_ratio: int = 0
 
 
@@ -106,7 +108,9 @@ class Detector(keras.Model):
         drawn = heads.sample(boxes, found, truth, label, keys[1], numbers.regions)
         regions = network.regions(maps, drawn["boxes"], SMALL, training=True, **self._pooling)
         logits, deltas = (self._by_image(x, truth) for x in network.box(regions))
-        losses["box_class"], losses["box_delta"] = heads.losses(logits, deltas, drawn, truth, label)
+        losses["box_class"], losses["box_delta"] = heads.losses(
+            *(logits, deltas, drawn, truth, label, numbers.box_beta)
+        )
         if network.mask or network.keypoint:
             # All positives are in the first slots.
             first = int(numbers.regions * heads.POSITIVE_SHARE)

@@ -9,7 +9,7 @@ from keras import layers
 
 from moco_tf.backbones.batch_norm import BatchNorm
 
-CHANNELS = 256  # of a pyramid
+CHANNELS, DC5_CHANNELS = 256, 512  # of a pyramid, and of dilated C5
 
 
 def c4(backbone, frozen_bn=False):
@@ -32,13 +32,18 @@ def c4(backbone, frozen_bn=False):
     return keras.Model(images, [maps], name="features"), keras.Model(maps, x, name="region")
 
 
-def dc5(backbone):
-    """Maps of stage 4, with its stride dilated away: NxHxWx3 images to a list of one map, 1/16.
+def dc5(backbone, frozen_bn=False, channels=DC5_CHANNELS):
+    """Maps of stage 4, its stride dilated away, reduced: NxHxWx3 images to a list of one map, 1/16.
 
     Args:
         backbone: of `dense_backbone` with last_dilation 2.
+        frozen_bn: biases instead of BN in the new layer.
+        channels: of the maps.
+
+    Source: MoCo v1, appendix A.1; detectron2's own dilated C5 is not reduced.
     """
-    return keras.Model(backbone.input, [_end_of(backbone, 4)], name="features")
+    x = _conv(_end_of(backbone, 4), channels, 3, "reduce", frozen_bn)
+    return keras.Model(backbone.input, [x], name="features")
 
 
 def fpn(backbone, frozen_bn=False, channels=CHANNELS):
@@ -53,15 +58,7 @@ def fpn(backbone, frozen_bn=False, channels=CHANNELS):
     """
 
     def conv(x, kernel, name):
-        x = layers.Conv2D(
-            channels,
-            kernel,
-            padding="same",
-            use_bias=frozen_bn,
-            kernel_initializer=keras.initializers.VarianceScaling(1.0, "fan_in", "uniform"),
-            name=name,
-        )(x)
-        return x if frozen_bn else BatchNorm(synchronized=True, name=f"{name}.bn")(x)
+        return _conv(x, channels, kernel, name, frozen_bn)
 
     sums = {5: conv(_end_of(backbone, 4), 1, "lateral5")}
     for level in (4, 3, 2):
@@ -78,6 +75,19 @@ def freeze_bn(model):
     for layer in model.layers:
         if isinstance(layer, BatchNorm):
             layer.trainable = False
+
+
+def _conv(x, channels, kernel, name, frozen_bn):
+    """A new convolution, with BN or else with biases."""
+    x = layers.Conv2D(
+        channels,
+        kernel,
+        padding="same",
+        use_bias=frozen_bn,
+        kernel_initializer=keras.initializers.VarianceScaling(1.0, "fan_in", "uniform"),
+        name=name,
+    )(x)
+    return x if frozen_bn else BatchNorm(synchronized=True, name=f"{name}.bn")(x)
 
 
 def _end_of(backbone, stage):

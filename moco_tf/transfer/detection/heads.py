@@ -77,13 +77,14 @@ def sample(boxes, found, truth, label, keys, number):
     return {"boxes": boxes, "positive": positive, "counted": counted, "index": index}
 
 
-def losses(logits, deltas, regions, truth, label):
+def losses(logits, deltas, regions, truth, label, beta=0.0):
     """The losses of the box head.
 
     Args:
         logits, deltas: float32 NxRx(K + 1) and NxRxKx4, of `box_head`.
         regions: dict, of `sample`.
         truth, label: as of `matching.match`.
+        beta: of `rpn.l1`.
 
     Returns:
         The cross-entropy (nats) and the L1 distance of the deltas of the positives' own classes,
@@ -94,7 +95,7 @@ def losses(logits, deltas, regions, truth, label):
     cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=own, logits=logits)
     deltas = tf.gather(deltas, tf.where(positive, own, 0), batch_dims=2)  # NxRx4
     found = tf.gather(truth, index, batch_dims=1)
-    distance = rpn.l1(regions["boxes"], found, deltas, WEIGHTS, positive)
+    distance = rpn.l1(regions["boxes"], found, deltas, WEIGHTS, positive, beta)
     number = float(own.shape[0] * own.shape[1])
     cross_entropy = tf.where(regions["counted"], cross_entropy, 0.0)
     return tf.reduce_sum(cross_entropy) / number, distance / number

@@ -32,14 +32,14 @@ def make_network(
 
     Args:
         encoder: `keras.Model` of our ResNets, with ImageNet's stem.
-        kind: "c4": maps of stage 3, and stage 4 over each region; "dc5": maps of a dilated stage 4;
-            "fpn": a pyramid. The last two have a box head of two linear layers.
+        kind: "c4": maps of stage 3, and stage 4 over each region; "dc5": maps of a dilated stage 4,
+            reduced; "fpn": a pyramid. The last two have a box head of two linear layers.
         num_classes: K.
         masks: with a mask head.
         num_keypoints: points of an instance, 0 for no keypoint head.
         frozen_bn: see `features`.
         random_init, seed: as of `dense_backbone`; the seed is also that of the heads.
-        narrow: divides the widths of the pyramid and of the heads, for small tasks.
+        narrow: divides the widths of the pyramid, of "dc5" and of the heads, for small tasks.
 
     Returns:
         A `Network`.
@@ -67,7 +67,7 @@ def make_network(
         features, region = feature_maps.c4(backbone, frozen_bn)
         convs, side = 0, SMALL
     elif kind == "dc5":
-        features = feature_maps.dc5(backbone)
+        features = feature_maps.dc5(backbone, frozen_bn, feature_maps.DC5_CHANNELS // narrow)
     else:
         features = feature_maps.fpn(backbone, frozen_bn, feature_maps.CHANNELS // narrow)
     channels = features.outputs[0].shape[-1]

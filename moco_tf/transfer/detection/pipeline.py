@@ -7,7 +7,7 @@ from moco_tf import bad_images, image_ops
 from moco_tf.input_pipeline import endless, plain
 from moco_tf.log import log
 from moco_tf.random_key import random_key
-from moco_tf.transfer.detection import scaling
+from moco_tf.transfer.detection import sampling, scaling
 from moco_tf.transfer.detection.masks import SIDE
 from moco_tf.transfer.detection.matching import CROWD
 from moco_tf.transfer.detection.records import paths
@@ -26,6 +26,7 @@ def training_dataset(
     pad_px=32,
     square_px=0,
     slots=100,
+    repeat_threshold=0.0,
     host=0,
     seed=0,
     start_step=0,
@@ -35,7 +36,8 @@ def training_dataset(
     Images are scaled so that their short side is drawn from a list (for each global batch, so that
     little of it is padding; detectron2 draws for each image), and flipped with probability .5. A
     global batch has upright or lying images only; all of it is padded to one size. Each epoch of
-    either kind is a new permutation, and each image is seen equally often.
+    either kind is a new permutation, and each image is seen equally often, or as often as its
+    rarest class asks for: see sampling.py.
 
     Args:
         annotations: `records.Annotations`, for training; its masks or keypoints are yielded too.
@@ -47,6 +49,7 @@ def training_dataset(
         square_px: side to which all images are padded, at least longest_px: one static shape, for
             TPU; 0 does not.
         slots: G; of more objects in an image a random subset is taken.
+        repeat_threshold: of `sampling.repeat_factors`; 0 repeats no image.
         host: which of the layout's hosts this one is.
         seed: int, of the run.
         start_step: first step to yield.
@@ -63,41 +66,25 @@ def training_dataset(
     crowded = int(np.sum(annotations.counts > slots))
     if crowded:
         log.info("%d images have more than %d objects: a random subset each time", crowded, slots)
-    data = tf.data.Dataset.range(start_step, tf.int64.max)
-    data = data.map(_rows_of_step(annotations, layout, host, seed, short_px, longest_px)).unbatch()
+    factors = sampling.repeat_factors(annotations, repeat_threshold)
+    images_of = sampling.image_order(annotations.sizes, factors, layout.batch, seed)
+    find = _rows_of_step(annotations, images_of, layout, host, seed, short_px, longest_px)
+    data = tf.data.Dataset.range(start_step, tf.int64.max).map(find).unbatch()
     make = _example(annotations, fill, pad_px, square_px, slots, seed)
     data = data.map(make, tf.data.AUTOTUNE).batch(layout.replica_rows, drop_remainder=True)
     return endless(data).prefetch(2 * layout.replicas // layout.hosts)
 
 
-def _rows_of_step(annotations, layout, host, seed, short_px, longest_px):
+def _rows_of_step(annotations, images_of, layout, host, seed, short_px, longest_px):
     """Graph function from a step to this host's rows: which image, and its size, all of it."""
-    height, width = annotations.sizes.T
-    order = np.argsort(height > width, kind="stable")  # lying and square ones first
-    batch, total, lying = layout.batch, len(order), int(np.sum(height <= width))
-    if min(lying, total - lying) < batch:
-        lying = total  # too few of a kind to fill a batch: they are not kept apart
     with tf.device("CPU"):
-        order, sizes = tf.constant(order), tf.constant(annotations.sizes)
-        kinds = tf.constant([lying, total - lying], tf.int64)
+        sizes = tf.constant(annotations.sizes)
     rows = slice(host * layout.host_rows, (host + 1) * layout.host_rows)
 
     @plain
     def find(step):
-        # Of `total` consecutive steps `lying` are of lying images, evenly spread.
-        before, after = step * lying // total, (step + 1) * lying // total
-        upright = 1 - (after - before)
-        nth = tf.where(upright > 0, step - before, before)
-        members = kinds[upright]
-
-        def image(slot):
-            key = random_key("image order", seed, slot // members * 2 + upright)
-            shuffle = tf.random.experimental.index_shuffle
-            return shuffle(slot % members, key, members - 1) + upright * lying
-
-        slots = tf.range(batch, dtype=tf.int64)
-        index = tf.gather(order, tf.map_fn(image, nth * batch + slots))
-        slots += step * batch
+        index = images_of(step)
+        slots = step * layout.batch + tf.range(layout.batch, dtype=tf.int64)
         draw = tf.random.stateless_uniform(
             [], random_key("augmentation", seed, slots[0], SIZE), alg="philox"
         )

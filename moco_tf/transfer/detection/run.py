@@ -12,7 +12,13 @@ from moco_tf import assembly, checkpoint, distribute, encoders, fitting, schema,
 from moco_tf.evaluation import results
 from moco_tf.labelled_pipeline import fill_of, normalized
 from moco_tf.optim import SGD
-from moco_tf.transfer.detection import coco_scoring, pictures, pipeline, records
+from moco_tf.transfer.detection import (
+    cityscapes_scoring,
+    coco_scoring,
+    pictures,
+    pipeline,
+    records,
+)
 from moco_tf.transfer.detection.detector import NUMBERS, Detector, Numbers, estimate_statistics
 from moco_tf.transfer.detection.network import make_network
 from moco_tf.transfer.detection.testing import KINDS, Tester
@@ -116,6 +122,8 @@ def _open(config):
             )
     if config.keypoints:
         coco_scoring.require_joints(test)
+    if config.metric == "cityscapes":
+        cityscapes_scoring.require_truth(test)
     return train, test
 
 
@@ -140,6 +148,7 @@ def _model(config, encoder, recipe, strategy, annotations):
             assembly.make_schedule(config, 1),
             momentum=config.optimizer.momentum,
             weight_decay=config.optimizer.weight_decay,
+            undecayed=("gamma", "beta"),  # BN's, as of detectron2's WEIGHT_DECAY_NORM
         )
     )
     model.optimizer.build(model.trainable_variables)
@@ -166,6 +175,7 @@ def _dataset(config, annotations, layout, recipe):
             pad_px=data.pad_px,
             square_px=data.square_px,
             slots=data.slots,
+            repeat_threshold=data.repeat_threshold,
             host=host,
             seed=config.seed,
             start_step=start_step,

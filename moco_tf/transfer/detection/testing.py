@@ -5,7 +5,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from moco_tf import distribute
-from moco_tf.transfer.detection import coco_scoring, pipeline, voc_scoring
+from moco_tf.transfer.detection import cityscapes_scoring, coco_scoring, pipeline, voc_scoring
 from moco_tf.transfer.detection.masks import pasted_rle
 
 KINDS = {"box": "bbox", "mask": "segm", "keypoint": "keypoints"}  # ours, and COCO's names
@@ -52,6 +52,10 @@ class Tester:
         config, annotations = self.config, self.annotations
         if config.metric == "voc":
             return predictions, {"box": voc_scoring.score(annotations, predictions)}
+        if config.metric == "cityscapes":  # which has no score of boxes
+            boxes = coco_scoring.score(annotations, predictions, "bbox")
+            masks = cityscapes_scoring.score(annotations, predictions)
+            return predictions, {"box": boxes, "mask": masks}
         score = coco_scoring.score_lvis if config.metric == "lvis" else coco_scoring.score
         predicted = {"box": True, "mask": config.masks, "keypoint": config.keypoints}
         kinds = [of for of, is_predicted in predicted.items() if is_predicted]

@@ -42,7 +42,7 @@ def score(annotations, predictions, eleven_points=True):
             precision, recall = _curve(truth, overlap, difficult, total, threshold)
             ap[t, k] = 100 * average(precision, recall)
             if threshold in (0.5, 0.75):
-                curves[int(threshold > 0.5), :, k] = _highest_from(recalls, precision, recall)
+                curves[int(threshold > 0.5), :, k] = highest_from(recalls, precision, recall)
     means = [float(np.nanmean(row)) if np.isfinite(row).any() else float("nan") for row in ap]
     return {
         "AP": float(np.mean(means)),
@@ -106,7 +106,7 @@ def _curve(truth, overlap, difficult, total, threshold):
     return hits / np.maximum(hits + misses, 1e-9), hits / total
 
 
-def _highest_from(recalls, precision, recall):
+def highest_from(recalls, precision, recall):
     """At each of `recalls`, the highest precision at that recall or more; 0 where there is none."""
     highest = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
     return highest[np.searchsorted(recall, recalls, side="left")]
@@ -114,10 +114,10 @@ def _highest_from(recalls, precision, recall):
 
 def average_precision_at_11_points(precision, recall):
     """VOC2007's: the mean at recalls 0, .1, ..., 1."""
-    return _highest_from(np.arange(0.0, 1.1, 0.1), precision, recall).mean()
+    return highest_from(np.arange(0.0, 1.1, 0.1), precision, recall).mean()
 
 
 def area_under_curve(precision, recall):
     """VOC2010's: the area under the curve, made to fall."""
     steps = np.unique(recall)
-    return np.sum(_highest_from(steps, precision, recall) * np.diff(steps, prepend=0.0))
+    return np.sum(highest_from(steps, precision, recall) * np.diff(steps, prepend=0.0))
