@@ -14,7 +14,7 @@ from moco_tf.transfer.detection.config import Data, Detection
 
 
 def get_config():
-    """lr .01 for 4 images of 320 px, x.1 after 70 and 90 % of the steps."""
+    """lr .02 for 4 images of 320 px, x.1 after 70 and 90 % of the steps."""
     return Detection(
         data=Data(
             train="voc:BCCD:train",
@@ -23,10 +23,10 @@ def get_config():
             test_short_px=320,
         ),
         optimizer=Optimizer(
-            learning_rate=0.01,
+            learning_rate=0.02,
             reference_batch=4,
             schedule="step",
-            milestones_steps=(350, 450),
+            milestones_steps=(420, 540),
             warmup_steps=50,
         ),
         kind="c4",
@@ -36,9 +36,9 @@ def get_config():
         regions=64,
         sampling_ratio=2,
         batch_size=4,
-        steps=500,
+        steps=600,
         bn_statistics_batches=20,
-        test_every_steps=250,
+        test_every_steps=150,
         test_batch_size=2,
-        checkpoint_every_steps=100,
+        checkpoint_every_steps=150,
     )

@@ -18,32 +18,33 @@ from moco_tf.transfer.detection.config import Data, Detection
 
 
 def get_config(heads="masks"):
-    """Heads of a quarter of their width and images of 256 px; lr x.1 after 80 % of the steps."""
+    """Heads of a quarter of their width and images of 320 px; lr x.1 after 80 % of the steps."""
+    masks = heads == "masks"
     return Detection(
         data=Data(
             train="coco:coco/train2017,20.json",
             test="coco:coco/train2017,20.json",
-            short_px=(256,),
-            test_short_px=256,
+            short_px=(320,),
+            test_short_px=320,
         ),
         optimizer=Optimizer(
-            learning_rate=0.02 if heads == "masks" else 0.005,
+            learning_rate=0.02 if masks else 0.005,
             reference_batch=4,
             schedule="step",
-            milestones_steps=(800,),
+            milestones_steps=(1300 if masks else 400,),
             warmup_steps=100,
         ),
-        masks=heads == "masks",
-        keypoints=heads == "keypoints",
+        masks=masks,
+        keypoints=not masks,
         narrow=4,
         before_nms=(1000, 500),
         after_nms=(500, 200),
-        regions=128,
+        regions=128 if masks else 64,
         sampling_ratio=2,
         batch_size=4,
-        steps=1000,
+        steps=1600 if masks else 500,
         bn_statistics_batches=20,
-        test_every_steps=250,
+        test_every_steps=400 if masks else 250,
         test_batch_size=4,
-        checkpoint_every_steps=250,
+        checkpoint_every_steps=200,
     )
