@@ -18,14 +18,15 @@ from moco_tf.transfer.detection.config import Data, Detection
 
 
 def get_config(heads="masks"):
-    """Heads of a quarter of their width and images of 320 px; lr x.1 after 80 % of the steps."""
+    """Heads of a quarter of their width small images; lr x.1 after 80 % of the steps."""
     masks = heads == "masks"
+    side_px = 320 if masks else 256
     return Detection(
         data=Data(
             train="coco:coco/train2017,20.json",
             test="coco:coco/train2017,20.json",
-            short_px=(320,),
-            test_short_px=320,
+            short_px=(side_px,),
+            test_short_px=side_px,
         ),
         optimizer=Optimizer(
             learning_rate=0.02 if masks else 0.005,
