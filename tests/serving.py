@@ -24,6 +24,25 @@ def graph_of(exported):
     return meta
 
 
+def ops_of(exported):
+    """Names of the ops and functions that its graph calls, and of its functions: two sets."""
+    graph = graph_of(exported).graph_def
+    nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+    return {node.op for node in nodes}, {f.signature.name for f in graph.library.function}
+
+
+def warmup_requests(exported):
+    """List of `(signature, dict of inputs)`; skips the test without the protocol."""
+    logs = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
+    path = pathlib.Path(exported) / "assets.extra" / "tf_serving_warmup_requests"
+    found = []
+    for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+        request = logs.PredictionLog.FromString(record).predict_log.request
+        inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+        found.append((request.model_spec.signature_name, inputs))
+    return found
+
+
 @functools.cache
 def c_client():
     """tests/c_api_client.c, built against the TensorFlow in this environment."""
