@@ -2,8 +2,9 @@
 
     python -m moco_tf.export --checkpoint=WORKDIR-OR-FILE --format=FORMAT --output=PATH
 
-savedmodel            a folder of versions for TensorFlow Serving; of a segmentation's workdir,
-                      which gives label maps
+savedmodel            a folder of versions for TensorFlow Serving; also of the workdir of a
+                      finished segmentation, which gives label maps, or detection, which gives
+                      boxes, classes and scores, and with their heads masks and keypoints
 keras                 a .keras file; --part=backbone leaves the head out
 onnx                  an ONNX file with features and embeddings
 torch                 what the official main_moco.py saves: of a workdir, all of the run
@@ -24,6 +25,7 @@ from moco_tf.backbones.heads import backbone_of
 from moco_tf.evaluation import results
 from moco_tf.interop import layouts, torch_file, training_state, weights
 from moco_tf.storage import save_model
+from moco_tf.transfer.detection.serving import export_detection
 from moco_tf.transfer.segmentation.serving import export_segmentation
 
 FLAGS = flags.FLAGS
@@ -37,15 +39,17 @@ FORMATS = {
     "mmdetection": torch_file.ENDINGS,
     "detectron2": ".pkl",
 }
+# What a task leaves in its workdir, and what makes a SavedModel of it.
+TASKS = {"segmenter.keras": export_segmentation, "detector.keras": export_detection}
 
 SERVED = ("image_size_px", "resize_px", "recipe", "classifier", "bfloat16", "jit_compile")
 
 
 def export(checkpoint, kind, output, part="encoder", **options):
-    """Writes an encoder in a format.
+    """Writes an encoder in a format, or a finished task as a SavedModel.
 
     Args:
-        checkpoint: as of `encoders.load`.
+        checkpoint: as of `encoders.load`; for "savedmodel" also the workdir of one of `TASKS`.
         kind: of `FORMATS`.
         output: folder ("savedmodel") or file, local or gs://.
         part: "encoder" or "backbone", for "keras".
@@ -57,14 +61,11 @@ def export(checkpoint, kind, output, part="encoder", **options):
     Raises:
         ValueError: for a checkpoint that cannot be read, or not be written so.
     """
-    if kind == "savedmodel" and tf.io.gfile.exists(os.path.join(checkpoint, "segmenter.keras")):
-        given = [name for name, value in options.items() if value]
-        if given:
-            raise ValueError(
-                "The SavedModel of a segmentation has no options: it takes images as they are. "
-                f"Received: {', '.join(given)}."
-            )
-        return export_segmentation(checkpoint, output)
+    if kind == "savedmodel":
+        for name, export_task in TASKS.items():
+            if tf.io.gfile.exists(os.path.join(checkpoint, name)):
+                _refuse_options(options)
+                return export_task(checkpoint, output)
     loaded = encoders.load(checkpoint)
     if kind == "savedmodel":
         return export_server(loaded, output, **options)
@@ -81,6 +82,15 @@ def export(checkpoint, kind, output, part="encoder", **options):
         write = getattr(interop, f"export_{kind}")
         write(layouts.State(query=weights.arrays_of(loaded.encoder)), output)
     return output
+
+
+def _refuse_options(options):
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise ValueError(
+            "The SavedModel of a segmentation or detection has no options: it takes images as the "
+            f"run's test does. Received: {', '.join(given)}. Leave them out."
+        )
 
 
 def export_server(

@@ -2,7 +2,7 @@
 
    c_api_client EXPORT INPUT EMBEDDING OK THREADS REQUESTS FILE...
 
-   INPUT, EMBEDDING and OK are "operation:index". Prints, as JSON, the embedding and the ok flag of
+   INPUT, EMBEDDING (any float32 NxD) and OK are "operation:index". Prints, as JSON, the embedding and the ok flag of
    each file asked for alone; then THREADS threads send REQUESTS requests each, of 1 to 4 files
    drawn at random, and the number of rows that differ from the file's own is printed, and the
    resident memory in KiB after a quarter of the requests and after all. */

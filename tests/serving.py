@@ -7,6 +7,7 @@ import functools
 import http.server
 import json
 import pathlib
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -24,6 +25,25 @@ def graph_of(exported):
     return meta
 
 
+def ops_of(exported):
+    """Names of the ops and functions that its graph calls, and of its functions: two sets."""
+    graph = graph_of(exported).graph_def
+    nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+    return {node.op for node in nodes}, {f.signature.name for f in graph.library.function}
+
+
+def warmup_requests(exported):
+    """List of `(signature, dict of inputs)`; skips the test without the protocol."""
+    logs = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
+    path = pathlib.Path(exported) / "assets.extra" / "tf_serving_warmup_requests"
+    found = []
+    for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+        request = logs.PredictionLog.FromString(record).predict_log.request
+        inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+        found.append((request.model_spec.signature_name, inputs))
+    return found
+
+
 @functools.cache
 def c_client():
     """tests/c_api_client.c, built against the TensorFlow in this environment."""
@@ -33,6 +53,8 @@ def c_client():
     command = ["gcc", "-O2", "-Wall", "-Werror", "-o", path, source]
     command += [f"-I{tf.sysconfig.get_include()}", f"-L{lib}", f"-Wl,-rpath,{lib}"]
     command += ["-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2", "-lpthread", "-lm"]
+    if shutil.which("ld.gold"):
+        command.append("-fuse-ld=gold")  # seconds less, of so large a library
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)
     except FileNotFoundError:
@@ -40,11 +62,11 @@ def c_client():
     return path
 
 
-def run_c_client(exported, paths, threads=0, requests=0):
-    """What the C client prints of some files, for the default signature."""
+def run_c_client(exported, paths, threads=0, requests=0, output="embedding"):
+    """What the C client prints of some files, for a float32 NxD output of the default signature."""
     signature = graph_of(exported).signature_def["serving_default"]
     tensors = [signature.inputs["image_bytes"].name]
-    tensors += [signature.outputs[name].name for name in ("embedding", "ok")]
+    tensors += [signature.outputs[name].name for name in (output, "ok")]
     command = [c_client(), exported, *tensors, str(threads), str(requests), *map(str, paths)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout)

@@ -152,12 +152,9 @@ def test_class_scores(served, classifier):
 
 
 def test_the_graph_needs_neither_python_nor_other_ops(exported):
-    graph = serving.graph_of(exported).graph_def
-    nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
-    ops = {node.op for node in nodes}
+    ops, functions = serving.ops_of(exported)
     assert {"DecodeJpeg", "IgnoreErrorsDataset"} <= ops
     assert not {op for op in ops if "Py" in op or "Numpy" in op or "Generator" in op}
-    functions = {f.signature.name for f in graph.library.function}
     program = "import sys, tensorflow; from tensorflow.python.framework import op_def_registry as r"
     program += "; print([op for op in sys.argv[1:] if r.get(op) is None])"
     command = [sys.executable, "-c", program, *sorted(ops - functions)]
@@ -190,17 +187,11 @@ def test_versions_samples_and_metadata(encoder, crop, exported, tmp_path):
 
 
 def test_warm_up_requests_are_answered(exported, served):
-    logs = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
-    path = exported / "assets.extra" / "tf_serving_warmup_requests"
     asked = set()
-    for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-        request = logs.PredictionLog.FromString(record).predict_log.request
-        asked.add(request.model_spec.signature_name)
-        inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+    for signature, inputs in serving.warmup_requests(exported):
+        asked.add(signature)
         (value,) = inputs.values()
-        found = served[request.model_spec.signature_name](
-            **{name: tf.constant(value) for name, value in inputs.items()}
-        )
+        found = served[signature](**{name: tf.constant(x) for name, x in inputs.items()})
         assert all(len(output) == len(value) for output in found.values())
         assert "ok" not in found or found["ok"].numpy().all()
     assert asked == set(served)

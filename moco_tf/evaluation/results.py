@@ -117,8 +117,8 @@ def read(workdir):
     path = os.path.join(workdir, "results.json")
     if not tf.io.gfile.exists(path):
         raise ValueError(
-            "`--task=compare` needs workdirs of finished evaluations, with a results.json. "
-            f"Received: {workdir!r}, which has none."
+            "A comparison or export needs workdirs of finished evaluations, with a results.json. "
+            f"Received: {workdir!r}, which has none. Run its evaluation to the end."
         )
     with tf.io.gfile.GFile(path) as file:
         return json.load(file)

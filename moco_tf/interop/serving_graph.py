@@ -5,6 +5,7 @@ import functools
 import tensorflow as tf
 
 from moco_tf import image_ops
+from moco_tf.input_pipeline import plain
 
 
 def features_and_embeddings(network, images):
@@ -19,6 +20,19 @@ def features_and_embeddings(network, images):
     """
     features, embeddings = (tf.cast(x, tf.float32) for x in network(images, training=False))
     return features, tf.math.l2_normalize(embeddings, axis=1)
+
+
+def decode_or_blank(content):
+    """An image, uint8 HxWx3, and true; one black pixel and false if it cannot be decoded."""
+
+    @plain
+    def decode(content):
+        return image_ops.decode(content), True
+
+    # An op that fails would fail the batch; in a data set it only loses its element.
+    data = tf.data.Dataset.from_tensors(content).map(decode).ignore_errors(log_warning=False)
+    blank = tf.data.Dataset.from_tensors((tf.zeros([1, 1, 3], tf.uint8), False))
+    return data.concatenate(blank).take(1).get_single_element()
 
 
 class Server(tf.Module):

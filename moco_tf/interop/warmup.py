@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from moco_tf.log import log
 
+IMAGE_PX = 128  # of what networks for any size are warmed up with
+
 
 def write(version, requests):
     """Writes VERSION/assets.extra/tf_serving_warmup_requests.
@@ -50,6 +52,16 @@ def of_encoder(signatures, crop, batches):
     inputs = {name: name.rpartition("_")[2] for name in signatures}
     inputs = {name: kind if kind in values else "image_bytes" for name, kind in inputs.items()}
     return [(name, kind, values[kind](n)) for name, kind in inputs.items() for n in batches]
+
+
+def of_one_image(signatures):
+    """Requests of one image, for signatures *_images and others, which take bytes."""
+    image = noise(IMAGE_PX)
+    of_bytes, of_images = tf.io.encode_jpeg(image)[None], image[None]
+    return [
+        (name, "images", of_images) if name.endswith("_images") else (name, "image_bytes", of_bytes)
+        for name in signatures
+    ]
 
 
 def noise(size):

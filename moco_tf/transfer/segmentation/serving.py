@@ -5,15 +5,11 @@ import os
 import keras
 import tensorflow as tf
 
-from moco_tf import image_ops
 from moco_tf.evaluation import results
 from moco_tf.image_ops import normalize
-from moco_tf.input_pipeline import plain
-from moco_tf.interop import savedmodel, warmup
+from moco_tf.interop import savedmodel, serving_graph, warmup
 from moco_tf.transfer.segmentation import networks  # registers its layers  # noqa: F401
 from moco_tf.transfer.segmentation.segmenter import make_predict
-
-WARMUP_PX = 128
 
 
 class SegmentationServer(tf.Module):
@@ -56,26 +52,13 @@ class SegmentationServer(tf.Module):
         """N encoded images of any sizes to N label maps as PNG, "" where ok is false."""
 
         def one(content):
-            image, ok = _decode_or_blank(content)
+            image, ok = serving_graph.decode_or_blank(content)
             labels = self._of_images(image[None])["labels"][0]
             return tf.where(ok, tf.io.encode_png(labels[..., None]), ""), ok
 
         spec = (tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.bool))
         pngs, ok = tf.map_fn(one, encoded, fn_output_signature=spec)
         return {"label_png": pngs, "ok": ok}
-
-
-def _decode_or_blank(content):
-    """An image and true; one black pixel and false if it cannot be decoded."""
-
-    @plain
-    def decode(content):
-        return image_ops.decode(content), True
-
-    # An op that fails would fail the batch; in a data set it only loses its element.
-    data = tf.data.Dataset.from_tensors(content).map(decode).ignore_errors(log_warning=False)
-    blank = tf.data.Dataset.from_tensors((tf.zeros([1, 1, 3], tf.uint8), False))
-    return data.concatenate(blank).take(1).get_single_element()
 
 
 def export_segmentation(workdir, output):
@@ -103,11 +86,6 @@ def export_segmentation(workdir, output):
     metadata = {name: found[name] for name in names}
     metadata["classes"] = found["data"]["class_names"]
     signatures = server.signatures()
-    image = warmup.noise(WARMUP_PX)
-    requests = [(name, *_input(image, by_bytes=not name.endswith("images"))) for name in signatures]
-    return savedmodel.write_version(server, signatures, output, metadata, requests)
-
-
-def _input(image, by_bytes):
-    """Name and value of an input of one image."""
-    return ("image_bytes", tf.io.encode_jpeg(image)[None]) if by_bytes else ("images", image[None])
+    return savedmodel.write_version(
+        server, signatures, output, metadata, warmup.of_one_image(signatures)
+    )
