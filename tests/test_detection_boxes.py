@@ -35,7 +35,8 @@ def numpy_iou(a, b):
 def test_overlaps_and_clipping():
     rng = np.random.default_rng(0)
     a, b = random_boxes(rng, 2, 5), random_boxes(rng, 2, 7)
-    got, share = boxes.iou(float32(a), float32(b)), boxes.share_inside(float32(a), float32(b))
+    pairs = float32(a)[:, :, None], float32(b)[:, None]
+    got, share = boxes.iou(*pairs), boxes.share_inside(*pairs)
     for n, i, j in np.ndindex(2, 5, 7):
         np.testing.assert_allclose(got[n, i, j], numpy_iou(a[n, i], b[n, j]), atol=1e-6)
         want = numpy_overlap(a[n, i], b[n, j]) / numpy_area(a[n, i])

@@ -17,22 +17,21 @@ def area(boxes):
     return tf.maximum(x2 - x1, 0) * tf.maximum(y2 - y1, 0)
 
 
-def _intersection(a, b):
-    a, b = tf.unstack(a[..., :, None, :], axis=-1), tf.unstack(b[..., None, :, :], axis=-1)
-    wide, high = (tf.minimum(a[i + 2], b[i + 2]) - tf.maximum(a[i], b[i]) for i in (0, 1))
-    return tf.maximum(wide, 0) * tf.maximum(high, 0)  # ...xAxB
+def intersection(a, b):
+    """Areas that boxes have in common, px^2: ...x4, ...x4 to ...."""
+    low = tf.maximum(a[..., :2], b[..., :2])
+    return area(tf.concat([low, tf.minimum(a[..., 2:], b[..., 2:])], axis=-1))
 
 
 def iou(a, b):
-    """Intersection over union of all pairs, 0 where both are empty: ...xAx4, ...xBx4 to ...xAxB."""
-    common = _intersection(a, b)
-    union = area(a)[..., :, None] + area(b)[..., None, :] - common
-    return tf.math.divide_no_nan(common, union)
+    """Intersection over union, 0 where both are empty: ...x4, ...x4 to ...."""
+    common = intersection(a, b)
+    return tf.math.divide_no_nan(common, area(a) + area(b) - common)
 
 
 def share_inside(boxes, regions):
-    """Share of each box's own area within each region: ...xAx4, ...xBx4 to ...xAxB."""
-    return tf.math.divide_no_nan(_intersection(boxes, regions), area(boxes)[..., None])
+    """Share of the boxes' own areas within regions: ...x4, ...x4 to ...."""
+    return tf.math.divide_no_nan(intersection(boxes, regions), area(boxes))
 
 
 def clip(boxes, size):

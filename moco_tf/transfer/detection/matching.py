@@ -4,7 +4,9 @@ import tensorflow as tf
 
 from moco_tf.transfer.detection import boxes as box_ops
 
-CROWD = -2  # label of a region with many instances, none of them outlined
+# Labels that are no class: of a slot without an object, and of a region with many of them, none of
+# them outlined.
+EMPTY, CROWD = -1, -2
 # A box with more of itself than this in a crowd region is no negative.
 CROWD_SHARE = 0.5
 
@@ -15,7 +17,7 @@ def match(boxes, truth, label, low, high, low_quality=False):
     Args:
         boxes: float32 NxAx4, or Ax4 for all images.
         truth: float32 NxGx4.
-        label: int32 NxG: classes from 0; -1 for an empty slot, `CROWD` for a crowd region.
+        label: int32 NxG: classes from 0, `EMPTY` or `CROWD`.
         low: boxes with an IoU below it are negative.
         high: boxes with at least this IoU are positive.
         low_quality: the boxes with an instance's highest IoU, however low, are positive too.
@@ -27,15 +29,28 @@ def match(boxes, truth, label, low, high, low_quality=False):
     Source: detectron2/modeling/matcher.py. It leaves crowd regions out of training, so that what
     lies in them is negative.
     """
-    overlap = tf.where(label[:, None] >= 0, box_ops.iou(boxes, truth), 0.0)  # NxAxG
-    best = tf.reduce_max(overlap, axis=2)  # NxA
-    index = tf.argmax(overlap, axis=2, output_type=tf.int32)
+    boxes = tf.stop_gradient(boxes)
+    shape = [truth.shape[0], tf.shape(boxes)[-2]]
+
+    def compare(slot, best, index, nearest, in_crowd):
+        one, kind = truth[:, slot, None], label[:, slot, None]  # Nx1x4, Nx1
+        overlap = tf.where(kind >= 0, box_ops.iou(boxes, one), 0.0)  # NxA
+        highest = tf.reduce_max(overlap, axis=1, keepdims=True)
+        nearest |= (overlap == highest) & (highest > 0)
+        in_crowd |= (kind == CROWD) & (box_ops.share_inside(boxes, one) > CROWD_SHARE)
+        index = tf.where(overlap > best, slot, index)
+        return slot + 1, tf.maximum(best, overlap), index, nearest, in_crowd
+
+    # One slot after the other, up to the last that any image needs: all at once would take memory
+    # of NxAxG, gigabytes for large images.
+    slots = tf.reduce_max(tf.where(label != EMPTY, tf.range(1, label.shape[1] + 1), 0))
+    none, no = tf.zeros(shape, tf.int32), tf.zeros(shape, tf.bool)
+    _, best, index, nearest, in_crowd = tf.while_loop(
+        lambda slot, *_: slot < slots, compare, (0, tf.zeros(shape), none, no, no)
+    )
     positive = best >= high
     if low_quality:
-        highest = tf.reduce_max(overlap, axis=1, keepdims=True)  # Nx1xG
-        positive |= tf.reduce_any((overlap == highest) & (highest > 0), axis=2)
-    crowds = tf.where((label == CROWD)[..., None], truth, 0.0)  # NxGx4
-    in_crowd = tf.reduce_max(box_ops.share_inside(boxes, crowds), axis=2) > CROWD_SHARE
+        positive |= nearest
     return index, positive, (best < low) & ~positive & ~in_crowd
 
 

@@ -9,10 +9,9 @@ from moco_tf.log import log
 from moco_tf.random_key import random_key
 from moco_tf.transfer.detection import sampling, scaling
 from moco_tf.transfer.detection.masks import SIDE
-from moco_tf.transfer.detection.matching import CROWD
+from moco_tf.transfer.detection.matching import CROWD, EMPTY
 from moco_tf.transfer.detection.records import paths
 
-EMPTY = -1  # label of a slot without an object
 FLIP, SIZE, SUBSET = range(3)  # draws for a slot; detector.py has others
 
 

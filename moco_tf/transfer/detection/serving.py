@@ -25,7 +25,7 @@ from moco_tf.recipes.recipe import Recipe
 from moco_tf.transfer.detection import scaling
 from moco_tf.transfer.detection.config import Detection
 from moco_tf.transfer.detection.detector import Detector
-from moco_tf.transfer.detection.pipeline import EMPTY
+from moco_tf.transfer.detection.matching import EMPTY
 from moco_tf.transfer.detection.run import numbers_of
 
 
