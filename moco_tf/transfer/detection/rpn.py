@@ -70,19 +70,23 @@ def losses(anchors, logits, deltas, truth, label, keys):
     return tf.reduce_sum(tf.where(counted, cross_entropy, 0.0)) / number, distance / number
 
 
-def l1(boxes, truth, deltas, weights, positive):
+def l1(boxes, truth, deltas, weights, positive, beta=0.0):
     """Sum of the L1 distances between deltas and those that move positives onto the truth.
 
     Args:
         boxes, truth, deltas: float32 ...x4.
         weights: of `boxes.encode`.
         positive: bool ....
+        beta: distances below it are squared and divided by 2 beta, others are less by beta / 2
+            (smooth L1, arXiv:1504.08083); 0 for L1.
     """
     positive = positive[..., None]
     # Others have no truth: any box with an area keeps their logarithms finite.
     unit = tf.constant([0.0, 0.0, 1.0, 1.0])
     boxes, truth = (tf.where(positive, x, unit) for x in (boxes, truth))
     distance = tf.abs(deltas - box_ops.encode(boxes, truth, weights))
+    if beta:
+        distance = tf.where(distance < beta, distance**2 / (2 * beta), distance - beta / 2)
     return tf.reduce_sum(tf.where(positive, distance, 0.0))
 
 
