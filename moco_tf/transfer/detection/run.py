@@ -15,6 +15,7 @@ from moco_tf.optim import SGD
 from moco_tf.transfer.detection import coco_scoring, pictures, pipeline, records
 from moco_tf.transfer.detection.detector import NUMBERS, Detector, Numbers, estimate_statistics
 from moco_tf.transfer.detection.network import make_network
+from moco_tf.transfer.detection.retinanet import RetinaNetDetector, make_retinanet
 from moco_tf.transfer.detection.testing import KINDS, Tester
 
 
@@ -120,19 +121,21 @@ def _open(config):
 
 
 def _model(config, encoder, recipe, strategy, annotations):
-    network = make_network(
-        encoder,
-        config.kind,
-        len(annotations.classes),
-        masks=config.masks,
-        num_keypoints=len(annotations.keypoint_names),
-        frozen_bn=config.frozen_bn,
-        random_init=config.random_init,
-        seed=config.seed,
-        narrow=config.narrow,
-    )
+    classes = len(annotations.classes)
+    options = {name: getattr(config, name) for name in ("frozen_bn", "random_init", "seed")}
+    if config.kind == "retinanet":
+        detector, network = RetinaNetDetector, make_retinanet(encoder, classes, **options)
+    else:
+        detector = Detector
+        network = make_network(
+            *(encoder, config.kind, classes),
+            masks=config.masks,
+            num_keypoints=len(annotations.keypoint_names),
+            narrow=config.narrow,
+            **options,
+        )
     on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
-    model = Detector(
+    model = detector(
         *(network, lambda x: normalized(recipe, x), numbers_of(config), on_tpu, config.seed)
     )
     model.compile(
@@ -203,7 +206,8 @@ def _write_predictions(workdir, annotations, predictions, scores):
 
 def _protocol(config, plan):
     heads = [name for name in ("masks", "keypoints") if getattr(config, name)]
-    text = " with ".join([f"R-CNN {config.kind}", *([" and ".join(heads)] if heads else [])])
+    network = "RetinaNet" if config.kind == "retinanet" else f"R-CNN {config.kind}"
+    text = " with ".join([network, *([" and ".join(heads)] if heads else [])])
     text += f", end to end, {plan.stop} steps of {config.batch_size} images"
     if plan.stop < plan.total:
         text += f", stopped early of {plan.total}"
