@@ -19,7 +19,6 @@ from moco_tf.evaluation import run as evaluation
 from moco_tf.recipes import moco
 from moco_tf.transfer.detection import config as configs
 from moco_tf.transfer.detection import records, run, testing
-from moco_tf.transfer.detection.detector import Detector
 
 CLASSES = ({"id": 3, "name": "red"}, {"id": 9, "name": "<green>"})
 COLOURS = {3: (230, 30, 30), 9: (30, 200, 120)}
@@ -142,9 +141,7 @@ def test_what_two_replicas_learn_is_scored_shown_saved_and_found_by_one(
 
     network = keras.models.load_model(workdir / "detector.keras", compile=False)
     config = schema.from_dict(configs.Detection, found["config"])
-    model = Detector(
-        network, lambda x: labelled_pipeline.normalized(moco.v2, x), run.numbers_of(config)
-    )
+    model = run.make_detector(config, network, moco.v2)
     test = records.open_annotations(data[1], training=False, masks=True)
     fill = labelled_pipeline.fill_of(moco.v2)
     tester = testing.Tester(config, model, tf.distribute.get_strategy(), test, fill)

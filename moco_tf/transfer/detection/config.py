@@ -8,6 +8,11 @@ from moco_tf.transfer.checks import check_training
 from moco_tf.transfer.detection.detector import NUMBERS
 
 METRICS = ("coco", "voc", "lvis", "cityscapes")
+# What only R-CNNs have: other heads, other widths, proposals and regions.
+R_CNN = (
+    *("masks", "keypoints", "narrow", "before_nms", "after_nms", "regions", "box_beta"),
+    "sampling_ratio",
+)
 MULTIPLE_PX = 32  # of the sizes of padded images, whose smallest maps are 1/32
 
 
@@ -30,7 +35,7 @@ class Data:
 
 @dataclass
 class Detection:
-    """Faster, Mask or Keypoint R-CNN, trained end to end. Source: v1, section 4.2, appendix."""
+    """An R-CNN or a RetinaNet, trained end to end. Source: v1, section 4.2, appendix."""
 
     data: Data = field(default_factory=Data)
     optimizer: Optimizer = field(
@@ -42,7 +47,7 @@ class Detection:
             warmup_steps=1000,
         )
     )
-    kind: str = "fpn"  # or "c4", "dc5": see network.py
+    kind: str = "fpn"  # or "c4", "dc5": see network.py; "retinanet": see retinanet.py
     masks: bool = False  # with a mask head
     keypoints: bool = False  # with a keypoint head
     metric: str = "coco"  # or "voc", "lvis", "cityscapes": whose average precision
@@ -117,6 +122,11 @@ def _check_heads(config):
         lambda v: 4 <= v <= most,
         f"at least 4, and at most the proposals that they are drawn from, {most}",
     )
+    if config.kind == "retinanet":
+        for name in R_CNN:
+            usual = getattr(Detection(), name)
+            rule = f"left at {usual!r} with kind=retinanet, which is no R-CNN"
+            require(config, name, lambda v, usual=usual: v == usual, rule)
     if config.kind == "c4":
         rule = "false with kind=c4, whose regions are too small"
         require(config, "keypoints", lambda v: not v, rule)

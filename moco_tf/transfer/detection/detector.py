@@ -37,7 +37,12 @@ class Numbers:
 
 
 # Source: detectron2's defaults and its Base-RCNN-FPN.yaml.
-NUMBERS = {"c4": Numbers(), "dc5": Numbers(), "fpn": Numbers((2000, 1000), (1000, 1000))}
+NUMBERS = {
+    "c4": Numbers(),
+    "dc5": Numbers(),
+    "fpn": Numbers((2000, 1000), (1000, 1000)),
+    "retinanet": Numbers(),
+}
 
 
 class Detector(keras.Model):

@@ -8,8 +8,26 @@ import keras
 from keras import layers
 
 from moco_tf.backbones.batch_norm import BatchNorm
+from moco_tf.transfer.backbone import dense_backbone
 
 CHANNELS, DC5_CHANNELS = 256, 512  # of a pyramid, and of dilated C5
+
+
+def backbone_for_maps(encoder, frozen_bn=False, random_init=False, seed=0, last_dilation=1):
+    """`dense_backbone`, with its BN frozen or not.
+
+    Raises:
+        ValueError: for a backbone with another stem than ImageNet's.
+    """
+    backbone = dense_backbone(encoder, random_init, seed, last_dilation)
+    if backbone.get_layer("conv1").strides != (2, 2):
+        raise ValueError(
+            "Detection needs a backbone with ImageNet's stem, whose last maps are 1/32 of the "
+            "image. Received: one with the stem of small images."
+        )
+    if frozen_bn:
+        freeze_bn(backbone)
+    return backbone
 
 
 def c4(backbone, frozen_bn=False):
@@ -90,7 +108,10 @@ def _conv(x, channels, kernel, name, frozen_bn):
     return x if frozen_bn else BatchNorm(synchronized=True, name=f"{name}.bn")(x)
 
 
+def last_layer(backbone, stage):
+    """The layer that ends a stage of the backbone, 1 to 4."""
+    return [layer for layer in backbone.layers if layer.name.startswith(f"layer{stage}.")][-1]
+
+
 def _end_of(backbone, stage):
-    """What a stage of the backbone, 1 to 4, gives."""
-    last = [layer for layer in backbone.layers if layer.name.startswith(f"layer{stage}.")][-1]
-    return last.output
+    return last_layer(backbone, stage).output

@@ -120,7 +120,21 @@ def detections(logits, deltas, boxes, found, size, number, lowest_score=LOWEST_S
     boxes = box_ops.clip(box_ops.decode(boxes[:, :, None], deltas, WEIGHTS), size)  # NxPxKx4
     score, best = tf.math.top_k(score, min(CANDIDATES, score.shape[1]))
     boxes = tf.gather(tf.reshape(boxes, [n, -1, 4]), best, batch_dims=1)
-    label = best % classes
+    return suppressed(boxes, score, best % classes, number)
+
+
+def suppressed(boxes, score, label, number):
+    """The detections of an image, out of boxes of which many are of the same instance.
+
+    Args:
+        boxes: float32 NxPx4.
+        score: float32 NxP; -inf for none.
+        label: int32 NxP, classes.
+        number: D, detections to keep at most.
+
+    Returns:
+        As of `detections`.
+    """
     index, kept = nms(boxes, score, label, NMS_IOU, number)  # NxD
     boxes, score, label = (tf.gather(x, index, batch_dims=1) for x in (boxes, score, label))
     return {

@@ -4,7 +4,6 @@ import keras
 import tensorflow as tf
 
 from moco_tf.backbones.batch_norm import BatchNorm
-from moco_tf.transfer.backbone import dense_backbone
 from moco_tf.transfer.detection import anchors, heads
 from moco_tf.transfer.detection import features as feature_maps
 from moco_tf.transfer.detection.keypoint_head import keypoint_head
@@ -54,14 +53,9 @@ def make_network(
             'A keypoint head needs kind="fpn" or "dc5": the regions of "c4" are half as large. '
             f'Received: kind="c4", num_keypoints={num_keypoints}.'
         )
-    backbone = dense_backbone(encoder, random_init, seed, 2 if kind == "dc5" else 1)
-    if backbone.get_layer("conv1").strides != (2, 2):
-        raise ValueError(
-            "Detection needs a backbone with ImageNet's stem, whose last maps are 1/32 of the "
-            "image. Received: one with the stem of small images."
-        )
-    if frozen_bn:
-        feature_maps.freeze_bn(backbone)
+    backbone = feature_maps.backbone_for_maps(
+        encoder, frozen_bn, random_init, seed, 2 if kind == "dc5" else 1
+    )
     region, convs, side = None, 4, LARGE
     if kind == "c4":
         features, region = feature_maps.c4(backbone, frozen_bn)

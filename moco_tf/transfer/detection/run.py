@@ -21,6 +21,7 @@ from moco_tf.transfer.detection import (
 )
 from moco_tf.transfer.detection.detector import NUMBERS, Detector, Numbers, estimate_statistics
 from moco_tf.transfer.detection.network import make_network
+from moco_tf.transfer.detection.retinanet import RetinaNetDetector, make_retinanet
 from moco_tf.transfer.detection.testing import KINDS, Tester
 
 
@@ -128,21 +129,19 @@ def _open(config):
 
 
 def _model(config, encoder, recipe, strategy, annotations):
-    network = make_network(
-        encoder,
-        config.kind,
-        len(annotations.classes),
-        masks=config.masks,
-        num_keypoints=len(annotations.keypoint_names),
-        frozen_bn=config.frozen_bn,
-        random_init=config.random_init,
-        seed=config.seed,
-        narrow=config.narrow,
-    )
-    on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
-    model = Detector(
-        *(network, lambda x: normalized(recipe, x), numbers_of(config), on_tpu, config.seed)
-    )
+    classes = len(annotations.classes)
+    options = {name: getattr(config, name) for name in ("frozen_bn", "random_init", "seed")}
+    if config.kind == "retinanet":
+        network = make_retinanet(encoder, classes, **options)
+    else:
+        network = make_network(
+            *(encoder, config.kind, classes),
+            masks=config.masks,
+            num_keypoints=len(annotations.keypoint_names),
+            narrow=config.narrow,
+            **options,
+        )
+    model = make_detector(config, network, recipe, isinstance(strategy, tf.distribute.TPUStrategy))
     model.compile(
         SGD(
             assembly.make_schedule(config, 1),
@@ -155,11 +154,20 @@ def _model(config, encoder, recipe, strategy, annotations):
     return model
 
 
-def numbers_of(config):
-    """`Numbers` of a `Detection`, or of its kind where it has none."""
+def make_detector(config, network, recipe, products=False):
+    """The `Detector` of a `Detection`'s kind.
+
+    Args:
+        config: `Detection`; where it has no numbers they are those of its kind.
+        network: as of `make_network` or `make_retinanet`.
+        recipe: whose normalisation.
+        products: as of `Detector`.
+    """
     given = {f.name: getattr(config, f.name) for f in dataclasses.fields(Numbers)}
     given = {name: value for name, value in given.items() if value != ()}
-    return dataclasses.replace(NUMBERS[config.kind], **given)
+    numbers = dataclasses.replace(NUMBERS[config.kind], **given)
+    detector = RetinaNetDetector if config.kind == "retinanet" else Detector
+    return detector(network, lambda x: normalized(recipe, x), numbers, products, config.seed)
 
 
 def _dataset(config, annotations, layout, recipe):
@@ -213,7 +221,8 @@ def _write_predictions(workdir, annotations, predictions, scores):
 
 def _protocol(config, plan):
     heads = [name for name in ("masks", "keypoints") if getattr(config, name)]
-    text = " with ".join([f"R-CNN {config.kind}", *([" and ".join(heads)] if heads else [])])
+    network = "RetinaNet" if config.kind == "retinanet" else f"R-CNN {config.kind}"
+    text = " with ".join([network, *([" and ".join(heads)] if heads else [])])
     text += f", end to end, {plan.stop} steps of {config.batch_size} images"
     if plan.stop < plan.total:
         text += f", stopped early of {plan.total}"

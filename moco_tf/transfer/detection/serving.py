@@ -20,13 +20,12 @@ import tensorflow as tf
 from moco_tf import schema
 from moco_tf.evaluation import results
 from moco_tf.interop import savedmodel, serving_graph, warmup
-from moco_tf.labelled_pipeline import fill_of, normalized
+from moco_tf.labelled_pipeline import fill_of
 from moco_tf.recipes.recipe import Recipe
 from moco_tf.transfer.detection import scaling
 from moco_tf.transfer.detection.config import Detection
-from moco_tf.transfer.detection.detector import Detector
 from moco_tf.transfer.detection.matching import EMPTY
-from moco_tf.transfer.detection.run import numbers_of
+from moco_tf.transfer.detection.run import make_detector
 
 
 class DetectionServer(tf.Module):
@@ -142,7 +141,7 @@ def export_detection(workdir, output):
     config = schema.from_dict(Detection, found["config"])
     network = keras.models.load_model(os.path.join(workdir, "detector.keras"), compile=False)
     recipe = Recipe(None, (), **found["normalization"])  # of which only this is needed
-    model = Detector(network, lambda x: normalized(recipe, x), numbers_of(config))
+    model = make_detector(config, network, recipe)
     classes = found["data"]["class_names"]
     server = DetectionServer(model, classes, config.data, fill_of(recipe))
     names = ("checkpoint", "config", "normalization", "metrics", "versions")
