@@ -10,7 +10,9 @@ import tiny
 def benchmark(name, *flags):
     """Runs a benchmark; returns the facts of its last line."""
     script = str(tiny.ROOT / "benchmarks" / f"{name}.py")
-    return json.loads(tiny.run([sys.executable, script, *flags]).strip().splitlines()[-1])
+    return json.loads(
+        tiny.run([sys.executable, script, *flags], fresh=True).strip().splitlines()[-1]
+    )
 
 
 def test_step_and_its_parts():
@@ -66,11 +68,13 @@ def test_scaling():
 def test_the_step_lowers_for_tpu(tmp_path):
     script = str(tiny.ROOT / "benchmarks" / "tpu_lower.py")
     path = tmp_path / "step.mlir"
-    tiny.run([sys.executable, script, "--workload=tiny", "--batch=8", f"--output={path}"])
+    tiny.run(
+        [sys.executable, script, "--workload=tiny", "--batch=8", f"--output={path}"], fresh=True
+    )
     text = path.read_text()
     assert "tensor<8x16x16x3xui8>" in text and "bf16" in text and "func.func @main" in text
     python = tiny.ROOT / ".venv-tpu" / "bin" / "python"
     if python.exists():  # made by `make tpu-compile`
         script = str(tiny.ROOT / "benchmarks" / "tpu_compile.py")
-        output = tiny.run([str(python), script, str(path)])
+        output = tiny.run([str(python), script, str(path)], fresh=True)
         assert json.loads(output[output.index("{") : output.index("}") + 1])["gflop"] > 1

@@ -151,7 +151,7 @@ def test_keras_and_onnx_files(pretrained, tmp_path):
         path = str(tmp_path / f"{part}.keras")
         export.export(str(pretrained), "keras", path, part)
         files = [str(tmp_path / name) for name in ("y.npy", "x.npy")]
-        tiny.run([sys.executable, "-c", program, path, *files])
+        tiny.run([sys.executable, "-c", program, path, *files], fresh=True)
         np.testing.assert_allclose(np.load(tmp_path / "y.npy"), want, atol=1e-6)
     path = str(tmp_path / "a.onnx")
     export.export(str(pretrained), "onnx", path)

@@ -98,7 +98,7 @@ def test_sigterm_saves_first_and_the_same_command_goes_on(tmp_path):
 
 def test_a_finished_run_leaves_everything_and_tells_where(tmp_path):
     flags = {**FAST, "monitor.source": "auto", "monitor.resize_px": 16, "profile_steps": "2,3"}
-    output = tiny.run(tiny.command(tmp_path, **flags))
+    output = tiny.run(tiny.command(tmp_path, **flags), fresh=True)
     assert "kNN accuracy" in output and "the same encoder untrained" in output
     assert f"checkpoint  {tmp_path}/checkpoints/step-12" in output
     assert "12.0/12" in output  # the progress bar

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 
+import forked
 import numpy as np
 import tensorflow as tf
 from PIL import Image
@@ -60,21 +61,25 @@ def command(workdir, *more, cpus=1, **overrides):
     return [*script, f"--config={CONFIG}", f"--workdir={workdir}", *flags, *more]
 
 
-def start(args, **environment):
-    """Starts a process in the project's root, its output kept together."""
+def start(args, fresh=False, **environment):
+    """Starts a Python command in a process in the project's root, its output kept together.
+
+    Args:
+        args: its command line.
+        fresh: by an interpreter of its own, as a user's; else forked off, see forked.py.
+        environment: more of it.
+    """
+    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", **environment}
+    if not fresh:
+        return forked.Process(args[1:], ROOT, env)
     return subprocess.Popen(
-        args,
-        cwd=ROOT,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+        args, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
-def run(args, code=0, **environment):
-    """Runs a command to its end, checks its exit code and returns its output."""
-    process = start(args, **environment)
+def run(args, code=0, fresh=False, **environment):
+    """Runs a command to its end, checks its exit code and returns its output; as `start`."""
+    process = start(args, fresh, **environment)
     output, _ = process.communicate(timeout=400)
     assert process.returncode == code, output[-4000:]
     return output
