@@ -13,14 +13,14 @@ def plain(text):
     return text.replace("$", r"\$")
 
 
-def curves(several):
-    """Plots side by side: list of `(title, x label, x, dict of y by name)`."""
+def curves(several, limits=None):
+    """Plots side by side: list of `(title, x label, x, dict of y by name)`; y within limits."""
     figure = Figure(figsize=(5 * len(several), 3))
     axes = figure.subplots(1, len(several), squeeze=False)
     for axis, (title, label, x, lines) in zip(axes[0], several):
         for name, y in lines.items():
             axis.plot(x, y, label=name, marker="." if len(x) < 100 else "")
-        axis.set(title=title, xlabel=label)
+        axis.set(title=title, xlabel=label, ylim=limits)
         axis.grid(alpha=0.3)
         if len(lines) > 1:
             axis.legend()
