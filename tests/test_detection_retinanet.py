@@ -33,7 +33,7 @@ def detector(network):
 
 
 def batch(rows, side=64):
-    examples = [shapes.draw(i, side) for i in range(3, 3 + rows)]
+    examples = [shapes.draw(i, side) for i in range(1, 1 + rows)]
     arrays = {name: np.stack([e[name] for e in examples]) for name in examples[0]}
     return arrays | {"step": np.zeros(rows, np.int64)}
 
@@ -138,11 +138,11 @@ def test_it_learns_a_batch_by_heart_and_is_the_same_after_reload(tmp_path):
     step = tf.function(model.step, autograph=False)
     first = step(examples)
     assert tuple(first) == model.NAMES
-    for _ in range(19):
+    for _ in range(20):
         last = step(examples)
-    assert all(last[name] < 0.5 * first[name] for name in model.NAMES)
+    assert all(last[name] < 0.2 * first[name] for name in model.NAMES)
     found = {k: v.numpy() for k, v in model.predict(examples["x"], examples["size"]).items()}
-    assert shapes.average_precision(examples, found, canvas) > 0.3
+    assert shapes.average_precision(examples, found, canvas) > 0.5
 
     path = str(tmp_path / "network.keras")
     network.save(path)
