@@ -29,7 +29,7 @@ class Data:
 
 @dataclass
 class Detection:
-    """Faster, Mask or Keypoint R-CNN, trained end to end. Source: v1, section 4.2, appendix."""
+    """Faster, Mask, Keypoint or DensePose R-CNN, end to end. Source: v1, section 4.2, appendix."""
 
     data: Data = field(default_factory=Data)
     optimizer: Optimizer = field(
@@ -44,6 +44,8 @@ class Detection:
     kind: str = "fpn"  # or "c4", "dc5": see network.py
     masks: bool = False  # with a mask head
     keypoints: bool = False  # with a keypoint head
+    densepose: bool = False  # with DensePose's head
+    densepose_files: str = ""  # folder of files with a licence, see densepose_surface.py
     metric: str = "coco"  # or "voc", "lvis": whose average precision
     frozen_bn: bool = False  # BN as constants, as supervised networks are mostly fine-tuned
     random_init: bool = False  # the same architecture from scratch, as the control
@@ -115,10 +117,14 @@ def _check_heads(config):
     )
     if config.kind == "c4":
         rule = "false with kind=c4, whose regions are too small"
-        require(config, "keypoints", lambda v: not v, rule)
+        for name in ("keypoints", "densepose"):
+            require(config, name, lambda v: not v, rule)
     if config.metric != "coco":
         rule = f"false with metric={config.metric}"
-        require(config, "keypoints", lambda v: not v, rule)
+        for name in ("keypoints", "densepose"):
+            require(config, name, lambda v: not v, rule)
+    if not config.densepose:
+        require(config, "densepose_files", lambda v: not v, "empty without densepose")
     if config.metric == "voc":
         require(config, "masks", lambda v: not v, "false with metric=voc, which is of boxes")
 
