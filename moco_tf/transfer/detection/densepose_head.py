@@ -114,9 +114,10 @@ def at_points(maps, points, boxes):
     place = tf.clip_by_value(place - 0.5, 0.0, size - 1.0)
     low = tf.floor(place)
     flat, found = tf.reshape(maps, [n, b, size * size, c]), 0.0
-    for corner in itertools.product((0, 1), (0, 1)):
-        weight = tf.reduce_prod(tf.abs(1.0 - corner - (place - low)), axis=-1, keepdims=True)
-        x, y = tf.unstack(tf.cast(tf.minimum(low + corner, size - 1.0), tf.int32), axis=-1)
+    for step in itertools.product((0.0, 1.0), (0.0, 1.0)):
+        cell = low + step
+        weight = tf.reduce_prod(1 - tf.abs(place - cell), axis=-1, keepdims=True)
+        x, y = tf.unstack(tf.cast(tf.minimum(cell, size - 1.0), tf.int32), axis=-1)
         found += weight * tf.gather(flat, y * size + x, batch_dims=2)
     return found, inside
 
