@@ -105,7 +105,7 @@ def test_flipped_persons_are_persons(persons, symmetry, flips):
         persons, Layout(2), **OPTIONS, symmetry=symmetry if flips else None
     )
     flipped = []
-    for batch in data.take(8).as_numpy_iterator():
+    for batch in data.take(6).as_numpy_iterator():
         for i in range(2):
             x1, y1, x2, y2 = batch["boxes"][i, 0]
             blue = batch["x"][i, int((y1 + y2) / 2), :, 2]
@@ -218,29 +218,28 @@ def test_the_head_learns_persons(persons):
     batch = next(iter(pipeline.training_dataset(persons, Layout(2), **OPTIONS)))
     rng = np.random.default_rng(0)
     truth, points, masks = (
-        tf.repeat(batch[name][:, :1], 4, axis=1)
+        tf.repeat(batch[name][:, :1], 2, axis=1)
         for name in ("boxes", "densepose_points", "densepose_masks")
     )
     boxes = truth + float32(rng.uniform(-1.5, 1.5, truth.shape))
     images = tf.cast(batch["x"], tf.float32) / 64 - 2
     regions = tf.reshape(roi_align(images, boxes, 14, 2), [-1, 14, 14, 3])
     head = keypoint_head.keypoint_head((14, 14, 3), densepose_head.MAPS, 32, "densepose")
-    optimizer, positive = keras.optimizers.Adam(0.003), tf.ones([2, 4], bool)
+    optimizer, positive = keras.optimizers.Adam(0.01), tf.ones([2, 2], bool)
 
-    @tf.function
     def step():
         with tf.GradientTape() as tape:
-            maps = tf.reshape(head(regions), [2, 4, 56, 56, densepose_head.MAPS])
+            maps = tf.reshape(head(regions), [2, 2, 56, 56, densepose_head.MAPS])
             losses = densepose_head.losses(maps, points, masks, truth, boxes, positive)
             loss = tf.add_n([*losses.values()])
         optimizer.apply(tape.gradient(loss, head.trainable_variables), head.trainable_variables)
         return losses, densepose_head.decode(maps)
 
     first, _ = step()
-    for _ in range(60):
+    for _ in range(18):
         last, found = step()
     for name in densepose_head.NAMES:
-        assert float(last[name]) < 0.5 * float(first[name]), name
+        assert float(last[name]) < 0.8 * float(first[name]), name
     assert np.mean(np.isin(found[..., 0], (3, 4))) > 0.5
 
 

@@ -184,7 +184,14 @@ def test_scores(surface, tmp_path):
 def make_config(**given):
     """A checked config of a step of training."""
     config = configs.Detection()
-    given = {"kind": "fpn", "densepose": True, "steps": 1, "masks": False, **given}
+    given = {
+        "kind": "dc5",
+        "frozen_bn": True,
+        "densepose": True,
+        "steps": 1,
+        "masks": False,
+        **given,
+    }
     given |= {"optimizer.milestones_steps": (), "lowest_score": 0.0, "narrow": 32}
     for field, value in {**SMALL, "data.test_short_px": 64, **given}.items():
         part, _, last = field.rpartition(".")
@@ -201,7 +208,7 @@ def test_a_run_with_the_files_is_scored(folder, tmp_path):
     workdir = tmp_path / "run"
     found = run.detect(config, str(encoder), str(workdir), tf.distribute.get_strategy())
     assert found["metrics"].keys() == metric_names("box", "densepose")
-    assert "fpn with densepose" in found["protocol"] and "no flips" not in found["protocol"]
+    assert "dc5 with densepose" in found["protocol"] and "no flips" not in found["protocol"]
     saved = json.loads((workdir / "predictions.json").read_text())
     assert len(saved) == 40 and saved[0]["uv_shape"] == [3, 56, 56]
     png = tf.io.decode_png(base64.b64decode(saved[0]["uv_data"])).numpy()
