@@ -19,7 +19,7 @@ NAMES = {
     **{"miou": "mIoU", "pixel_accuracy": "pixel accuracy"},
     **{
         f"{of}_{ap.lower()}": f"{of} {ap}"
-        for of in ("box", "mask", "keypoint")
+        for of in ("box", "mask", "keypoint", "densepose")
         for ap in ("AP", "AP50", "AP75")
     },
 }

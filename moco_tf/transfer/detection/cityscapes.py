@@ -26,7 +26,7 @@ IMAGE = "_leftImg8bit.png"  # how the names of images end
 NOT_DRAWN = ("license plate",)  # label id -1
 
 
-def read(address, rest, *, masks, keypoints):
+def read(address, rest, *, masks, keypoints, densepose):
     """Reads gtFine's *_polygons.json of a split.
 
     Polygons hide what was drawn before them; an instance is what remains to be seen, and its box
@@ -39,7 +39,7 @@ def read(address, rest, *, masks, keypoints):
         address: for messages.
         rest: what follows its first colon.
         masks: whether to keep the masks.
-        keypoints: must be false.
+        keypoints, densepose: must be false.
 
     Returns:
         `Found`.
@@ -50,10 +50,10 @@ def read(address, rest, *, masks, keypoints):
     root, colon, split = rest.rpartition(":")
     pattern = os.path.join(os.path.expanduser(root), "leftImg8bit", split, "*", f"*{IMAGE}")
     images = sorted(tf.io.gfile.glob(pattern)) if colon else []
-    if not images or keypoints:
+    if not images or keypoints or densepose:
         raise ValueError(
             "The address must be cityscapes:DIR:SPLIT, of which leftImg8bit/SPLIT has images; it "
-            f"has no keypoints. Received: {address!r}, {len(images)} images."
+            f"has no keypoints and no DensePose. Received: {address!r}, {len(images)} images."
         )
     objects, sizes = Objects(), []
     for number, image in enumerate(images):

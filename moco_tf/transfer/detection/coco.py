@@ -1,4 +1,4 @@
-"""Annotations in COCO's JSON: boxes, polygons, run lengths, crowds and keypoints."""
+"""Annotations in COCO's JSON: boxes, polygons, run lengths, crowds, keypoints and DensePose's."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from moco_tf.transfer.detection.objects import Found, Objects
 ADDRESSES = ("coco:IMAGES_DIR,JSON",)
 
 
-def read(address, rest, *, masks, keypoints):
+def read(address, rest, *, masks, keypoints, densepose):
     """Reads a file of annotations.
 
     Args:
@@ -20,6 +20,7 @@ def read(address, rest, *, masks, keypoints):
         rest: what follows its colon.
         masks: whether to read masks.
         keypoints: whether to read keypoints, and only the objects that have them.
+        densepose: whether to read DensePose's annotations, where objects have them.
 
     Returns:
         `Found`.
@@ -29,7 +30,7 @@ def read(address, rest, *, masks, keypoints):
     """
     folder, path = folder_and_file(address, rest)
     return read_json(
-        path, lambda image: storage.below(folder, image["file_name"]), masks, keypoints
+        path, lambda image: storage.below(folder, image["file_name"]), masks, keypoints, densepose
     )
 
 
@@ -45,13 +46,13 @@ def folder_and_file(address, rest):
     return parts
 
 
-def read_json(path, image_path, masks, keypoints):
+def read_json(path, image_path, masks, keypoints, densepose=False):
     """Reads a file of annotations.
 
     Args:
         path: of the file.
         image_path: from an image's record in it to its path.
-        masks, keypoints: as of `read`.
+        masks, keypoints, densepose: as of `read`.
     """
     objects = Objects()
 
@@ -62,7 +63,7 @@ def read_json(path, image_path, masks, keypoints):
             return record
         try:
             if not keypoints or "keypoints" in record:
-                _add(objects, record, masks, keypoints)
+                _add(objects, record, masks, keypoints, densepose)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 "Objects must have numbers image_id, category_id and bbox [x, y, width, height]; "
@@ -99,7 +100,7 @@ def read_json(path, image_path, masks, keypoints):
     return found
 
 
-def _add(objects, record, masks, keypoints):
+def _add(objects, record, masks, keypoints, densepose):
     x, y, width, height = record["bbox"]
     if masks:
         mask = record.get("segmentation") or []
@@ -109,6 +110,8 @@ def _add(objects, record, masks, keypoints):
             objects.add_polygons(mask)
     if keypoints:
         objects.keypoints.extend(record["keypoints"])
+    if densepose:
+        objects.add_densepose(record)
     objects.add(
         *(record["image_id"], record["category_id"], (x, y, x + width, y + height)),
         area=record.get("area"),

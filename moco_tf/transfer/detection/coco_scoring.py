@@ -5,8 +5,10 @@ the image as it is in its file, D detections each:
     boxes: float Dx4: x1, y1, x2, y2; score: float D; label: int D, class, below 0 where it is none.
     rles: D RLE of the image, if masks are predicted; see `masks.pasted_rle`.
     keypoints: float DxJx3: x, y, score; if keypoints are predicted.
+    densepose: uint8 DxSxSx3, of cells of the box: part, 255 U, 255 V; if DensePose is predicted.
 """
 
+import base64
 import collections
 import contextlib
 import io
@@ -46,7 +48,12 @@ def score(annotations, predictions, kind):
     Raises:
         ValueError: if the annotations have no masks or keypoints to compare with.
     """
-    evaluation = _evaluation(annotations, results(annotations, predictions, kind), kind)
+    return evaluated(annotations, results(annotations, predictions, kind), kind)
+
+
+def evaluated(annotations, found, kind, make=COCOeval):
+    """What `score` gives, of `results`; `make` is COCOeval or a class of its kind."""
+    evaluation = _evaluation(annotations, found, kind, make)
     _silently(evaluation.evaluate)
     return _scores(annotations, evaluation)
 
@@ -104,10 +111,12 @@ def results(annotations, predictions, kind):
     """Predictions in COCO's format of results, which json.dump takes.
 
     Args:
-        annotations, predictions, kind: as of `score`.
+        annotations, predictions: as of `score`.
+        kind: of `KINDS`, or "densepose".
 
     Returns:
-        List of dicts: image_id, category_id, score and bbox, segmentation or keypoints.
+        List of dicts: image_id, category_id, score and bbox, segmentation, keypoints or, for
+        DensePose, uv_shape, 3xSxS, and uv_data, a PNG in base64 whose colours are part, U and V.
     """
     found = []
     for image, predicted in zip(annotations.ids, predictions, strict=True):
@@ -122,8 +131,13 @@ def results(annotations, predictions, kind):
                 counts = rle["counts"]
                 counts = counts.decode() if isinstance(counts, bytes) else counts
                 result["segmentation"] = {"size": rle["size"], "counts": counts}
-            else:
+            elif kind == "keypoints":
                 result["keypoints"] = _keypoints(predicted["keypoints"][i])
+            else:
+                cells = predicted["densepose"][i]
+                result["uv_shape"] = [cells.shape[2], *cells.shape[:2]]
+                png = tf.io.encode_png(cells).numpy()
+                result["uv_data"] = base64.b64encode(png).decode()
             found.append(result)
     return found
 
@@ -138,7 +152,7 @@ def _keypoints(points):
     return (np.asarray(points, float) - [0.5, 0.5, 0]).ravel().tolist()
 
 
-def _evaluation(annotations, found, kind):
+def _evaluation(annotations, found, kind, make=COCOeval):
     """A `COCOeval` of results, not yet run."""
     if kind == "segm" and annotations.rles is None:
         raise ValueError("To score masks, open the annotations for testing and with masks.")
@@ -166,7 +180,7 @@ def _evaluation(annotations, found, kind):
         detections.createIndex()
         return detections
 
-    return COCOeval(truth, _silently(load), kind)
+    return make(truth, _silently(load), kind)
 
 
 def require_joints(annotations):

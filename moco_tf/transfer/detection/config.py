@@ -10,8 +10,8 @@ from moco_tf.transfer.detection.detector import NUMBERS
 METRICS = ("coco", "voc", "lvis", "cityscapes")
 # What only R-CNNs have: other heads, other widths, proposals and regions.
 R_CNN = (
-    *("masks", "keypoints", "narrow", "before_nms", "after_nms", "regions", "box_beta"),
-    "sampling_ratio",
+    *("masks", "keypoints", "densepose", "narrow", "before_nms", "after_nms", "regions"),
+    *("box_beta", "sampling_ratio"),
 )
 MULTIPLE_PX = 32  # of the sizes of padded images, whose smallest maps are 1/32
 
@@ -50,6 +50,8 @@ class Detection:
     kind: str = "fpn"  # or "c4", "dc5": see network.py; "retinanet": see retinanet.py
     masks: bool = False  # with a mask head
     keypoints: bool = False  # with a keypoint head
+    densepose: bool = False  # with DensePose's head
+    densepose_files: str = ""  # folder of files with a licence, see densepose_surface.py
     metric: str = "coco"  # or "voc", "lvis", "cityscapes": whose average precision
     frozen_bn: bool = False  # BN as constants, as supervised networks are mostly fine-tuned
     random_init: bool = False  # the same architecture from scratch, as the control
@@ -129,10 +131,14 @@ def _check_heads(config):
             require(config, name, lambda v, usual=usual: v == usual, rule)
     if config.kind == "c4":
         rule = "false with kind=c4, whose regions are too small"
-        require(config, "keypoints", lambda v: not v, rule)
+        for name in ("keypoints", "densepose"):
+            require(config, name, lambda v: not v, rule)
     if config.metric != "coco":
         rule = f"false with metric={config.metric}"
-        require(config, "keypoints", lambda v: not v, rule)
+        for name in ("keypoints", "densepose"):
+            require(config, name, lambda v: not v, rule)
+    if not config.densepose:
+        require(config, "densepose_files", lambda v: not v, "empty without densepose")
     if config.metric == "cityscapes":
         require(config, "masks", bool, "true with metric=cityscapes, which is of masks")
     if config.metric == "voc":

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from moco_tf import distribute
 from moco_tf.random_key import random_key
-from moco_tf.transfer.detection import heads, keypoint_head, mask_head, rpn
+from moco_tf.transfer.detection import densepose_head, heads, keypoint_head, mask_head, rpn
 from moco_tf.transfer.detection.network import LARGE, SMALL
 
 ANCHORS, REGIONS = 3, 4  # draws for a slot; pipeline.py has others
@@ -74,6 +74,7 @@ class Detector(keras.Model):
         self._pooling = {"sampling_ratio": self.numbers.sampling_ratio, "products": products}
         self._seed = seed
         parts = [name for name in ("mask", "keypoint") if getattr(network, name)]
+        parts += densepose_head.NAMES if network.densepose else []
         self.NAMES = ("loss", "rpn_class", "rpn_box", "box_class", "box_delta", *parts)
         self.built = True
 
@@ -84,7 +85,8 @@ class Detector(keras.Model):
             batch: dict of x: uint8 NxHxWx3, padded to the right and below; size: int32 Nx2, height
                 and width of the image within it; boxes: float32 NxGx4; label: int32 NxG, classes
                 from 0, -1 for an empty slot, -2 for a crowd; mask: uint8 NxGxTxT, each instance's
-                within its box; keypoints: float32 NxGxKx3; step: int64 N, the step.
+                within its box; keypoints: float32 NxGxKx3; densepose_points, densepose_masks: as
+                of `densepose.unpacked`, G persons each; step: int64 N, the step.
 
         Returns:
             Dict of this replica's losses, scalars by `NAMES`.
@@ -116,7 +118,7 @@ class Detector(keras.Model):
         losses["box_class"], losses["box_delta"] = heads.losses(
             *(logits, deltas, drawn, truth, label, numbers.box_beta)
         )
-        if network.mask or network.keypoint:
+        if network.outlines:
             # All positives are in the first slots.
             first = int(numbers.regions * heads.POSITIVE_SHARE)
             drawn = {name: x[:, :first] for name, x in drawn.items()}
@@ -129,7 +131,7 @@ class Detector(keras.Model):
         return {"loss": tf.add_n(list(losses.values()))} | losses
 
     def _outlines(self, regions, drawn, batch):
-        """The losses of masks and keypoints."""
+        """The losses of masks, keypoints and DensePose."""
         boxes, index, positive = (drawn[name] for name in ("boxes", "index", "positive"))
         truth, losses = batch["boxes"], {}
         if self.network.mask:
@@ -144,6 +146,11 @@ class Detector(keras.Model):
             own = tf.gather(batch["keypoints"], index, batch_dims=1)  # NxBxKx3
             cell, counted = keypoint_head.targets(own, boxes, logits.shape[2])
             losses["keypoint"] = keypoint_head.loss(logits, cell, counted & positive[..., None])
+        if self.network.densepose:
+            maps = self._by_image(self.network.densepose(regions), truth)
+            own = (batch["densepose_points"], batch["densepose_masks"], truth)
+            own = (tf.gather(x, index, batch_dims=1) for x in own)
+            losses |= densepose_head.losses(maps, *own, boxes, positive)
         return losses
 
     def predict(self, images, size):
@@ -156,7 +163,8 @@ class Detector(keras.Model):
         Returns:
             Dict of boxes: float32 NxDx4, px; score: float32 NxD; label: int32 NxD, -1 after the
             last; and with these heads mask: float32 NxDxSxS, probabilities within the box (S = 28,
-            14 for "c4"); keypoints: float32 NxDxKx3: x, y, score.
+            14 for "c4"); keypoints: float32 NxDxKx3: x, y, score; densepose: float32 NxDx56x56x3,
+            as of `densepose_head.decode`.
         """
         network, numbers = self.network, self.numbers
         maps, anchors, logits, deltas = network(self._normalize(images))
@@ -167,7 +175,7 @@ class Detector(keras.Model):
         found = heads.detections(
             *(logits, deltas, boxes, found, size, numbers.detections, numbers.lowest_score)
         )
-        if network.mask or network.keypoint:
+        if network.outlines:
             regions = network.regions(maps, found["boxes"], LARGE, **self._pooling)
         if network.mask:
             logits = self._by_image(network.mask(regions), images)
@@ -175,6 +183,9 @@ class Detector(keras.Model):
         if network.keypoint:
             logits = self._by_image(network.keypoint(regions), images)
             found["keypoints"] = keypoint_head.decode(logits, found["boxes"])
+        if network.densepose:
+            surface = self._by_image(network.densepose(regions), images)
+            found["densepose"] = densepose_head.decode(surface)
         return found
 
     @property

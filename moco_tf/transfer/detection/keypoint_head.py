@@ -14,13 +14,14 @@ from moco_tf.backbones.resnet import KAIMING_FAN_OUT
 CONVS, CHANNELS = 8, 512
 
 
-def keypoint_head(shape, num_keypoints, narrow=1):
+def keypoint_head(shape, num_keypoints, narrow=1, name="keypoint"):
     """From regions to heat maps of four times their side.
 
     Args:
         shape: of a region, SxSxC.
         num_keypoints: K.
         narrow: divides the width of the convolutions.
+        name: of the model.
 
     Returns:
         A `keras.Model` from MxSxSxC to float32 logits Mx4Sx4SxK.
@@ -44,7 +45,7 @@ def keypoint_head(shape, num_keypoints, narrow=1):
         name="double",
     )(x)
     x = layers.UpSampling2D(2, interpolation="bilinear", dtype="float32", name="heatmaps")(x)
-    return keras.Model(regions, x, name="keypoint")
+    return keras.Model(regions, x, name=name)
 
 
 def targets(keypoints, boxes, size):

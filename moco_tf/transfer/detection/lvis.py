@@ -9,7 +9,7 @@ from moco_tf.transfer.detection import coco
 ADDRESSES = ("lvis:IMAGES_DIR,JSON",)
 
 
-def read(address, rest, *, masks, keypoints):
+def read(address, rest, *, masks, keypoints, densepose):
     """Reads a file of annotations, as `coco.read`.
 
     IMAGES_DIR holds the images, or COCO's folders train2017 and val2017 with them.
@@ -17,10 +17,12 @@ def read(address, rest, *, masks, keypoints):
     Source: detectron2/data/datasets/lvis.py.
 
     Raises:
-        ValueError: as `coco.read`, and if keypoints are asked for.
+        ValueError: as `coco.read`, and if keypoints or DensePose are asked for.
     """
-    if keypoints:
-        raise ValueError(f"LVIS has no keypoints. Received: {address!r}. Use coco:.")
+    if keypoints or densepose:
+        raise ValueError(
+            f"LVIS has neither keypoints nor DensePose. Received: {address!r}. Use coco:."
+        )
     root, path = coco.folder_and_file(address, rest)
     folders = {
         name for name in ("train2017", "val2017") if tf.io.gfile.isdir(os.path.join(root, name))

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from moco_tf.backbones.batch_norm import BatchNorm
-from moco_tf.transfer.detection import anchors, heads
+from moco_tf.transfer.detection import anchors, densepose_head, heads
 from moco_tf.transfer.detection import features as feature_maps
 from moco_tf.transfer.detection.keypoint_head import keypoint_head
 from moco_tf.transfer.detection.mask_head import mask_head
@@ -22,6 +22,7 @@ def make_network(
     *,
     masks=False,
     num_keypoints=0,
+    densepose=False,
     frozen_bn=False,
     random_init=False,
     seed=0,
@@ -36,6 +37,7 @@ def make_network(
         num_classes: K.
         masks: with a mask head.
         num_keypoints: points of an instance, 0 for no keypoint head.
+        densepose: with DensePose's head.
         frozen_bn: see `features`.
         random_init, seed: as of `dense_backbone`; the seed is also that of the heads.
         narrow: divides the widths of the pyramid, of "dc5" and of the heads, for small tasks.
@@ -44,14 +46,16 @@ def make_network(
         A `Network`.
 
     Raises:
-        ValueError: for another kind, a backbone with another stem, or keypoints with "c4".
+        ValueError: for another kind, a backbone with another stem, or keypoints or DensePose with
+            "c4".
     """
     if kind not in KINDS:
         raise ValueError(f"`kind` must be one of {', '.join(KINDS)}. Received: kind={kind!r}.")
-    if kind == "c4" and num_keypoints:
+    if kind == "c4" and (num_keypoints or densepose):
         raise ValueError(
             'A keypoint head needs kind="fpn" or "dc5": the regions of "c4" are half as large. '
-            f'Received: kind="c4", num_keypoints={num_keypoints}.'
+            "So does DensePose's. "
+            f'Received: kind="c4", num_keypoints={num_keypoints}, densepose={densepose}.'
         )
     backbone = feature_maps.backbone_for_maps(
         encoder, frozen_bn, random_init, seed, 2 if kind == "dc5" else 1
@@ -67,13 +71,16 @@ def make_network(
     channels = features.outputs[0].shape[-1]
     width = region.output.shape[-1] if region else channels
     per_cell = len(anchors.RATIOS) * (1 if kind == "fpn" else len(anchors.SIZES_PX))
-    mask = keypoint = None
+    mask = keypoint = surface = None
     if masks:
         mask = mask_head((side, side, width), num_classes, convs, narrow)
     if num_keypoints:
         keypoint = keypoint_head((side, side, width), num_keypoints, narrow)
+    if densepose:
+        surface = keypoint_head((side, side, width), densepose_head.MAPS, narrow, "densepose")
     box = heads.box_head((SMALL, SMALL, width), num_classes, kind == "c4", narrow)
-    return Network(kind, features, rpn_head(channels, per_cell), box, region, mask, keypoint)
+    rpn = rpn_head(channels, per_cell)
+    return Network(kind, features, rpn, box, region, mask, keypoint, surface)
 
 
 @keras.saving.register_keras_serializable("moco_tf")
@@ -85,20 +92,37 @@ class Network(keras.Model):
         features: `keras.Model` from normalised images, NxHxWx3, to a list of maps.
         rpn, box: of `rpn_head` and `box_head`.
         region: of `features.c4`; only for "c4".
-        mask, keypoint: of `mask_head` and `keypoint_head`, or None.
+        mask, keypoint, densepose: of `mask_head`, `keypoint_head` and this, or None.
     """
 
-    def __init__(self, kind, features, rpn, box, region=None, mask=None, keypoint=None, **kwargs):
+    def __init__(
+        self,
+        kind,
+        features,
+        rpn,
+        box,
+        region=None,
+        mask=None,
+        keypoint=None,
+        densepose=None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.kind = kind
         self.features, self.rpn, self.box = features, rpn, box
         self.region, self.mask, self.keypoint = region, mask, keypoint
+        self.densepose = densepose
         self.built = True
 
     @property
     def num_classes(self):
         """K."""
         return self.box.output[1].shape[1]
+
+    @property
+    def outlines(self):
+        """Whether it has a head of more than boxes."""
+        return any((self.mask, self.keypoint, self.densepose))
 
     @property
     def strides(self):
@@ -152,7 +176,7 @@ class Network(keras.Model):
         return [layer for layer in layers if isinstance(layer, BatchNorm) and layer.trainable]
 
     def get_config(self):
-        names = ("kind", "features", "rpn", "box", "region", "mask", "keypoint")
+        names = ("kind", "features", "rpn", "box", "region", "mask", "keypoint", "densepose")
         return super().get_config() | {name: getattr(self, name) for name in names}
 
     @classmethod

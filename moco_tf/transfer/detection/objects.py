@@ -7,6 +7,8 @@ import itertools
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from moco_tf.transfer.detection import densepose
+
 
 class Objects:
     """Objects in the order of the files: COCO's 860,000 take half a GB, as dicts they take many.
@@ -24,6 +26,7 @@ class Objects:
         self.object_ends = array.array("q", [0])  # in polygons, after a first 0
         self.rles = {}  # number of the object: RLE of the whole image
         self.keypoints = array.array("f")
+        self.densepose = {}  # number of the object: points and masks of `densepose.read`
 
     def __len__(self):
         return len(self.image)
@@ -51,6 +54,17 @@ class Objects:
             rle = coco_mask.frPyObjects(rle, *rle["size"])
         self.rles[len(self)] = rle
         self.object_ends.append(len(self.polygon_ends) - 1)
+
+    def add_densepose(self, record):
+        """DensePose's annotation of the next object, if its record in COCO's JSON has one."""
+        if all(name in record for name in densepose.FIELDS) and len(record["dp_x"]):
+            self.densepose[len(self)] = densepose.read(record)
+
+    def has_densepose(self):
+        """Bool M."""
+        known = np.full(len(self), False)
+        known[list(self.densepose)] = True
+        return known
 
     def has_mask(self):
         """Bool M."""

@@ -13,9 +13,11 @@ from pycocotools import mask as coco_mask
 from moco_tf import html, image_ops, plots, storage
 from moco_tf.callbacks import read_metrics
 from moco_tf.evaluation import results
+from moco_tf.transfer.detection import densepose
 from moco_tf.transfer.detection.coco_scoring import CURVES_AT
 
 SHOWN, LOWEST = 8, 0.5  # test images, and the score of the detections drawn in them
+HEADS = ("mask", "keypoint", "densepose")  # their losses' names begin so
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR", "APr", "APc", "APf")
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#00b7b7", "#f032e6", "#9a6324")
 
@@ -55,7 +57,7 @@ def _curves(workdir, found):
     """The losses, and the AP of the tests on the way and of the last."""
     lines = read_metrics(os.path.join(workdir, "metrics.jsonl"))
     steps = [line for line in lines if "loss" in line]
-    names = [n for n in steps[0] if n.startswith(("loss", "rpn_", "box_", "mask", "keypoint"))]
+    names = [n for n in steps[0] if n.startswith(("loss", "rpn_", "box_", *HEADS))]
     losses = {name: [line[name] for line in steps if name in line] for name in names}
     x = [line["step"] for line in steps]
     ap = {name: m["value"] for name, m in found["metrics"].items() if name.endswith("ap50")}
@@ -99,24 +101,49 @@ def _examples(annotations, predictions):
             *(right, image, annotations.classes, found["boxes"][kept], found["label"][kept]),
             rles=[found["rles"][i] for i in np.flatnonzero(kept)] if "rles" in found else None,
             keypoints=found["keypoints"][kept] if "keypoints" in found else None,
+            surface=[*_surface(found, kept)] if "densepose" in found else None,
             score=found["score"][kept],
         )
         yield html.figure(figure)
 
 
 def _truth(annotations, number):
-    own = slice(*annotations.offsets[number : number + 2])
+    own, packed = slice(*annotations.offsets[number : number + 2]), annotations.densepose_points
     return {
         "boxes": annotations.boxes[own],
         "label": annotations.labels[own],
         "rles": None if annotations.rles is None else annotations.rles[own],
         "keypoints": None if annotations.keypoints is None else annotations.keypoints[own],
+        "surface": None if packed is None else [*map(densepose.points_of, packed[own])],
         "dashed": (annotations.crowd | annotations.difficult)[own],
     }
 
 
-def _draw(axis, image, classes, boxes, label, rles=None, keypoints=None, score=None, dashed=None):
-    """Draws objects into an image; colours are those of classes, of masks those of instances."""
+def _surface(found, kept):
+    """Points of the surface, x, y and part, in every other cell of the detections' boxes."""
+    for cells, (x1, y1, x2, y2) in zip(found["densepose"][kept], found["boxes"][kept]):
+        rows, columns = np.nonzero(cells[::2, ::2, 0])
+        x = x1 + (2 * columns + 0.5) * (x2 - x1) / len(cells)
+        y = y1 + (2 * rows + 0.5) * (y2 - y1) / len(cells)
+        yield np.stack([x, y, cells[2 * rows, 2 * columns, 0]], axis=1)
+
+
+def _draw(
+    axis,
+    image,
+    classes,
+    boxes,
+    label,
+    rles=None,
+    keypoints=None,
+    surface=None,
+    score=None,
+    dashed=None,
+):
+    """Draws objects into an image.
+
+    Colours are those of classes, of masks those of instances, of the surface those of parts.
+    """
     axis.imshow(image)
     axis.set_axis_off()
     for i, (x1, y1, x2, y2) in enumerate(boxes):
@@ -133,3 +160,6 @@ def _draw(axis, image, classes, boxes, label, rles=None, keypoints=None, score=N
         if keypoints is not None:
             seen = keypoints[i][keypoints[i][:, 2] > 0]
             axis.scatter(seen[:, 0] - 0.5, seen[:, 1] - 0.5, s=6, color=colour, edgecolors="white")
+    for points in surface or ():
+        x, y, part = points[:, :3].T
+        axis.scatter(x - 0.5, y - 0.5, 3, part, cmap="nipy_spectral", vmin=0, vmax=densepose.PARTS)

@@ -7,7 +7,7 @@ from moco_tf import bad_images, image_ops
 from moco_tf.input_pipeline import endless, plain
 from moco_tf.log import log
 from moco_tf.random_key import random_key
-from moco_tf.transfer.detection import sampling, scaling
+from moco_tf.transfer.detection import densepose, sampling, scaling
 from moco_tf.transfer.detection.masks import SIDE
 from moco_tf.transfer.detection.matching import CROWD, EMPTY
 from moco_tf.transfer.detection.records import paths
@@ -29,6 +29,7 @@ def training_dataset(
     host=0,
     seed=0,
     start_step=0,
+    symmetry=None,
 ):
     """Batches for one host, forever, a function of (seed, step).
 
@@ -39,7 +40,8 @@ def training_dataset(
     rarest class asks for: see sampling.py.
 
     Args:
-        annotations: `records.Annotations`, for training; its masks or keypoints are yielded too.
+        annotations: `records.Annotations`, for training; its masks, keypoints and DensePose's
+            annotations are yielded too.
         layout: `Layout`.
         fill: uint8 colour of the padding, 3.
         short_px: list of short sides.
@@ -52,6 +54,7 @@ def training_dataset(
         host: which of the layout's hosts this one is.
         seed: int, of the run.
         start_step: first step to yield.
+        symmetry: as of `densepose.mirrored`; images with DensePose are not flipped without it.
 
     Returns:
         `tf.data.Dataset`, one element per replica of this host in turn, n = replica_rows:
@@ -59,6 +62,7 @@ def training_dataset(
             boxes: float32 nxGx4, px; label: int32 nxG, class, `EMPTY` or `CROWD`.
             mask: uint8 n x G x 112 x 112, within the box; of an empty slot or a crowd it is 0.
             keypoints: float32 nxGxJx3, x, y, visibility.
+            densepose_points, densepose_masks: as of `densepose.unpacked`, G persons each.
             step: int64 n; ok: bool n, true; name: uint8 n x 120.
     """
     _require_square(square_px, longest_px)
@@ -69,7 +73,7 @@ def training_dataset(
     images_of = sampling.image_order(annotations.sizes, factors, layout.batch, seed)
     find = _rows_of_step(annotations, images_of, layout, host, seed, short_px, longest_px)
     data = tf.data.Dataset.range(start_step, tf.int64.max).map(find).unbatch()
-    make = _example(annotations, fill, pad_px, square_px, slots, seed)
+    make = _example(annotations, fill, pad_px, square_px, slots, seed, symmetry)
     data = data.map(make, tf.data.AUTOTUNE).batch(layout.replica_rows, drop_remainder=True)
     return endless(data).prefetch(2 * layout.replicas // layout.hosts)
 
@@ -102,9 +106,9 @@ def _rows_of_step(annotations, images_of, layout, host, seed, short_px, longest_
     return find
 
 
-def _example(annotations, fill, pad_px, square_px, slots, seed):
+def _example(annotations, fill, pad_px, square_px, slots, seed, symmetry):
     """Graph function from a row of `_rows_of_step` to an example."""
-    path, objects = paths(annotations), _Objects(annotations, slots)
+    path, objects = paths(annotations), _Objects(annotations, slots, symmetry)
 
     @plain
     def make(row):
@@ -117,11 +121,13 @@ def _example(annotations, fill, pad_px, square_px, slots, seed):
         found = objects.scaled(
             index, factor[::-1], random_key("augmentation", seed, row["slot"], SUBSET)
         )
-        image, found = tf.cond(
-            flip,
-            lambda: (tf.reverse(image, [1]), objects.mirrored(found, tf.cast(size[1], tf.float32))),
-            lambda: (image, found),
-        )
+        if objects.can_be_mirrored:
+            width = tf.cast(size[1], tf.float32)
+            image, found = tf.cond(
+                flip,
+                lambda: (tf.reverse(image, [1]), objects.mirrored(found, width)),
+                lambda: (image, found),
+            )
         return {
             "x": scaling.padded(
                 image, scaling.padded_size(row["largest"], pad_px, square_px), fill, square_px
@@ -139,8 +145,9 @@ def _example(annotations, fill, pad_px, square_px, slots, seed):
 class _Objects:
     """The objects of an image, as tensors: at most `slots`."""
 
-    def __init__(self, annotations, slots):
+    def __init__(self, annotations, slots, symmetry):
         self.slots = slots
+        self.can_be_mirrored = annotations.densepose_points is None or symmetry is not None
         with tf.device("CPU"):
             self.offsets = tf.constant(annotations.offsets)
             self.columns = {
@@ -152,6 +159,10 @@ class _Objects:
             if annotations.keypoints is not None:
                 self.columns["keypoints"] = tf.constant(annotations.keypoints)
                 self.twins = tf.constant(annotations.mirrored_keypoints)
+            for name in ("densepose_points", "densepose_masks"):
+                if getattr(annotations, name) is not None:
+                    self.columns[name] = tf.constant(getattr(annotations, name))
+            self.symmetry = None if symmetry is None else tf.constant(symmetry)
 
     def scaled(self, index, factor, key):
         """Those of an image: a random subset if they are too many. `factor`: of x and of y."""
@@ -164,6 +175,9 @@ class _Objects:
             found["mask"] = unpacked(found["mask"])
         if "keypoints" in found:
             found["keypoints"] *= tf.concat([factor, [1.0]], axis=0)
+        if "densepose_points" in found:
+            packed = found["densepose_points"], found["densepose_masks"]
+            found |= densepose.unpacked(*packed, factor)
         return found
 
     def mirrored(self, found, width):
@@ -176,6 +190,9 @@ class _Objects:
             x, y, seen = tf.unstack(tf.gather(found["keypoints"], self.twins, axis=1), axis=-1)
             x = tf.where(seen > 0, width - x, 0.0)
             mirrored["keypoints"] = tf.stack([x, y, seen], axis=-1)
+        if "densepose_points" in found:
+            own = found["densepose_points"], found["densepose_masks"]
+            mirrored |= densepose.mirrored(*own, width, self.symmetry)
         return mirrored
 
     def filled_up(self, found):

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from moco_tf import addresses, image_ops
 from moco_tf.input_pipeline import plain
 from moco_tf.log import log
+from moco_tf.transfer.detection import densepose as surface_points
 from moco_tf.transfer.detection import masks as instance_masks
 
 SMALLEST_PX = 1  # a box to train on is wider and higher; VOC's boxes of one point are not
@@ -38,6 +39,9 @@ class Annotations:
         rles: M masks of the whole image, RLE; None without masks, or for training.
         keypoints: float32 MxJx3, x, y in px and visibility 0 (unlabelled), 1, 2; or None.
         keypoint_names: J.
+        densepose_points: M packed points (`densepose.pack_points`), no bytes where there are none;
+            or None.
+        densepose_masks: M packed masks (`densepose.pack_masks`), likewise; None for testing.
         source: the annotation file; "" if there are many.
     """
 
@@ -56,6 +60,8 @@ class Annotations:
     rles: tuple | None = None
     keypoints: np.ndarray | None = None
     keypoint_names: tuple = ()
+    densepose_points: tuple | None = None
+    densepose_masks: tuple | None = None
     source: str = ""
 
     @property
@@ -77,14 +83,14 @@ class Annotations:
         return np.array(twin_or_self, np.int64)
 
 
-def open_annotations(address, *, training, masks=False, keypoints=False):
+def open_annotations(address, *, training, masks=False, keypoints=False, densepose=False):
     """Opens the images and annotations of an address.
 
     To train on, boxes are clipped to their images, and dropped are: boxes at most 1 px wide or
     high; objects without a mask where masks are needed; images without an object that is no crowd
-    and, where keypoints are needed, has a labelled one. (Persons without a labelled keypoint stay
-    if another one of the image has some: to take them for background would be wrong.) To test on,
-    all is as the files have it.
+    and, where keypoints are needed, has a labelled one; likewise for DensePose. (Persons without a
+    labelled keypoint stay if another one of the image has some: to take them for background would
+    be wrong.) To test on, all is as the files have it.
 
     Source: detectron2/data/build.py and detectron2/data/datasets.
 
@@ -93,6 +99,7 @@ def open_annotations(address, *, training, masks=False, keypoints=False):
         training: whether it is to be trained on.
         masks: whether masks are needed.
         keypoints: whether keypoints are; classes without keypoints are then left out.
+        densepose: whether DensePose's annotations are.
 
     Returns:
         `Annotations`.
@@ -102,7 +109,7 @@ def open_annotations(address, *, training, masks=False, keypoints=False):
             unknown images or classes, and if no objects, masks or keypoints are left.
     """
     module, rest = addresses.module_of(sys.modules[__package__], address, "config.data")
-    found = module.read(address, rest, masks=masks, keypoints=keypoints)
+    found = module.read(address, rest, masks=masks, keypoints=keypoints, densepose=densepose)
     objects, image = found.objects, np.array(found.objects.image, np.int64)
     sizes = np.array(found.sizes, np.int32).reshape(-1, 2)
     boxes = np.array(objects.box).reshape(-1, 4)
@@ -117,11 +124,16 @@ def open_annotations(address, *, training, masks=False, keypoints=False):
     kept, shown, dropped = np.full(len(objects), True), np.full(len(sizes), True), ""
     if training:
         boxes = np.clip(boxes, 0, np.tile(sizes[image][:, ::-1], 2))
-        kept, shown, dropped = _to_train_on(objects, image, boxes, points, masks, len(sizes))
+        kept, shown, dropped = _to_train_on(
+            objects, image, boxes, points, masks, densepose, len(sizes)
+        )
     order = np.flatnonzero(kept)
     order = order[np.argsort(image[order], kind="stable")]
     needed = "objects" + " with masks" * masks + " with keypoints" * keypoints
-    if not len(order) or (masks and not objects.has_mask()[order].any()):
+    needed += " with dp_masks, dp_x, dp_y, dp_I, dp_U and dp_V" * densepose
+    lacking = masks and not objects.has_mask()[order].any()
+    lacking |= densepose and not objects.has_densepose()[order].any()
+    if not len(order) or lacking:
         raise ValueError(
             f"{address!r} must have {needed}. Received: {len(objects)} objects{dropped}."
         )
@@ -147,11 +159,13 @@ def open_annotations(address, *, training, masks=False, keypoints=False):
         rles=_rles(objects, order, sizes[image]) if masks and not training else None,
         keypoints=points[order] if keypoints else None,
         keypoint_names=tuple(found.keypoint_names),
+        densepose_points=_surface_points(objects, order) if densepose else None,
+        densepose_masks=_surface_masks(objects, order, boxes) if densepose and training else None,
         source=found.source,
     )
 
 
-def _to_train_on(objects, image, boxes, points, masks, num_images):
+def _to_train_on(objects, image, boxes, points, masks, densepose, num_images):
     """Which objects and which images are good to train on: two bool arrays, and what is said."""
     crowd, dropped = np.array(objects.crowd, bool), collections.Counter()
     kept = (boxes[:, 2:] - boxes[:, :2] > SMALLEST_PX).all(axis=1)
@@ -163,8 +177,11 @@ def _to_train_on(objects, image, boxes, points, masks, num_images):
     useful = kept & ~crowd
     if points is not None:
         useful &= (points[:, :, 2] > 0).any(axis=1)
+    if densepose:
+        useful &= objects.has_densepose()
     shown = np.bincount(image[useful], minlength=num_images) > 0
     what = "objects" if points is None else "labelled keypoints"
+    what = "DensePose's points" if densepose else what
     dropped[f"images without {what}"] = np.sum(~shown)
     said = "".join(f"; {n:,} {what} dropped" for what, n in dropped.items() if n)
     return kept & shown[image], shown, said
@@ -196,6 +213,21 @@ def _rles(objects, order, sizes):
         objects.rles.get(i)
         or instance_masks.rle_of_polygons(objects.polygons(i), *map(int, sizes[i]))
         for i in order
+    )
+
+
+def _surface_points(objects, order):
+    """DensePose's points of each object: packed, M."""
+    known = objects.densepose
+    return tuple(surface_points.pack_points(known[i][0]) if i in known else b"" for i in order)
+
+
+def _surface_masks(objects, order, boxes):
+    """DensePose's mask of each object: packed, M."""
+    known, own = objects.densepose, np.array(objects.box).reshape(-1, 4)
+    return tuple(
+        surface_points.pack_masks(known[i][1], own[i], boxes[i]) if i in known else b""
+        for i in tqdm(order, "DensePose's masks", disable=len(known) < CHUNK)
     )
 
 

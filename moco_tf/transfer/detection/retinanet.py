@@ -98,7 +98,7 @@ class RetinaNetwork(keras.Model):
     """
 
     kind = "retinanet"
-    mask = keypoint = None
+    mask = keypoint = densepose = None
 
     def __init__(self, heads, **kwargs):
         super().__init__(**kwargs)

@@ -15,6 +15,7 @@ from moco_tf.optim import SGD
 from moco_tf.transfer.detection import (
     cityscapes_scoring,
     coco_scoring,
+    densepose_surface,
     pictures,
     pipeline,
     records,
@@ -51,6 +52,9 @@ def detect(config, encoder, workdir, strategy, stop=lambda: False):
     recipe = encoders.recipe_of(loaded, config.data.recipe)
     layout = fitting.make_layout(config, strategy)
     train, test = _open(config)
+    symmetry = surface = None
+    if config.densepose:
+        symmetry, surface = densepose_surface.load(config.densepose_files)
     with strategy.scope():
         model = _model(config, loaded.encoder, recipe, strategy, train)
     chief = distribute.is_chief(strategy)
@@ -65,8 +69,8 @@ def detect(config, encoder, workdir, strategy, stop=lambda: False):
         config, max(train.num_examples, config.batch_size), 0, config.test_every_steps
     )
     path = os.path.join(workdir, "detector.keras")
-    dataset = _dataset(config, train, layout, recipe)
-    tester = Tester(config, model, strategy, test, fill_of(recipe))
+    dataset = _dataset(config, train, layout, recipe, symmetry)
+    tester = Tester(config, model, strategy, test, fill_of(recipe), surface)
 
     def scores():
         if model.optimizer.iterations.numpy() == plan.stop:
@@ -102,7 +106,7 @@ def detect(config, encoder, workdir, strategy, stop=lambda: False):
         normalization={"mean": list(recipe.mean), "std": list(recipe.std)},
     )
     if chief:
-        _write_predictions(workdir, test, predictions, scores)
+        _write_predictions(workdir, test, predictions, tester.kinds)
         results.write(workdir, found)
         pictures.write(workdir, found, test, predictions, scores)
     return found
@@ -110,7 +114,7 @@ def detect(config, encoder, workdir, strategy, stop=lambda: False):
 
 def _open(config):
     """Training and test `Annotations`; ValueError unless they fit together and the metric."""
-    options = {"masks": config.masks, "keypoints": config.keypoints}
+    options = {name: getattr(config, name) for name in ("masks", "keypoints", "densepose")}
     train = records.open_annotations(config.data.train, training=True, **options)
     test = records.open_annotations(config.data.test, training=False, **options)
     for name in ("classes", "keypoint_names"):
@@ -138,6 +142,7 @@ def _model(config, encoder, recipe, strategy, annotations):
             *(encoder, config.kind, classes),
             masks=config.masks,
             num_keypoints=len(annotations.keypoint_names),
+            densepose=config.densepose,
             narrow=config.narrow,
             **options,
         )
@@ -170,7 +175,7 @@ def make_detector(config, network, recipe, products=False):
     return detector(network, lambda x: normalized(recipe, x), numbers, products, config.seed)
 
 
-def _dataset(config, annotations, layout, recipe):
+def _dataset(config, annotations, layout, recipe, symmetry):
     data = config.data
 
     def dataset(host, start_step):
@@ -187,6 +192,7 @@ def _dataset(config, annotations, layout, recipe):
             host=host,
             seed=config.seed,
             start_step=start_step,
+            symmetry=symmetry,
         )
 
     return dataset
@@ -212,15 +218,15 @@ def _details(scores):
     return {name: plain(v) for name, v in scores.items() if isinstance(v, (float, dict))}
 
 
-def _write_predictions(workdir, annotations, predictions, scores):
+def _write_predictions(workdir, annotations, predictions, kinds):
     """predictions.json: COCO's format of results; one record has all that a detection has."""
-    parts = [coco_scoring.results(annotations, predictions, KINDS[of]) for of in scores]
+    parts = [coco_scoring.results(annotations, predictions, KINDS[of]) for of in kinds]
     merged = [{key: value for part in same for key, value in part.items()} for same in zip(*parts)]
     storage.write_text(os.path.join(workdir, "predictions.json"), json.dumps(merged))
 
 
 def _protocol(config, plan):
-    heads = [name for name in ("masks", "keypoints") if getattr(config, name)]
+    heads = [name for name in ("masks", "keypoints", "densepose") if getattr(config, name)]
     network = "RetinaNet" if config.kind == "retinanet" else f"R-CNN {config.kind}"
     text = " with ".join([network, *([" and ".join(heads)] if heads else [])])
     text += f", end to end, {plan.stop} steps of {config.batch_size} images"
@@ -228,4 +234,5 @@ def _protocol(config, plan):
         text += f", stopped early of {plan.total}"
     text += f", lr {config.optimizer.learning_rate:g}"
     text += ", frozen BN" if config.frozen_bn else ""
+    text += ", no flips" if config.densepose and not config.densepose_files else ""
     return f"{text}; short side {config.data.test_short_px} px; AP of {config.metric}"

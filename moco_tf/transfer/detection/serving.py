@@ -26,6 +26,7 @@ from moco_tf.transfer.detection import scaling
 from moco_tf.transfer.detection.config import Detection
 from moco_tf.transfer.detection.matching import EMPTY
 from moco_tf.transfer.detection.run import make_detector
+from moco_tf.transfer.detection.testing import UNITS
 
 
 class DetectionServer(tf.Module):
@@ -60,6 +61,7 @@ class DetectionServer(tf.Module):
             classes: int32 NxD, numbers from 0; class_names: string NxD.
             masks: float32 NxDxSxS, probabilities of S x S equal cells of the box.
             keypoints: float32 NxDxJx3: x, y as of boxes, and the probability of the place.
+            densepose: uint8 NxDx56x56x3, of equal cells of the box: part, 255 U, 255 V.
             ok: bool N, for bytes; false where they cannot be decoded.
         Rows after the last detection, all of them where `ok` is false, are 0, with class -1 and an
         empty name.
@@ -121,6 +123,9 @@ class DetectionServer(tf.Module):
         if "keypoints" in found:
             points = found["keypoints"] / tf.concat([factor, [1.0]], axis=0)
             outputs["keypoints"] = tf.where(is_found[:, None, None], points, 0.0)
+        if "densepose" in found:
+            cells = tf.where(is_found[:, None, None, None], found["densepose"] * UNITS, 0.0)
+            outputs["densepose"] = tf.cast(tf.round(cells), tf.uint8)
         return outputs
 
 

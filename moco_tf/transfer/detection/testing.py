@@ -5,10 +5,17 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from moco_tf import distribute
-from moco_tf.transfer.detection import cityscapes_scoring, coco_scoring, pipeline, voc_scoring
+from moco_tf.transfer.detection import (
+    cityscapes_scoring,
+    coco_scoring,
+    densepose_scoring,
+    pipeline,
+    voc_scoring,
+)
 from moco_tf.transfer.detection.masks import pasted_rle
 
-KINDS = {"box": "bbox", "mask": "segm", "keypoint": "keypoints"}  # ours, and COCO's names
+KINDS = {"box": "bbox", "mask": "segm", "keypoint": "keypoints", "densepose": "densepose"}
+UNITS = np.array([1, 255, 255], np.float32)  # of the part, U and V
 
 
 class Tester:
@@ -20,11 +27,17 @@ class Tester:
         strategy: of the model.
         annotations: `records.Annotations`, opened for testing.
         fill: uint8 colour of the padding, 3.
+        surface: `densepose_surface.Surface`; without it DensePose gets no score.
+
+    Attributes:
+        kinds: what is predicted, of `KINDS`, which are our names and COCO's.
     """
 
-    def __init__(self, config, model, strategy, annotations, fill):
+    def __init__(self, config, model, strategy, annotations, fill, surface=None):
         self.config, self.annotations = config, annotations
-        self.strategy, self.fill = strategy, fill
+        self.strategy, self.fill, self.surface = strategy, fill, surface
+        predicted = (True, config.masks, config.keypoints, config.densepose)
+        self.kinds = [of for of, is_predicted in zip(KINDS, predicted) if is_predicted]
 
         def replica(batch):
             found = model.predict(batch["x"], batch["size"])
@@ -46,7 +59,7 @@ class Tester:
 
         Returns:
             `(predictions, scores)`: N dicts as of `coco_scoring`; and a dict from "box" and, with
-            these heads, "mask" and "keypoint" to what the metric's `score` gives.
+            these heads, "mask", "keypoint" and "densepose" to what the metric's `score` gives.
         """
         predictions = self.predictions(title)
         config, annotations = self.config, self.annotations
@@ -57,9 +70,11 @@ class Tester:
             masks = cityscapes_scoring.score(annotations, predictions)
             return predictions, {"box": boxes, "mask": masks}
         score = coco_scoring.score_lvis if config.metric == "lvis" else coco_scoring.score
-        predicted = {"box": True, "mask": config.masks, "keypoint": config.keypoints}
-        kinds = [of for of, is_predicted in predicted.items() if is_predicted]
-        return predictions, {of: score(annotations, predictions, KINDS[of]) for of in kinds}
+        kinds = [of for of in self.kinds if of != "densepose"]
+        scores = {of: score(annotations, predictions, KINDS[of]) for of in kinds}
+        if self.surface:
+            scores["densepose"] = densepose_scoring.score(annotations, predictions, self.surface)
+        return predictions, scores
 
     def predictions(self, title=None):
         """Of each test image, in order: N dicts as of `coco_scoring`."""
@@ -115,4 +130,6 @@ def in_the_image(found, height, width):
         one["rles"] = [pasted_rle(mask, box, height, width) for mask, box in pairs]
     if "keypoints" in found:
         one["keypoints"] = found["keypoints"][kept] / np.append(factor, np.float32(1))
+    if "densepose" in found:
+        one["densepose"] = np.round(found["densepose"][kept] * UNITS).astype(np.uint8)
     return one

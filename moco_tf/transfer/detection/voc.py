@@ -16,7 +16,7 @@ VOC = (
 )
 
 
-def read(address, rest, *, masks, keypoints):
+def read(address, rest, *, masks, keypoints, densepose):
     """Reads the files of one or several splits, such as VOC2007 and VOC2012 trainval.
 
     Classes are VOC's 20 if there are no others; else all that the folder's annotations name.
@@ -27,7 +27,7 @@ def read(address, rest, *, masks, keypoints):
     Args:
         address: for messages.
         rest: what follows its first colon.
-        masks, keypoints: must be false.
+        masks, keypoints, densepose: must be false.
 
     Returns:
         `Found`.
@@ -35,10 +35,10 @@ def read(address, rest, *, masks, keypoints):
     Raises:
         ValueError: for missing or broken files.
     """
-    if masks or keypoints:
+    if masks or keypoints or densepose:
         raise ValueError(
             "VOC's annotations are read for their boxes; they have no masks of all objects, nor "
-            f"keypoints. Received: {address!r}. Use coco:IMAGES_DIR,JSON."
+            f"keypoints or DensePose. Received: {address!r}. Use coco:IMAGES_DIR,JSON."
         )
     images, ids, sizes, objects, names = [], [], [], Objects(), []
     roots = []

@@ -1,0 +1,143 @@
+"""DensePose's annotations: points of a person's surface, and a mask of body parts.
+
+The surface is cut into 24 parts (patches, 1 to 24), each with coordinates U and V in [0, 1]; a
+point has a part, U and V. The mask has 14 coarser labels (1 to 14; 0 is what is no person).
+
+Source: arXiv:1802.00434; densepose/structures/data_relative.py of detectron2's projects/DensePose.
+"""
+
+import zlib
+
+import numpy as np
+import tensorflow as tf
+from pycocotools import mask as coco_mask
+
+FIELDS = ("dp_masks", "dp_x", "dp_y", "dp_I", "dp_U", "dp_V")
+PARTS, LABELS = 24, 14
+POINTS = 196  # of a person at most
+FILE_PX = 256  # sides of masks and of boxes in the files
+SIDE = 112  # px of a mask here: twice the 56 of the head's maps
+TOLERANCE = 1e-3  # of U and V, which are rounded
+# The other side's part and label: 1 and 2 are the torso, of labels 1 and 14 (the head) stay.
+MIRRORED_PARTS = (0, 1, 2, *(p + 1 if p % 2 else p - 1 for p in range(3, PARTS + 1)))
+MIRRORED_LABELS = (0, 1, *(p - 1 if p % 2 else p + 1 for p in range(2, LABELS)), LABELS)
+
+
+def read(record):
+    """The annotation of a record of COCO's JSON.
+
+    Args:
+        record: dict with bbox and all of `FIELDS`.
+
+    Returns:
+        float32 Px5: x, y in px, part, U, V; and the run lengths of the 14 labels, `None` where
+        there is none.
+
+    Raises:
+        ValueError: for what is not as the files of DensePose-COCO have it.
+    """
+    x, y, width, height = record["bbox"]
+    columns = [np.asarray(record[name], np.float32) for name in FIELDS[1:]]
+    lengths = [len(column) for column in columns]
+    if len(set(lengths)) != 1 or lengths[0] > POINTS:
+        raise ValueError(
+            f"dp_x, dp_y, dp_I, dp_U, dp_V must be of one length, at most {POINTS}, not {lengths}"
+        )
+    points = np.stack(columns, axis=1)
+    part, uv = points[:, 2], points[:, 3:]
+    whole = np.isfinite(points).all() and (part % 1 == 0).all()
+    if not (whole and (part >= 1).all() and (part <= PARTS).all() and _are_shares(uv)):
+        raise ValueError(f"dp_I must be whole numbers, 1 to {PARTS}, dp_U and dp_V from 0 to 1")
+    points[:, :2] = np.add((x, y), points[:, :2] * (np.array([width, height]) / FILE_PX))
+    masks = [mask or None for mask in record["dp_masks"]]
+    if len(masks) != LABELS or not all(_is_mask(mask) for mask in masks if mask):
+        raise ValueError(
+            f"dp_masks must be {LABELS}, run lengths (text) of {FILE_PX} x {FILE_PX} px or empty"
+        )
+    return points, masks
+
+
+def _are_shares(values):
+    return (values >= -TOLERANCE).all() and (values <= 1 + TOLERANCE).all()
+
+
+def _is_mask(mask):
+    return mask["size"] == [FILE_PX, FILE_PX] and isinstance(mask["counts"], (str, bytes))
+
+
+def pack_points(points):
+    """Points as bytes, as `unpacked` and `points_of` read them."""
+    return points.astype("<f4").tobytes()
+
+
+def points_of(packed):
+    """The reverse: float32 Px5; of no bytes 0x5."""
+    return np.frombuffer(packed, "<f4").reshape(-1, 5)
+
+
+def pack_masks(masks, own, box):
+    """The labels within a box, 112 x 112, as deflated bytes.
+
+    Args:
+        masks: of `read`.
+        own: 4 floats, the box in the file, which the masks fill.
+        box: 4 floats, the one to fill: it may have been clipped.
+    """
+    known = [(label, mask) for label, mask in enumerate(masks, 1) if mask]
+    labels = np.zeros((FILE_PX, FILE_PX), np.uint8)
+    if known:
+        bitmaps = coco_mask.decode([mask for _, mask in known])  # 256x256xK
+        # Where masks overlap the last one holds, which has the highest label.
+        labels = (bitmaps * np.array([label for label, _ in known], np.uint8)).max(axis=-1)
+    corner, size = np.array(own[:2]), np.subtract(own[2:], own[:2])
+    cells = (np.arange(SIDE)[:, None] + 0.5) / SIDE
+    place = (box[:2] + cells * np.subtract(box[2:], box[:2]) - corner) / size * FILE_PX
+    columns, rows = np.clip(place.T.astype(int), 0, FILE_PX - 1)
+    return zlib.compress(labels[np.ix_(rows, columns)].tobytes())
+
+
+# In the graph of the input pipeline --------------------------------------------------------------
+
+
+def unpacked(points, masks, factor):
+    """Points and masks of n persons, scaled.
+
+    Args:
+        points, masks: string n, packed; empty for persons that have none.
+        factor: float32 2, of x and of y.
+
+    Returns:
+        Dict of densepose_points: float32 n x 196 x 5, zeros after the last point; densepose_masks:
+        uint8 n x 112 x 112.
+    """
+    points = tf.io.decode_raw(points, tf.float32, fixed_length=POINTS * 5 * 4)
+    points = tf.reshape(points, [-1, POINTS, 5]) * tf.concat([factor, [1.0, 1.0, 1.0]], axis=0)
+    raw = tf.io.decode_compressed(masks, "ZLIB")  # of an empty string it is empty
+    masks = tf.io.decode_raw(raw, tf.uint8, fixed_length=SIDE * SIDE)
+    return {"densepose_points": points, "densepose_masks": tf.reshape(masks, [-1, SIDE, SIDE])}
+
+
+def mirrored(points, masks, width, symmetry):
+    """The same in the mirrored image: left parts become right ones, U and V those over there.
+
+    Args:
+        points, masks: of `unpacked`.
+        width: of the image, px.
+        symmetry: float32 24x256x256x2: of each part, and of 255 V and 255 U within it, the U and V
+            of the mirrored point.
+
+    Returns:
+        As `unpacked`.
+    """
+    x, y, part, u, v = tf.unstack(points, axis=-1)
+    part = tf.cast(part, tf.int32)
+    known, own = part > 0, tf.maximum(part - 1, 0)
+    row, column = (tf.clip_by_value(tf.cast(w * 255, tf.int32), 0, 255) for w in (v, u))
+    uv = tf.gather_nd(symmetry, tf.stack([own, row, column], axis=-1))
+    twin = tf.cast(tf.gather(MIRRORED_PARTS, part), tf.float32)
+    found = tf.stack([width - x, y, twin, uv[..., 0], uv[..., 1]], axis=-1)
+    labels = tf.gather(tf.constant(MIRRORED_LABELS, tf.uint8), tf.cast(masks, tf.int32))
+    return {
+        "densepose_points": tf.where(known[..., None], found, 0.0),
+        "densepose_masks": tf.reverse(labels, [2]),
+    }
