@@ -198,7 +198,7 @@ def test_what_is_found_is_brought_back_to_the_image():
 @pytest.mark.parametrize(
     "field, value, message",
     [
-        ("kind", "c5", "`config.kind` must be one of c4, dc5, fpn. Received: 'c5'"),
+        ("kind", "c5", "`config.kind` must be one of c4, dc5, fpn, retinanet. Received: 'c5'"),
         ("keypoints", True, "`config.keypoints` must be false with kind=c4, whose regions"),
         ("metric", "voc", "`config.masks` must be false with metric=voc"),
         ("regions", 65, "at most the proposals that they are drawn from, 64"),

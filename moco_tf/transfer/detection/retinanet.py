@@ -1,7 +1,7 @@
 """RetinaNet, the one-stage detector: every anchor is classified, and its box is refined.
 
-Of keras-cv are the network (the pyramid, both heads and what joins them) and the focal loss. It is
-frozen upstream (0.9.0) and gets no fixes. Not of it are:
+Of keras-cv are the network (the pyramid, both heads and what joins them, all of 256 channels) and
+the focal loss. It is frozen upstream (0.9.0) and gets no fixes. Not of it are:
 
 - anchors and matching: its label encoder needs image sizes that are known when the graph is made,
   and knows no crowds. Ours have detectron2's places and are not cut off at the borders;
@@ -24,6 +24,7 @@ from moco_tf.transfer.detection import features as feature_maps
 from moco_tf.transfer.detection.detector import Detector
 
 LEVELS = {"P3": 8, "P4": 16, "P5": 32, "P6": 64, "P7": 128}  # px between cells
+STAGES = {"P3": 2, "P4": 3, "P5": 4}  # of the backbone, whose last maps the pyramid takes
 SCALES = tuple(2 ** (i / 3) for i in range(3))  # of the size of a level's anchors
 CONVS, PRIOR = 4, 0.01  # of a head, before the last; probability of a class at the start
 NEGATIVE_IOU, POSITIVE_IOU = 0.4, 0.5
@@ -52,7 +53,7 @@ def make_retinanet(encoder, num_classes, *, frozen_bn=False, random_init=False, 
     from keras_cv.models.retinanet import PredictionHead
 
     backbone = feature_maps.backbone_for_maps(encoder, frozen_bn, random_init, seed)
-    last = {level: feature_maps.last_layer(backbone, stage) for level, stage in _STAGES.items()}
+    last = {level: feature_maps.last_layer(backbone, stage) for level, stage in STAGES.items()}
     backbone.pyramid_level_inputs = {level: layer.name for level, layer in last.items()}
     per_cell = len(SCALES) * len(anchors.RATIOS)
 
@@ -70,9 +71,6 @@ def make_retinanet(encoder, num_classes, *, frozen_bn=False, random_init=False, 
     )
     # Of its own class it could not be loaded again: our backbone is none of keras-cv's.
     return RetinaNetwork(keras.Model(whole.input, whole.output, name="retinanet"))
-
-
-_STAGES = {"P3": 2, "P4": 3, "P5": 4}  # of the backbone, on which levels are built
 
 
 def _pyramid(maps, frozen_bn):
