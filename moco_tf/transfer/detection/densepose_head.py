@@ -44,7 +44,7 @@ def losses(maps, points, masks, truth, boxes, positive):
         Dict of scalars.
     """
     part = tf.cast(points[..., 2], tf.int32)  # NxBxP
-    overlap = box_ops.iou(boxes[..., None, :], truth[..., None, :])[..., 0, 0]  # NxB
+    overlap = box_ops.iou(boxes, truth)  # NxB
     counted = positive & tf.reduce_any(part > 0, axis=-1) & (overlap > IOU)
     label = mask_targets(masks, truth, boxes, maps.shape[2])
     own = tf.nn.sparse_softmax_cross_entropy_with_logits(label, maps[..., : SIZES[0]])
