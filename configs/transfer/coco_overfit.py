@@ -8,8 +8,10 @@ Command:  python tools/coco_subset.py coco/annotations/instances_train2017.json 
           (keypoints: --config=configs/transfer/coco_overfit.py:keypoints, and images and a file
           of person keypoints)
 Data:     any in COCO's format; the images that it is trained on are the test's
-Cost:     not run here
-Expected: not run here
+Cost:     500 steps of keypoints: 34 minutes on two CPU cores beside other work, with a ResNet-18
+          of width 16
+Expected: keypoints of 4 images: OKS AP50 100, AP 97.7, box AP50 100 %. Masks of 20 images: with
+          256 px and 1000 steps box AP50 80.0, mask AP50 70.3 %; as it is now not run to its end
 Source:   the recipes of coco_mask_rcnn_fpn_1x.py and coco_keypoint_rcnn_fpn_2x.py, smaller
 """
 
