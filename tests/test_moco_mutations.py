@@ -62,10 +62,9 @@ class FirstViewLast(MoCo):
 class WeightsDecayAlone(SGD):
     """No decay for biases and BN."""
 
-    def update_step(self, gradient, variable, learning_rate):
-        l2, self.l2 = self.l2, self.l2 if variable.shape.rank > 1 else 0.0
-        super().update_step(gradient, variable, learning_rate)
-        self.l2 = l2
+    def build(self, variables):
+        super().build(variables)
+        self.l2_of = [self.l2 if v.shape.rank > 1 else 0.0 for v in variables]
 
 
 class SummedGradients(MoCo):
