@@ -44,6 +44,7 @@ def average_precisions(batch, found):
     ]
 
 
+@pytest.mark.slow  # tests/test_detection_run.py learns such shapes, too
 def test_it_finds_shapes_it_has_not_seen():
     model = make("fpn", width=16, rate=optim.Steps(0.04, [180, 230], 0.1, 20))
     step = tf.function(model.step, autograph=False)
