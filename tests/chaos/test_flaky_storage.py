@@ -36,7 +36,7 @@ def test_a_run_on_flaky_storage_ends_as_on_good_one(library, tmp_path, record_pr
     environment = {"LD_PRELOAD": library, "FLAKY_EVERY": "11", "FLAKY_LOG": log}
     args = tiny.command(tmp_path / "flaky", **flags)
     environment |= {"FLAKY_DIR": tmp_path / "flaky"}
-    output = tiny.run(args, **{k: str(v) for k, v in environment.items()})
+    output = tiny.run(args, fresh=True, **{k: str(v) for k, v in environment.items()})
     assert "Storage failed, trying again in 1 s" in output
     failed = log.read_text().splitlines()
     assert len(failed) > 5
@@ -54,7 +54,7 @@ def test_images_that_cannot_be_read_at_once_are_not_bad(library, tmp_path, recor
     environment = {"LD_PRELOAD": library, "FLAKY_EVERY": "50", "FLAKY_DIR": folder}
     environment |= {"FLAKY_LOG": log}
     args = tiny.command(tmp_path / "flaky", **flags)
-    tiny.run(args, **{k: str(v) for k, v in environment.items()})
+    tiny.run(args, fresh=True, **{k: str(v) for k, v in environment.items()})
     failed = log.read_text().splitlines()
     assert len(failed) > 5
     assert (

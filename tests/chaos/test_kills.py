@@ -20,11 +20,11 @@ FLAGS = {
 
 
 def one(workdir):
-    return [tiny.start(tiny.command(workdir, **FLAGS))]
+    return [tiny.start(tiny.command(workdir, **FLAGS), fresh=True)]
 
 
 def mirrored(workdir):
-    return [tiny.start(tiny.command(workdir, "--strategy=mirrored", cpus=2, **FLAGS))]
+    return [tiny.start(tiny.command(workdir, "--strategy=mirrored", cpus=2, **FLAGS), fresh=True)]
 
 
 def multiworker(workdir):
