@@ -40,8 +40,9 @@ def command(config, workdir, *more):
     return [*script, f"--config={config}", f"--workdir={workdir}", *flags, *more]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "sig", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_an_ablation_that_was_ended_goes_on_to_the_whole_table(sig, tmp_path):
     config, workdir = tmp_path / "three.py", tmp_path / "run"
     config.write_text(FILE)

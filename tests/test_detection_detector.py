@@ -44,7 +44,6 @@ def average_precisions(batch, found):
     ]
 
 
-@pytest.mark.slow  # tests/test_detection_run.py learns such shapes, too
 def test_it_finds_shapes_it_has_not_seen():
     model = make("fpn", width=16, rate=optim.Steps(0.04, [180, 230], 0.1, 20))
     step = tf.function(model.step, autograph=False)
@@ -65,15 +64,15 @@ def test_it_finds_shapes_it_has_not_seen():
 
 @pytest.mark.parametrize("kind", ["fpn", "c4", "dc5"])
 def test_all_heads_learn_a_batch_by_heart(kind):
-    rate = 0.01 if kind == "c4" else 0.002
+    rate, steps = {"fpn": (0.002, 40), "c4": (0.01, 40), "dc5": (0.004, 60)}[kind]
     model = make(kind, num_keypoints=0 if kind == "c4" else 2, rate=rate)
     step = tf.function(model.step, autograph=False)
     batch = shapes.batch(0, 2)
     first = {name: float(loss) for name, loss in step(batch).items()}
-    for _ in range(40):
+    for _ in range(steps):
         last = step(batch)
     assert last["loss"] < 0.7 * first["loss"]
-    assert last["mask"] < (0.98 if kind == "dc5" else 0.9) * first["mask"]
+    assert last["mask"] < 0.9 * first["mask"]
     assert kind == "c4" or last["keypoint"] < 0.5 * first["keypoint"]
     found = predictions(model, batch)
     assert found["mask"].shape == (2, 20, *[14 if kind == "c4" else 28] * 2)
