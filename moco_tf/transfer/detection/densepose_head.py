@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from moco_tf import distribute
 from moco_tf.transfer.detection import boxes as box_ops
+from moco_tf.transfer.detection import rpn
 from moco_tf.transfer.detection.densepose import LABELS, PARTS
 
 SIZES = (LABELS + 1, PARTS + 1, PARTS + 1, PARTS + 1)  # maps of the mask, of parts, of U, of V
@@ -55,7 +56,8 @@ def losses(maps, points, masks, truth, boxes, positive):
     counted = counted[..., None] & inside & (part > 0)
     index = _mean(tf.nn.sparse_softmax_cross_entropy_with_logits(part, logits), counted)
     distances = [
-        smooth_l1(tf.gather(x, part, batch_dims=3) - points[..., i]) for x, i in ((u, 3), (v, 4))
+        rpn.smooth_l1(tf.abs(tf.gather(x, part, batch_dims=3) - points[..., i]))
+        for x, i in ((u, 3), (v, 4))
     ]
     scale = IMAGES / maps.shape[0]
     sums = [scale * tf.reduce_sum(tf.where(counted, distance, 0.0)) for distance in distances]
@@ -66,12 +68,6 @@ def _mean(losses, counted):
     """Over what counts on all replicas: each replica's share of it, times their number."""
     number = distribute.mean(tf.reduce_sum(tf.cast(counted, tf.float32)))
     return tf.reduce_sum(tf.where(counted, losses, 0.0)) / tf.maximum(number, 1.0)
-
-
-def smooth_l1(difference):
-    """Half the square up to 1, and from there on straight."""
-    size = tf.abs(difference)
-    return tf.where(size < 1, size * size / 2, size - 0.5)
 
 
 def mask_targets(masks, truth, boxes, size):

@@ -77,8 +77,7 @@ def l1(boxes, truth, deltas, weights, positive, beta=0.0):
         boxes, truth, deltas: float32 ...x4.
         weights: of `boxes.encode`.
         positive: bool ....
-        beta: distances below it are squared and divided by 2 beta, others are less by beta / 2
-            (smooth L1, arXiv:1504.08083); 0 for L1.
+        beta: of `smooth_l1`, 0 for L1.
     """
     positive = positive[..., None]
     # Others have no truth: any box with an area keeps their logarithms finite.
@@ -86,8 +85,16 @@ def l1(boxes, truth, deltas, weights, positive, beta=0.0):
     boxes, truth = (tf.where(positive, x, unit) for x in (boxes, truth))
     distance = tf.abs(deltas - box_ops.encode(boxes, truth, weights))
     if beta:
-        distance = tf.where(distance < beta, distance**2 / (2 * beta), distance - beta / 2)
+        distance = smooth_l1(distance, beta)
     return tf.reduce_sum(tf.where(positive, distance, 0.0))
+
+
+def smooth_l1(distance, beta=1.0):
+    """Distances, at least 0, below beta squared and divided by 2 beta, else less by beta / 2.
+
+    Source: arXiv:1504.08083, equation 3.
+    """
+    return tf.where(distance < beta, distance**2 / (2 * beta), distance - beta / 2)
 
 
 def proposals(anchors, logits, deltas, size, before_nms, after_nms):
