@@ -2,10 +2,9 @@
 
     python benchmarks/detection.py [--kind=fpn|c4|dc5] [--short_px=800] [--rounds=3] [--profile]
 
-Mask R-CNN on a ResNet-50 with the paper's numbers: 512 regions in training, 1,000 proposals in
-inference, 80 classes, 100
-detections. Two workers in turn, each with the whole machine
-and a peak of memory of its own. `--profile` measures the parts one by one.
+Mask R-CNN on a ResNet-50 with the paper's numbers: 512 regions in training; in inference 1,000
+proposals, and 100 detections of 80 classes. Two workers in turn, each with the whole machine and a
+peak of memory of its own. `--profile` measures the parts one by one.
 """
 
 import argparse

@@ -81,7 +81,7 @@ def _precisions(scores):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # there may be no objects to find
             means = np.nanmean(found["precision"], axis=-1)
-        overlap = "OKS" if of == "keypoint" else "IoU"
+        overlap = {"keypoint": "OKS", "densepose": "GPS"}.get(of, "IoU")
         lines = {f"{overlap} {at}": mean for at, mean in zip(CURVES_AT, means)}
         curves.append((f"{of} precision", "recall", found["recall"], lines))
     return plots.curves(curves, limits=(0, 1.05))
