@@ -1,6 +1,12 @@
-"""Pictures of coloured shapes on noise with their boxes, masks and keypoints, and a simple AP."""
+"""Pictures of coloured shapes on noise with their boxes, masks and keypoints, and their scores."""
+
+import contextlib
+import io
 
 import numpy as np
+from pycocotools import mask as mask_api
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 CLASSES = ("disc", "rectangle", "triangle")
 SLOTS, MASK = 4, 112
@@ -71,33 +77,46 @@ def on_canvas(box, mask, side=128):
     return valid & (mask[np.clip(v, 0, len(mask) - 1)][:, np.clip(u, 0, len(mask) - 1)] >= 0.5)
 
 
-def box_canvas(box, _):
-    return on_canvas(box, np.ones((1, 1)))
-
-
-def average_precision(truth, found, canvas):
-    """AP at an IoU of .5 of all classes together, of pixels: the area under precision and recall.
+def average_precisions(truth, found):
+    """COCO's (AP, AP50) of boxes, and of masks where some are predicted, by pycocotools.
 
     Args:
         truth: batch; found: predictions of its images, arrays.
-        canvas: `on_canvas` for masks, `box_canvas` for boxes.
+
+    Returns:
+        Dict from "bbox" and "segm" to two shares.
     """
-    hits, total = [], 0
-    empty = np.zeros((*found["label"].shape, 1, 1))
-    for n in range(len(truth["label"])):
-        slots = np.flatnonzero(truth["label"][n] >= 0)
-        total += len(slots)
-        real = {s: canvas(truth["boxes"][n, s], truth["mask"][n, s]) for s in slots}
-        for d in np.flatnonzero(found["label"][n] >= 0):
-            mine = canvas(found["boxes"][n, d], found.get("mask", empty)[n, d])
-            same = [s for s in real if truth["label"][n, s] == found["label"][n, d]]
-            overlap = {s: (real[s] & mine).sum() / (real[s] | mine).sum() for s in same}
-            best = max(overlap, key=overlap.get, default=None)
-            hit = best is not None and overlap[best] >= 0.5
-            if hit:
-                del real[best]
-            hits.append((found["score"][n, d], hit))
-    hits = np.array([hit for _, hit in sorted(hits, key=lambda pair: -pair[0])], float)
-    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-    precision = np.maximum.accumulate(precision[::-1])[::-1]
-    return np.sum(precision * hits) / total
+    side = truth["x"].shape[1]
+    with contextlib.redirect_stdout(io.StringIO()):
+        objects = COCO()
+        objects.dataset = {
+            "images": [{"id": n, "height": side, "width": side} for n in range(len(truth["x"]))],
+            "annotations": _results(truth, side, iscrowd=0),
+            "categories": [{"id": label, "name": name} for label, name in enumerate(CLASSES)],
+        }
+        objects.createIndex()
+        detected = objects.loadRes(_results(found, side))
+        kinds = ("bbox", "segm") if "mask" in found else ("bbox",)
+        scores = {kind: COCOeval(objects, detected, kind) for kind in kinds}
+        for evaluation in scores.values():
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+    return {kind: evaluation.stats[:2] for kind, evaluation in scores.items()}
+
+
+def _results(batch, side, **more):
+    """Objects of a batch, true or found, as COCO records them."""
+    records = []
+    for n, slot in np.argwhere(np.asarray(batch["label"]) >= 0).tolist():
+        x1, y1, x2, y2 = box = np.asarray(batch["boxes"][n][slot], float).tolist()
+        record = {"id": len(records) + 1, "image_id": n, **more}
+        record["category_id"] = int(batch["label"][n][slot])
+        record |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
+        if "score" in batch:
+            record["score"] = float(batch["score"][n][slot])
+        if "mask" in batch:
+            pixels = on_canvas(box, np.asarray(batch["mask"][n][slot]), side)
+            record["segmentation"] = mask_api.encode(np.asfortranarray(pixels, np.uint8))
+        records.append(record)
+    return records

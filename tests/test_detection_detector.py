@@ -37,18 +37,12 @@ def predictions(model, batch, rows=10):
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def average_precisions(batch, found):
-    return [
-        shapes.average_precision(batch, found, canvas)
-        for canvas in (shapes.box_canvas, shapes.on_canvas)
-    ]
-
-
 def test_it_finds_shapes_it_has_not_seen():
     model = make("fpn", width=16, rate=optim.Steps(0.04, [180, 230], 0.1, 20))
     step = tf.function(model.step, autograph=False)
     train, test = shapes.batch(0, 1000), shapes.batch(10_000, 50)
-    assert max(average_precisions(test, predictions(model, test))) < 0.02
+    untrained = shapes.average_precisions(test, predictions(model, test))
+    assert np.max([*untrained.values()]) < 0.02
     rng = np.random.default_rng(0)
     for i in range(250):
         rows = rng.choice(1000, 8, replace=False)
@@ -56,7 +50,10 @@ def test_it_finds_shapes_it_has_not_seen():
         losses = step(batch | {"step": tf.fill([8], tf.constant(i, tf.int64))})
     assert tuple(losses) == model.NAMES
     found = predictions(model, test)
-    assert min(average_precisions(test, found)) > 0.5
+    learnt = shapes.average_precisions(test, found)
+    print(learnt)
+    assert learnt.keys() == {"bbox", "segm"}
+    assert min(ap for ap, _ in learnt.values()) > 0.5  # the mean over IoU .5 to .95
     assert found["mask"].shape == (50, 20, 28, 28) and found["boxes"].max() <= 128
     empty = found["label"] < 0
     assert empty.any() and not found["score"][empty].any() and not found["boxes"][empty].any()
@@ -64,7 +61,7 @@ def test_it_finds_shapes_it_has_not_seen():
 
 @pytest.mark.parametrize("kind", ["fpn", "c4", "dc5"])
 def test_all_heads_learn_a_batch_by_heart(kind):
-    rate, steps = {"fpn": (0.002, 40), "c4": (0.01, 40), "dc5": (0.004, 60)}[kind]
+    rate, steps = {"fpn": (0.002, 40), "c4": (0.01, 40), "dc5": (0.002, 80)}[kind]
     model = make(kind, num_keypoints=0 if kind == "c4" else 2, rate=rate)
     step = tf.function(model.step, autograph=False)
     batch = shapes.batch(0, 2)

@@ -15,7 +15,7 @@ FLAGS = {
     "log_every_steps": 1,
     "checkpoint_every_steps": 3,
     "stop_after_steps": STEPS,
-    "epochs": 4,
+    "epochs": 8,
 }
 
 
