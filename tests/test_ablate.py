@@ -28,7 +28,7 @@ def get_config(data="shapes"):
     runs = {
         "calm": {"model.momentum": 0.5},
         "wild": {"optimizer.learning_rate": 1e30},
-        "long": {"stop_after_steps": 150, "checkpoint_every_steps": 4},
+        "long": {"stop_after_steps": 100, "checkpoint_every_steps": 8},
     }
     return Ablation("Three runs", base(data), runs)
 """
@@ -49,7 +49,7 @@ def test_an_ablation_that_was_ended_goes_on_to_the_whole_table(sig, tmp_path):
     args = command(config, workdir)
 
     process = tiny.start(args)
-    output = kill_at(process, workdir / "long", 9, sig)
+    output = kill_at(process, workdir / "long", 12, sig)
     assert "Variant wild diverged. Loss and gradients must be finite" in output
     if sig == signal.SIGTERM:
         assert process.returncode == 143 and "The same command resumes" in output
@@ -60,7 +60,7 @@ def test_an_ablation_that_was_ended_goes_on_to_the_whole_table(sig, tmp_path):
         assert f"Variant {name} is there already" in output
     assert "resuming after step" in output
     assert (workdir / "calm" / "metrics.jsonl").stat().st_mtime_ns == first
-    assert [line["step"] for line in tiny.metrics(workdir / "long")] == list(range(151))
+    assert [line["step"] for line in tiny.metrics(workdir / "long")] == list(range(101))
 
     table = (workdir / "table.md").read_text()
     assert table in output and str(workdir / "report.html") in output
@@ -71,7 +71,7 @@ def test_an_ablation_that_was_ended_goes_on_to_the_whole_table(sig, tmp_path):
     assert wild[1] == wild[3] == "-" and wild[5] == "diverged"
     assert "kNN before training:" in table and "Diverged:" in table
     results = json.loads((workdir / "results.json").read_text())
-    assert [step for step, _ in results["long"]["knn"]] == [0, 150]
+    assert [step for step, _ in results["long"]["knn"]] == [0, 100]
     assert float(long[3]) == pytest.approx(tiny.losses(workdir / "long")[-20:].mean(), abs=1e-3)
     assert results["calm"]["config"]["model"]["momentum"] == 0.5
     page = (workdir / "report.html").read_text()
