@@ -20,7 +20,6 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs" / "quickstart.py"  # the tiny run is this one, but for FLAGS
 DATA = ROOT.parent / "shared" / "data"
 FLAGS = {
-    "data.source": "synthetic:shapes:test",  # a quarter as many as for training, sooner drawn
     "data.image_size_px": 16,
     "data.recipe": "moco:v1",
     "model.backbone": "resnet:resnet18",
@@ -34,7 +33,7 @@ FLAGS = {
     "optimizer.learning_rate": 0.01,
     "monitor.source": "off",
     "batch_size": 16,
-    "epochs": 4,
+    "epochs": 1,
     "stop_after_steps": 4,
     "log_every_steps": 2,
     "checkpoint_every_steps": 100,

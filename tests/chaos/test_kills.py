@@ -15,7 +15,7 @@ FLAGS = {
     "log_every_steps": 1,
     "checkpoint_every_steps": 3,
     "stop_after_steps": STEPS,
-    "epochs": 8,
+    "epochs": 4,
 }
 
 
@@ -52,7 +52,7 @@ def survive(name, start, kills, folder, record_property):
     """
     whole, workdir = folder / "whole", folder / "killed"
     to_the_end(start(whole))
-    victim = killing.Victim(lambda: start(workdir), workdir, random.Random(kills), latest_s=2.0)
+    victim = killing.Victim(lambda: start(workdir), workdir, random.Random(kills), latest_s=1.0)
     lost = {signal.SIGKILL: [], signal.SIGTERM: []}
     for i in range(kills):
         sig = signal.SIGTERM if i % 4 == 3 else signal.SIGKILL
