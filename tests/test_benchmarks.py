@@ -15,6 +15,7 @@ def benchmark(name, *flags):
     )
 
 
+@pytest.mark.slow
 def test_step_and_its_parts():
     flags = "--workload=tiny", "--workers=moco_tf", "--rounds=2", "--steps=1"
     (row,) = benchmark("step", *flags)["rows"]

@@ -45,8 +45,8 @@ def flip(path):
     "file, damage",
     [
         ("index", flip),
-        ("index", lambda path: path.unlink()),
-        ("data-00000-of-00001", cut),
+        pytest.param("index", lambda path: path.unlink(), marks=pytest.mark.slow),
+        pytest.param("data-00000-of-00001", cut, marks=pytest.mark.slow),
         ("data-00000-of-00001", flip),
     ],
 )

@@ -38,20 +38,19 @@ def predictions(model, batch, rows=10):
 
 
 def test_it_finds_shapes_it_has_not_seen():
-    model = make("fpn", width=16, rate=optim.Steps(0.04, [180, 230], 0.1, 20))
+    model = make("fpn", width=16, rate=optim.Steps(0.1, [180, 210], 0.2, 20))
     step = tf.function(model.step, autograph=False)
     train, test = shapes.batch(0, 1000), shapes.batch(10_000, 50)
     untrained = shapes.average_precisions(test, predictions(model, test))
     assert np.max([*untrained.values()]) < 0.02
     rng = np.random.default_rng(0)
-    for i in range(250):
+    for i in range(220):
         rows = rng.choice(1000, 8, replace=False)
         batch = {name: tf.constant(array[rows]) for name, array in train.items()}
         losses = step(batch | {"step": tf.fill([8], tf.constant(i, tf.int64))})
     assert tuple(losses) == model.NAMES
     found = predictions(model, test)
     learnt = shapes.average_precisions(test, found)
-    print(learnt)
     assert learnt.keys() == {"bbox", "segm"}
     assert min(ap for ap, _ in learnt.values()) > 0.5  # the mean over IoU .5 to .95
     assert found["mask"].shape == (50, 20, 28, 28) and found["boxes"].max() <= 128
@@ -59,7 +58,7 @@ def test_it_finds_shapes_it_has_not_seen():
     assert empty.any() and not found["score"][empty].any() and not found["boxes"][empty].any()
 
 
-@pytest.mark.parametrize("kind", ["fpn", "c4", "dc5"])
+@pytest.mark.parametrize("kind", ["fpn", "c4", pytest.param("dc5", marks=pytest.mark.slow)])
 def test_all_heads_learn_a_batch_by_heart(kind):
     rate, steps = {"fpn": (0.002, 40), "c4": (0.01, 40), "dc5": (0.002, 80)}[kind]
     model = make(kind, num_keypoints=0 if kind == "c4" else 2, rate=rate)
@@ -76,16 +75,19 @@ def test_all_heads_learn_a_batch_by_heart(kind):
     assert kind == "c4" or found["keypoints"].shape == (2, 20, 2, 3)
 
 
-@pytest.mark.parametrize("kind", ["fpn", "c4"])
+@pytest.mark.parametrize("kind", ["fpn", pytest.param("c4", marks=pytest.mark.slow)])
 def test_replicas_train_as_one_device_does(kind, mirrored):
+    """At a rate that hardly moves the weights: else rounding changes the rank of a box, and with it
+    what is drawn. Velocities are the sums of the gradients.
+    """
     results = []
     for replicas in (1, 2):
         strategy = mirrored(replicas)
         with strategy.scope():
-            model = make(kind, num_keypoints=2 if kind == "fpn" else 0, rate=1e-3)
+            model = make(kind, num_keypoints=2 if kind == "fpn" else 0, rate=1e-7)
         run = tf.function(lambda b, m=model, s=strategy: s.run(m.step, (b,)), autograph=False)
         losses = []
-        for i in range(2):  # soon, rounding changes the rank of a box, and what is drawn
+        for i in range(2):
             batch = shapes.batch(4 * i, 4, step=i)
             rows = 4 // replicas
 
@@ -96,10 +98,13 @@ def test_replicas_train_as_one_device_does(kind, mirrored):
             found = run(strategy.experimental_distribute_values_from_function(own))
             per_replica = [strategy.experimental_local_results(found[name]) for name in model.NAMES]
             losses.append(np.mean(per_replica, axis=1))
-        results.append((losses, model.network.get_weights()))
+        velocities = [v.numpy() for v in model.optimizer.velocities]
+        results.append((losses, model.network.get_weights(), velocities))
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-4)
     for one, two in zip(results[0][1], results[1][1]):
         np.testing.assert_allclose(one, two, atol=1e-4, rtol=1e-4)
+    for one, two in zip(results[0][2], results[1][2]):
+        assert np.linalg.norm(one - two) <= 0.02 * np.linalg.norm(one) + 1e-5
 
 
 @pytest.mark.slow

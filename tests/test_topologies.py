@@ -49,7 +49,7 @@ def assert_same_run(workdir, losses, queue):
     np.testing.assert_allclose(tiny.queue(workdir), queue, atol=1e-5)
 
 
-@pytest.mark.parametrize("replicas", [2, 4])
+@pytest.mark.parametrize("replicas", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_mirrored_equals_one_device(replicas, alone, tmp_path):
     strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
     pretrain(tmp_path, strategy)
@@ -62,7 +62,7 @@ def test_several_steps_per_call_equal_single_ones(alone, tmp_path):
     assert_same_run(tmp_path, tiny.losses(alone), tiny.queue(alone))
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_augmenting_on_the_device_trains_the_same(replicas, mirrored, alone, tmp_path):
     pretrain(tmp_path, mirrored(replicas), data__augment_on="device")
     np.testing.assert_allclose(tiny.losses(tmp_path), tiny.losses(alone), atol=1e-3)

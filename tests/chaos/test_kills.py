@@ -73,6 +73,7 @@ def survive(name, start, kills, folder, record_property):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("start, kills", [(one, 16), (mirrored, 8), (multiworker, 6)])
 def test_a_run_killed_at_random_moments(start, kills, tmp_path, record_property):
     survive(start.__name__, start, kills, tmp_path, record_property)
