@@ -23,7 +23,6 @@ def inside(kind, v, u):
 def draw(seed, side=128):
     """One example: a dict as a batch of the detector has it, without its rows.
 
-    The first two of a shape's colours tell its class too.
     The two keypoints of a shape are its centre and the middle of its lower border.
     """
     rng = np.random.default_rng(seed)
@@ -43,7 +42,7 @@ def draw(seed, side=128):
         if (where & taken).any():
             continue
         taken |= where
-        colour = np.roll([230, 30, rng.uniform(0, 255)], kind)
+        colour = rng.permutation([230, 30, rng.uniform(0, 255)])
         image[where] = colour + rng.normal(0, 10, (where.sum(), 3))
         boxes[slot], label[slot] = [x, y, x + width, y + height], kind
         mask[slot] = inside(kind, fine[:, None], fine)

@@ -38,13 +38,13 @@ def predictions(model, batch, rows=10):
 
 
 def test_it_finds_shapes_it_has_not_seen():
-    model = make("fpn", width=16, rate=optim.Steps(0.1, [180, 210], 0.2, 20))
+    model = make("fpn", width=16, rate=optim.Steps(0.1, [200, 235], 0.2, 20))
     step = tf.function(model.step, autograph=False)
     train, test = shapes.batch(0, 1000), shapes.batch(10_000, 50)
     untrained = shapes.average_precisions(test, predictions(model, test))
     assert np.max([*untrained.values()]) < 0.02
     rng = np.random.default_rng(0)
-    for i in range(220):
+    for i in range(250):
         rows = rng.choice(1000, 8, replace=False)
         batch = {name: tf.constant(array[rows]) for name, array in train.items()}
         losses = step(batch | {"step": tf.fill([8], tf.constant(i, tf.int64))})

@@ -99,11 +99,7 @@ def test_features_are_kept_and_an_untrained_encoder_has_its_own(pretrained, tmp_
     "task, fields",
     [
         ("knn", {"rows": 30}),
-        pytest.param(
-            "linear",
-            {**SHORT, "optimizer__learning_rate": 0.1, "rows": 30},
-            marks=pytest.mark.slow,
-        ),
+        ("linear", {**SHORT, "optimizer__learning_rate": 0.1, "rows": 30}),
         (
             "finetune",
             {**SHORT, "bn_group_size": 16, "optimizer__learning_rate": 0.01, "rows": 30},
@@ -137,6 +133,7 @@ def test_a_killed_evaluation_resumes_to_the_same(pretrained, tmp_path):
     for name in ("whole", "killed"):
         args = command("linear", pretrained, tmp_path / name, f"--workdir={tmp_path / name}")
         if name == "killed":
+            kill_at(tiny.start([*args, *flags]), tmp_path / name, 9, signal.SIGKILL)
             output = kill_at(tiny.start([*args, *flags]), tmp_path / name, 30, signal.SIGTERM)
             assert "Stopped by SIGTERM after step" in output and "Traceback" not in output
         outputs.append(tiny.run([*args, *flags]))

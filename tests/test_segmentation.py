@@ -112,14 +112,14 @@ def test_a_run_learns_and_is_reported(data, pretrained, tmp_path):
         data,
         pretrained,
         tmp_path,
-        steps=200,
-        batch_size=4,
+        steps=160,
+        batch_size=8,
         data__crop_px=48,
         data__scale_min=0.75,
         data__scale_max=1.5,
         optimizer__learning_rate=0.1,
-        optimizer__milestones_steps=(150,),
-        test_every_steps=100,
+        optimizer__milestones_steps=(120,),
+        test_every_steps=80,
         log_every_steps=20,
     )
     assert found["metrics"]["miou"]["value"] >= 0.8
@@ -211,7 +211,9 @@ def test_a_killed_run_resumes_to_the_same(data, pretrained, tmp_path):
     for name in ("whole", "killed"):
         args = command(pretrained, tmp_path / name, data)
         if name == "killed":
-            kill_at(tiny.start(args), tmp_path / name, 8, signal.SIGKILL)
+            kill_at(tiny.start(args), tmp_path / name, 4, signal.SIGKILL)
+            output = kill_at(tiny.start(args), tmp_path / name, 8, signal.SIGTERM)
+            assert "Stopped by SIGTERM after step" in output and "Traceback" not in output
         assert "segmentation (fcn, end to end, 12 steps of 4 crops" in tiny.run(args)
     tiny.assert_same_state(tmp_path / "whole", tmp_path / "killed")
     whole, killed = (

@@ -1,6 +1,7 @@
 """train.py as users start it: resume, kills, refusals, logs and pictures."""
 
 import json
+import os
 import re
 import signal
 import time
@@ -47,12 +48,12 @@ def assert_each_step_once(workdir, steps):
 @pytest.mark.parametrize(
     "cpus, kills",
     [
-        (1, 0),
+        (1, 1),
         pytest.param(1, 4, marks=pytest.mark.slow),
         pytest.param(2, 4, marks=pytest.mark.slow),
     ],
 )
-def test_a_stopped_run_resumes_bit_for_bit(cpus, kills, tmp_path):
+def test_a_killed_run_resumes_bit_for_bit(cpus, kills, tmp_path):
     folder = images_with_three_bad_ones(tmp_path / "images")
     flags = {
         **FAST,
@@ -63,27 +64,36 @@ def test_a_stopped_run_resumes_bit_for_bit(cpus, kills, tmp_path):
         "log_every_steps": 1,
     }
     strategy = "--strategy=mirrored" if cpus > 1 else "--strategy=none"
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
     output = tiny.run(tiny.command(whole, strategy, cpus=cpus, **flags))
     for name in ("05.png", "17.png", "40.png"):
         assert f"Replaced an image that cannot be decoded: {name}" in output
 
-    args = tiny.command(stopped, strategy, cpus=cpus, **flags)
-    for step in [5, 9, 13, 17][:kills]:
-        kill_at(tiny.start(args), stopped, step, signal.SIGKILL)
-    # A kill within the second checkpoint of a process, not yet at the end.
-    tiny.run([*args, "--kill_in_save=2"], code=-signal.SIGKILL)
+    args = tiny.command(killed, strategy, cpus=cpus, **flags)
+    for step in [9, 17, 26, 33][:kills]:
+        kill_at(tiny.start(args), killed, step, signal.SIGKILL)
+    # A kill within the second checkpoint since the resume, not yet at the end.
+    tiny.run([*args, "--kill_in_save=1"], code=-signal.SIGKILL)
+    assert "resuming after step" in tiny.run(args)
 
+    tiny.assert_same_state(whole, killed)
+    assert_each_step_once(killed, 40)
+    assert (tiny.losses(whole) == tiny.losses(killed)).all()
+
+
+def test_sigterm_saves_first_and_the_same_command_goes_on(tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    flags = {**FAST, "stop_after_steps": 60, "checkpoint_every_steps": 1000, "log_every_steps": 1}
+    tiny.run(tiny.command(whole, **flags))
+    args = tiny.command(stopped, **flags)
     process = tiny.start(args)
-    output = kill_at(process, stopped, 27, signal.SIGTERM)
+    output = kill_at(process, stopped, 5, signal.SIGTERM)
     assert process.returncode == 143
     step = int(re.search(r"Stopped by SIGTERM after step (\d+), saved", output)[1])
-    assert step < 40 and (stopped / "checkpoints" / f"step-{step}.index").exists()
+    assert step < 60 and os.path.exists(stopped / "checkpoints" / f"step-{step}.index")
     assert f"resuming after step {step}" in tiny.run(args)
-
     tiny.assert_same_state(whole, stopped)
-    assert_each_step_once(stopped, 40)
-    assert (tiny.losses(whole) == tiny.losses(stopped)).all()
+    assert_each_step_once(stopped, 60)
 
 
 def test_a_finished_run_leaves_everything_and_tells_where(tmp_path):
