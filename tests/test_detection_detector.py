@@ -78,7 +78,8 @@ def test_all_heads_learn_a_batch_by_heart(kind):
 @pytest.mark.parametrize("kind", ["fpn", pytest.param("c4", marks=pytest.mark.slow)])
 def test_replicas_train_as_one_device_does(kind, mirrored):
     """At a rate that hardly moves the weights: else rounding changes the rank of a box, and with it
-    what is drawn. Velocities are the sums of the gradients.
+    what is drawn. Velocities are the sums of the gradients: rounding on the wrong side of a ReLU
+    has cost 4 % of a norm, while a replica left out, or a mean for a sum, costs about half.
     """
     results = []
     for replicas in (1, 2):
@@ -104,7 +105,7 @@ def test_replicas_train_as_one_device_does(kind, mirrored):
     for one, two in zip(results[0][1], results[1][1]):
         np.testing.assert_allclose(one, two, atol=1e-4, rtol=1e-4)
     for one, two in zip(results[0][2], results[1][2]):
-        assert np.linalg.norm(one - two) <= 0.02 * np.linalg.norm(one) + 1e-5
+        assert np.linalg.norm(one - two) <= 0.1 * np.linalg.norm(one) + 1e-5
 
 
 @pytest.mark.slow
