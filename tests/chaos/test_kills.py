@@ -10,7 +10,7 @@ import test_evaluate
 import tiny
 from test_train_script import assert_each_step_once
 
-STEPS = 400
+STEPS = 250
 FLAGS = {
     "log_every_steps": 1,
     "checkpoint_every_steps": 3,
