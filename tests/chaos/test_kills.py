@@ -20,11 +20,11 @@ FLAGS = {
 
 
 def one(workdir):
-    return [tiny.start(tiny.command(workdir, **FLAGS), fresh=True)]
+    return [tiny.start(tiny.command(workdir, **FLAGS))]
 
 
 def mirrored(workdir):
-    return [tiny.start(tiny.command(workdir, "--strategy=mirrored", cpus=2, **FLAGS), fresh=True)]
+    return [tiny.start(tiny.command(workdir, "--strategy=mirrored", cpus=2, **FLAGS))]
 
 
 def multiworker(workdir):
@@ -81,9 +81,10 @@ def test_a_run_killed_at_random_moments(start, kills, tmp_path, record_property)
 
 @pytest.mark.slow
 def test_an_evaluation_killed_at_random_moments(pretrained, tmp_path, record_property):
-    flags = ("--config.batch_size=40", "--config.epochs=80", "--config.log_every_steps=1")
+    epochs = STEPS // 5  # 200 images in batches of 40
+    flags = ("--config.batch_size=40", f"--config.epochs={epochs}", "--config.log_every_steps=1")
     flags += ("--config.checkpoint_every_steps=3", "--config.optimizer.learning_rate=0.1")
-    flags += ("--config.optimizer.milestones_epochs=(60,)",)
+    flags += (f"--config.optimizer.milestones_epochs=({epochs // 2},)",)
 
     def start(workdir):
         where = f"--workdir={workdir}"
