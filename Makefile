@@ -1,7 +1,7 @@
 # make train   the quickstart: install, then pre-train on generated images
 # make test    install, then lint and run the tests
 # make test-slow   the long ones: more kills, more replicas
-# make chaos   kills, damage and long runs, and a table of what was survived (25 minutes)
+# make chaos   kills, damage and long runs, and a table of what was survived (23 to 36 minutes)
 # make tpu-compile   compiles the ResNet-50 step for a TPU v5e, without a TPU (10 minutes)
 # make PYTHON=python3.12 ... chooses the Python that .venv is made with
 
