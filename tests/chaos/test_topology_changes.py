@@ -27,11 +27,8 @@ def test_a_run_goes_on_with_other_replicas(mirrored, tmp_path, caplog, record_pr
     changing, alone = tiny.saved(tmp_path / "changing"), tiny.saved(tmp_path / "alone")
     assert changing.keys() == alone.keys()
     for name, value in alone.items():
-        if "moving_" in name:
-            continue  # Replicas other than the first have statistics of their own: not saved.
-        if name.startswith("optimizer/_variables"):  # sums of gradients, see tiny.FLAGS
-            assert np.linalg.norm(changing[name] - value) <= 0.1 * np.linalg.norm(value), name
-        else:
+        # Replicas other than the first have running statistics of their own, which are not saved.
+        if "moving_" not in name:
             np.testing.assert_allclose(changing[name], value, atol=1e-4, err_msg=name)
     changes = len(numbers) - 1
     record_property("fault", ("resumed on 1, 2, 4, 2, 1 replicas", changes, changes, 0))
