@@ -14,71 +14,10 @@ detector.keras and predictions.json.
 """
 
 import os
-import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts to speak
 
-import tensorflow as tf
-from absl import flags
-
-from moco_tf import callbacks, distribute, run_flags, script
-from moco_tf.evaluation import config, results
-from moco_tf.evaluation.run import compare, evaluate
-from moco_tf.transfer.detection import config as detection
-from moco_tf.transfer.detection.run import detect
-from moco_tf.transfer.segmentation import config as segmentation
-from moco_tf.transfer.segmentation.run import segment
-
-TRANSFER = {"detection": (detection.check, detect), "segmentation": (segmentation.check, segment)}
-TASKS = [*config.TASKS, *TRANSFER, "compare"]
-TASK = flags.DEFINE_enum("task", None, TASKS, "What to do.", required=True)
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a run, or an encoder.keras.")
-CONFIGS = pathlib.Path(__file__).resolve().parent / "configs" / "eval"
-
-
-def with_config(argv):
-    """The command line with the task's own config, if it names none."""
-    given = dict(zip(argv, [*argv[1:], ""]))  # --task knn
-    given |= {name: value for name, sign, value in (a.partition("=") for a in argv) if sign}
-    task = given.get("--task", given.get("-task"))
-    if task not in config.TASKS or "--config" in given or "-config" in given:
-        return argv
-    return [argv[0], f"--config={CONFIGS / task}.py", *argv[1:]]
-
-
-def check(rest):
-    if TASK.value == "compare":
-        return
-    script.only_flags(rest)
-    if not CHECKPOINT.value:
-        raise ValueError("`--checkpoint` must name the workdir of a train.py run, or an encoder.")
-    if TASK.value in TRANSFER:
-        TRANSFER[TASK.value][0](run_flags.CONFIG.value)
-    else:
-        config.check(run_flags.CONFIG.value, TASK.value)
-
-
-def main(rest):
-    workdir = run_flags.require_workdir()
-    if TASK.value == "compare":
-        print(compare(rest, workdir))
-        print(f"\n{os.path.join(workdir, 'report.html')}")
-        return
-    strategy = run_flags.start(run_flags.CONFIG.value)
-    if TASK.value in ("knn", "linear_cached"):  # NVIDIA's short floats would find other neighbours
-        tf.config.experimental.enable_tensor_float_32_execution(False)
-    steps = TASK.value in ("linear", "finetune", *TRANSFER)
-    stop = {"stop": callbacks.Termination()} if steps else {}
-    parts = (run_flags.CONFIG.value, CHECKPOINT.value, workdir, strategy)
-    if TASK.value in TRANSFER:
-        found = TRANSFER[TASK.value][1](*parts, **stop)
-    else:
-        found = evaluate(TASK.value, *parts, **stop)
-    if "stopped_after" in found:
-        script.stopped(found["stopped_after"])
-    if distribute.is_chief(strategy):
-        print(f"\n{results.summary(found)}\n{os.path.join(workdir, 'report.html')}")
-
+from moco_tf.commands import evaluate
 
 if __name__ == "__main__":
-    script.run(main, check, with_config)
+    evaluate.run()

@@ -68,8 +68,8 @@ def make(args, long_px):
     import tensorflow as tf
 
     from moco_tf import SGD, heads, resnet
-    from moco_tf.transfer.detection.detector import NUMBERS, Detector
-    from moco_tf.transfer.detection.network import make_network
+    from moco_tf.detection.model.detector import NUMBERS, Detector
+    from moco_tf.detection.model.network import make_network
 
     keras.utils.set_random_seed(0)
     encoder = heads.encoder(getattr(resnet, args.backbone)(), heads.mlp)
@@ -115,8 +115,8 @@ def inference_parts(model, batch):
     """The parts of `Detector.predict`, each on what those before it found."""
     import tensorflow as tf
 
-    from moco_tf.transfer.detection import heads, rpn
-    from moco_tf.transfer.detection.network import LARGE, SMALL
+    from moco_tf.detection.model import box_head, rpn
+    from moco_tf.detection.model.network import LARGE, SMALL
 
     network, numbers, size = model.network, model.numbers, batch["size"]
     images, number = model._normalize(batch["x"]), numbers.detections
@@ -129,7 +129,7 @@ def inference_parts(model, batch):
 
     def detections():
         logits, deltas = (x[None] for x in found["box head"])
-        return heads.detections(logits, deltas, *found["proposals"], size, number, 0.0)
+        return box_head.detections(logits, deltas, *found["proposals"], size, number, 0.0)
 
     steps = {
         "backbone, maps, RPN's head": lambda: network(images),

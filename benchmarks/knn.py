@@ -82,7 +82,7 @@ def measure(classify, queries):
 
 def our_classifier(bank, labels):
     """The project's."""
-    from moco_tf.evaluation import knn
+    from moco_tf.probes import knn
 
     options = dict(num_classes=CLASSES, neighbours=NEIGHBOURS, temperature=TEMPERATURE)
     return lambda queries: knn.predict(bank, labels, queries, **options)

@@ -106,17 +106,17 @@ def tensorflow_batches(worker, paths):
     """The project's pipeline as train.py uses it, or decoding alone."""
     import tensorflow as tf
 
-    from moco_tf import datasets, image_ops
-    from moco_tf.input_pipeline import training_dataset
-    from moco_tf.layout import Layout
-    from moco_tf.recipes import moco
+    from moco_tf.data import image_ops, sources
+    from moco_tf.data.batch_layout import Layout
+    from moco_tf.data.recipes import moco
+    from moco_tf.data.two_views import training_dataset
 
     names = [str(p) for p in paths]
     if worker == "decode":
         data = tf.data.Dataset.from_tensor_slices(names).repeat()
         data = data.map(lambda p: image_ops.decode(tf.io.read_file(p)), tf.data.AUTOTUNE)
         return iter(data.map(tf.shape).batch(BATCH))
-    source = datasets.Source(
+    source = sources.Source(
         num_examples=len(names),
         read=lambda i: tf.io.read_file(tf.gather(names, i)),
         name=lambda i: tf.gather(names, i),
@@ -174,7 +174,7 @@ def device_half():
     import numpy as np
     import tensorflow as tf
 
-    from moco_tf.recipes import moco
+    from moco_tf.data.recipes import moco
 
     recipe = moco.v2
     rng = np.random.default_rng(0)

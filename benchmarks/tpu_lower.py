@@ -11,7 +11,7 @@ import argparse
 import parts
 import tensorflow as tf
 
-from moco_tf.recipes import moco
+from moco_tf.data.recipes import moco
 
 
 def main():

@@ -9,7 +9,8 @@ Expected: kNN top-1 82.6 % at 200 epochs, 86.3 at 400, 88.7 at 800 (published); 
 Source:   moco_cifar10_demo.ipynb of facebookresearch/moco
 """
 
-from moco_tf.config import Config, Data, Model, Monitor, Optimizer
+from moco_tf.pretraining.config import Config, Data, Model, Monitor
+from moco_tf.training.config import Optimizer
 
 
 def get_config():

@@ -7,7 +7,8 @@ Expected: linear classification top-1 60.6 % (published; 60.8 +- .2 over five tr
 Source:   arXiv:1911.05722, section 4; main_moco.py's defaults
 """
 
-from moco_tf.config import Config, Data, Model, Optimizer
+from moco_tf.pretraining.config import Config, Data, Model
+from moco_tf.training.config import Optimizer
 
 
 def get_config():

@@ -7,7 +7,7 @@ Expected: linear classification top-1 67.5 +- .1 % (published)
 Source:   arXiv:2003.04297, table 1; main_moco.py --mlp --moco-t 0.2 --aug-plus --cos
 """
 
-from moco_tf.config import Config, Data, Model
+from moco_tf.pretraining.config import Config, Data, Model
 
 
 def get_config():

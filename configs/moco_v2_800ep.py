@@ -6,7 +6,7 @@ Expected: linear classification top-1 71.1 % (published)
 Source:   arXiv:2003.04297, table 1
 """
 
-from moco_tf.config import Config, Data, Model
+from moco_tf.pretraining.config import Config, Data, Model
 
 
 def get_config():

@@ -6,7 +6,8 @@ Expected: kNN accuracy 54 %, the untrained encoder 21.7 % (chance 12.5 %)
 Source:   configs/moco_v2.py scaled down; temperature, rate and symmetric loss for speed
 """
 
-from moco_tf.config import Config, Data, Model, Monitor, Optimizer
+from moco_tf.pretraining.config import Config, Data, Model, Monitor
+from moco_tf.training.config import Optimizer
 
 
 def get_config():

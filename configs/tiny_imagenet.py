@@ -10,7 +10,8 @@ Expected: 40 epochs of 20 classes (--config.epochs=40): kNN 27.8 %, the untraine
 Source:   configs/cifar10_demo.py
 """
 
-from moco_tf.config import Config, Data, Model, Monitor, Optimizer
+from moco_tf.pretraining.config import Config, Data, Model, Monitor
+from moco_tf.training.config import Optimizer
 
 
 def get_config():

@@ -8,7 +8,8 @@ Expected: transfer above ImageNet pre-training in most of the paper's tables 2 t
 Source:   arXiv:1911.05722, section 4, "Training"
 """
 
-from moco_tf.config import Config, Data, Model, Monitor, Optimizer
+from moco_tf.pretraining.config import Config, Data, Model, Monitor
+from moco_tf.training.config import Optimizer
 
 
 def get_config():

@@ -9,11 +9,13 @@ import zipfile
 import keras
 import tensorflow as tf
 
-from moco_tf import addresses, recipes, schema
-from moco_tf import config as config_lib
+from moco_tf import addresses, schema
 from moco_tf.backbones.heads import backbone_of  # and registers what a .keras file may hold
-from moco_tf.interop import layouts, torch_file, training_state
+from moco_tf.data import recipes
+from moco_tf.interop import layouts, torch_file, training_state, weights
 from moco_tf.log import log
+from moco_tf.pretraining import build
+from moco_tf.pretraining import config as config_lib
 
 STANDARD_RECIPE = "moco:v2"  # of encoders whose run is not known
 RULE = "`--checkpoint` must be the workdir of a train.py run, an encoder's .keras or a PyTorch file"
@@ -212,3 +214,24 @@ def require_backbone(loaded, name):
             f"The checkpoint's backbone must be {name}, as `config.backbone` says. Received: "
             f"{received}, of {loaded.path}."
         )
+
+
+def dense_backbone(encoder, random_init=False, seed=0, last_dilation=2):
+    """The backbone of an encoder for maps of features, with BN synchronised over replicas.
+
+    Args:
+        encoder: `keras.Model` of our ResNets.
+        random_init: new weights instead of the encoder's.
+        seed: of the new weights.
+        last_dilation: of the last stage, which then has stride 1; 1 keeps its stride.
+
+    Returns:
+        A `keras.Model` from images to features, as `resnet`.
+    """
+    arrays = weights.arrays_of(backbone_of(encoder))
+    keras.utils.set_random_seed(seed)
+    model, _ = weights.describe(arrays)
+    backbone = build.make_backbone(model, last_dilation=last_dilation, synchronized_bn=True)
+    if not random_init:
+        weights.set_arrays(backbone, arrays)
+    return backbone

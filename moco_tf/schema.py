@@ -90,7 +90,7 @@ def override(config, name, value):
     fields = typing.get_type_hints(type(config)) if dataclasses.is_dataclass(config) else {}
     if last not in fields or dataclasses.is_dataclass(fields[last]):
         raise ValueError(
-            "An override must name a field of moco_tf/config.py, such as model.momentum. "
+            "An override must name a field of a run's config, such as model.momentum. "
             f"Received: {name!r}."
         )
     setattr(config, last, value)

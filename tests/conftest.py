@@ -62,9 +62,9 @@ def pretrained(tmp_path_factory):
     """The workdir of a tiny run on a folder of generated images, with train/ and test/."""
     import tiny  # not before the devices are set
 
-    from moco_tf import pretraining
+    from moco_tf.pretraining import run
 
     root = tmp_path_factory.mktemp("pretrained")
     made = tiny.config(data__source=f"folder:{tiny.shapes_folder(root / 'data')}/train")
-    pretraining.pretrain(made, str(root / "run"), tf.distribute.get_strategy())
+    run.pretrain(made, str(root / "run"), tf.distribute.get_strategy())
     return root / "run"

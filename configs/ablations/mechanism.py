@@ -1,6 +1,6 @@
 """Ablation: where the keys come from.
 
-Command:  python -m moco_tf.ablate --config=configs/ablations/mechanism.py \
+Command:  python -m moco_tf ablate --config=configs/ablations/mechanism.py \
               --workdir=runs/ablate_mechanism
           (--config=configs/ablations/mechanism.py:cifar10 for CIFAR-10)
 Cost:     as momentum.py, three runs
@@ -11,7 +11,7 @@ Expected: kNN 57.8 (queue) and 53.9 % (bank), before training 21.7 %; end_to_end
 Source:   arXiv:1911.05722, section 4.1, "Contrastive loss mechanisms", figure 3
 """
 
-from moco_tf.ablation import Ablation, base
+from moco_tf.pretraining.ablation import Ablation, base
 
 
 def get_config(data="shapes"):

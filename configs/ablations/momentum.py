@@ -1,6 +1,6 @@
 """Ablation: the momentum of the key encoder.
 
-Command:  python -m moco_tf.ablate --config=configs/ablations/momentum.py \
+Command:  python -m moco_tf ablate --config=configs/ablations/momentum.py \
               --workdir=runs/ablate_momentum
           (--config=configs/ablations/momentum.py:cifar10 for CIFAR-10)
 Cost:     23 minutes on two busy CPU cores, about 13 on quiet ones (estimated)
@@ -9,7 +9,7 @@ Expected: kNN 36.7, 25.6 (at chance), 59.8 and 54.3 %; before training 21.7 %. I
 Source:   arXiv:1911.05722, section 4.1, "Ablation: momentum"
 """
 
-from moco_tf.ablation import Ablation, base
+from moco_tf.pretraining.ablation import Ablation, base
 
 
 def get_config(data="shapes"):

@@ -1,13 +1,13 @@
 """Ablation: the number of negatives.
 
-Command:  python -m moco_tf.ablate --config=configs/ablations/queue.py --workdir=runs/ablate_queue
+Command:  python -m moco_tf ablate --config=configs/ablations/queue.py --workdir=runs/ablate_queue
           (--config=configs/ablations/queue.py:cifar10 for CIFAR-10)
 Cost:     as momentum.py, four runs
 Expected: not run here. In the paper accuracy rises with the number of negatives
 Source:   arXiv:1911.05722, section 4.1, figure 3
 """
 
-from moco_tf.ablation import Ablation, base
+from moco_tf.pretraining.ablation import Ablation, base
 
 
 def get_config(data="shapes"):

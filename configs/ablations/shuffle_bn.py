@@ -1,6 +1,6 @@
 """Ablation: shuffling between the groups that share BN statistics.
 
-Command:  python -m moco_tf.ablate --config=configs/ablations/shuffle_bn.py \
+Command:  python -m moco_tf ablate --config=configs/ablations/shuffle_bn.py \
               --workdir=runs/ablate_shuffle_bn
           (--config=configs/ablations/shuffle_bn.py:cifar10 for CIFAR-10)
 Cost:     half of momentum.py, two runs
@@ -9,7 +9,7 @@ Expected: not run here. In the paper "off" overfits the pretext task: its traini
 Source:   arXiv:1911.05722, section 3.3, "Shuffling BN", and appendix A.9
 """
 
-from moco_tf.ablation import Ablation, base
+from moco_tf.pretraining.ablation import Ablation, base
 
 
 def get_config(data="shapes"):

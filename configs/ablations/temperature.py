@@ -1,6 +1,6 @@
 """Ablation: the temperature, with the linear head and with the MLP.
 
-Command:  python -m moco_tf.ablate --config=configs/ablations/temperature.py \
+Command:  python -m moco_tf ablate --config=configs/ablations/temperature.py \
               --workdir=runs/ablate_temperature
           (--config=configs/ablations/temperature.py:cifar10 for CIFAR-10)
 Cost:     one and a half of momentum.py, six runs
@@ -8,7 +8,7 @@ Expected: not run here. In the paper the MLP is best at 0.2 (linear, ImageNet)
 Source:   arXiv:2003.04297, table 1 and section 3, "MLP head"
 """
 
-from moco_tf.ablation import Ablation, base
+from moco_tf.pretraining.ablation import Ablation, base
 
 
 def get_config(data="shapes"):

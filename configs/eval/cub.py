@@ -10,8 +10,8 @@ Expected: above the control; not run here
 Source:   the recipe of finetune.py at a batch for few images
 """
 
-from moco_tf.config import Optimizer
 from moco_tf.evaluation.config import Data, Finetune
+from moco_tf.training.config import Optimizer
 
 
 def get_config():

@@ -12,8 +12,8 @@ Expected: above the control; on 17 of the classes, 9 training and 3 test images 
 Source:   the recipe of finetune.py at a batch for few images
 """
 
-from moco_tf.config import Optimizer
 from moco_tf.evaluation.config import Data, Finetune
+from moco_tf.training.config import Optimizer
 
 
 def get_config():

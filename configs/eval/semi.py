@@ -11,8 +11,8 @@ Expected: above --config.random_init=true; not run here
 Source:   the subsets of SimCLR (arXiv:2002.05709); a higher rate for the new layer, as is usual
 """
 
-from moco_tf.config import Optimizer
 from moco_tf.evaluation.config import Data, Finetune
+from moco_tf.training.config import Optimizer
 
 
 def get_config():

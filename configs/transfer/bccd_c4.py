@@ -10,8 +10,8 @@ Expected: AP50 71.1, AP 41.9, AP75 48.8 % of 72 test images, AP50 69.3 % after 4
 Source:   the recipe of voc_c4.py, smaller
 """
 
-from moco_tf.config import Optimizer
-from moco_tf.transfer.detection.config import Data, Detection
+from moco_tf.detection.config import Data, Detection
+from moco_tf.training.config import Optimizer
 
 
 def get_config():

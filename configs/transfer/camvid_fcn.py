@@ -11,8 +11,8 @@ Expected: on 41 training and 10 test images, with configs/tiny_imagenet.py's Res
 Source:   the recipe of voc_fcn.py, smaller
 """
 
-from moco_tf.config import Optimizer
-from moco_tf.transfer.segmentation.config import Data, Segmentation
+from moco_tf.segmentation.config import Data, Segmentation
+from moco_tf.training.config import Optimizer
 
 
 def get_config():

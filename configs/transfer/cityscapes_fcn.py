@@ -9,8 +9,8 @@ Expected: mIoU 75.3 % (published, MoCo v1 on ImageNet; supervised 74.6 %)
 Source:   MoCo v1, section 4.2 and appendix
 """
 
-from moco_tf.config import Optimizer
-from moco_tf.transfer.segmentation.config import Data, Segmentation
+from moco_tf.segmentation.config import Data, Segmentation
+from moco_tf.training.config import Optimizer
 
 
 def get_config():

@@ -11,8 +11,8 @@ Expected: mask AP50 59.3 % (published, MoCo v1 on ImageNet; supervised 59.6), by
 Source:   MoCo v1, section 4.2; detectron2's Cityscapes/mask_rcnn_R_50_FPN.yaml
 """
 
-from moco_tf.config import Optimizer
-from moco_tf.transfer.detection.config import Data, Detection
+from moco_tf.detection.config import Data, Detection
+from moco_tf.training.config import Optimizer
 
 
 def get_config():

@@ -20,8 +20,8 @@ Source:   MoCo v1, section 4.2 and appendix; densepose_rcnn_R_50_FPN_s1x_legacy.
           projects/DensePose
 """
 
-from moco_tf.config import Optimizer
-from moco_tf.transfer.detection.config import Data, Detection
+from moco_tf.detection.config import Data, Detection
+from moco_tf.training.config import Optimizer
 
 
 def get_config():

@@ -10,8 +10,8 @@ Expected: keypoint AP 66.8 % (published, MoCo v1 on ImageNet; supervised 65.8)
 Source:   MoCo v1, section 4.2 and appendix; detectron2's Base-Keypoint-RCNN-FPN.yaml
 """
 
-from moco_tf.config import Optimizer
-from moco_tf.transfer.detection.config import Data, Detection
+from moco_tf.detection.config import Data, Detection
+from moco_tf.training.config import Optimizer
 
 
 def get_config():

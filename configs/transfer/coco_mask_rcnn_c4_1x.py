@@ -11,7 +11,7 @@ Expected: box AP 38.5 %, mask AP 33.6 % (published, MoCo v1 on ImageNet; supervi
 Source:   MoCo v1, section 4.2 and appendix; detectron2's configs of the same name
 """
 
-from moco_tf.transfer.detection.config import Data, Detection
+from moco_tf.detection.config import Data, Detection
 
 
 def get_config():

@@ -11,8 +11,8 @@ Expected: box AP 40.8 %, mask AP 36.9 % (published, MoCo v1 on ImageNet; supervi
 Source:   MoCo v1, section 4.2 and appendix; detectron2's configs of the same name
 """
 
-from moco_tf.config import Optimizer
-from moco_tf.transfer.detection.config import Data, Detection
+from moco_tf.detection.config import Data, Detection
+from moco_tf.training.config import Optimizer
 
 
 def get_config():

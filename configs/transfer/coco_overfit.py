@@ -15,8 +15,8 @@ Expected: masks of 20 images: box AP50 91.2, AP 77.0, mask AP50 82.5, AP 60.0 %.
 Source:   the recipes of coco_mask_rcnn_fpn_1x.py and coco_keypoint_rcnn_fpn_2x.py, smaller
 """
 
-from moco_tf.config import Optimizer
-from moco_tf.transfer.detection.config import Data, Detection
+from moco_tf.detection.config import Data, Detection
+from moco_tf.training.config import Optimizer
 
 
 def get_config(heads="masks"):

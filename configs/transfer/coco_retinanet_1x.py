@@ -11,8 +11,8 @@ Source:   arXiv:1708.02002; detectron2's Base-RetinaNet.yaml and retinanet_R_50_
           supervised network it has a box AP of 37.4 %. keras-cv's network, frozen upstream (0.9.0)
 """
 
-from moco_tf.config import Optimizer
-from moco_tf.transfer.detection.config import Data, Detection
+from moco_tf.detection.config import Data, Detection
+from moco_tf.training.config import Optimizer
 
 
 def get_config():

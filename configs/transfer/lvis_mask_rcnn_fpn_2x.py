@@ -11,8 +11,8 @@ Source:   MoCo v1, section 4.2 and appendix; the rest of the recipe as detectron
           LVISv0.5-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml, whose schedule is 1x
 """
 
-from moco_tf.config import Optimizer
-from moco_tf.transfer.detection.config import Data, Detection
+from moco_tf.detection.config import Data, Detection
+from moco_tf.training.config import Optimizer
 
 
 def get_config():

@@ -11,8 +11,8 @@ Expected: AP50 82.4, AP 57.0, AP75 63.6 % (published, MoCo v2, 200 epochs on Ima
 Source:   MoCo v1, section 4.2; facebookresearch/moco, detection/configs
 """
 
-from moco_tf.config import Optimizer
-from moco_tf.transfer.detection.config import Data, Detection
+from moco_tf.detection.config import Data, Detection
+from moco_tf.training.config import Optimizer
 
 
 def get_config():

@@ -10,8 +10,8 @@ Expected: the paper has numbers of it, not noted here; those of C4 are in voc_c4
 Source:   MoCo v1, section 4.2 and appendix A.1, R50-dilated-C5; the schedule is that of voc_c4.py
 """
 
-from moco_tf.config import Optimizer
-from moco_tf.transfer.detection.config import Data, Detection
+from moco_tf.detection.config import Data, Detection
+from moco_tf.training.config import Optimizer
 
 
 def get_config():

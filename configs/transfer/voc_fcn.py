@@ -10,7 +10,7 @@ Expected: mIoU 72.5 % (published, MoCo v1 on ImageNet; supervised 74.4 %)
 Source:   MoCo v1, section 4.2 and appendix
 """
 
-from moco_tf.transfer.segmentation.config import Data, Segmentation
+from moco_tf.segmentation.config import Data, Segmentation
 
 
 def get_config():

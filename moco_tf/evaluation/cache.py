@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from moco_tf import distribute, storage
-from moco_tf.datasets import Stream
-from moco_tf.evaluation.features import Outputs
+from moco_tf.data.sources import Stream
+from moco_tf.probes.features import Outputs
 
 
 class Cache:

@@ -6,15 +6,15 @@ What is left empty is taken from the pre-training run whose encoder is evaluated
 from dataclasses import dataclass, field
 
 from moco_tf import schema
-from moco_tf.config import Optimizer, check_optimizer
 from moco_tf.schema import require
+from moco_tf.training.config import Optimizer, check_optimizer
 
 
 @dataclass
 class Data:
     """Labelled images to learn from, and others to test on."""
 
-    train: str = ""  # address, see moco_tf/datasets; "" is the run's own training split
+    train: str = ""  # address, see moco_tf/data/sources; "" is the run's own training split
     test: str = ""  # likewise; "" is the held-out split beside it
     data_dir: str = ""  # folder of prepared TFDS data sets; "" is the run's
     num_train: int = 0  # records of a tfrecord: source, 0 counts them

@@ -9,10 +9,11 @@ import tensorflow as tf
 
 from moco_tf import encoders
 from moco_tf.backbones.heads import before_and_after_head
-from moco_tf.datasets import Stream
-from moco_tf.evaluation import features, labelled
+from moco_tf.data.sources import Stream
+from moco_tf.evaluation import labelled
 from moco_tf.evaluation.cache import Cache
 from moco_tf.log import log
+from moco_tf.probes import features
 
 
 class Outcome(NamedTuple):

@@ -8,8 +8,8 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from moco_tf import datasets
-from moco_tf.datasets import Stream
+from moco_tf.data import sources
+from moco_tf.data.sources import Stream
 from moco_tf.log import log
 
 
@@ -49,11 +49,11 @@ def open_pair(data, run):
     addresses = _addresses(data, run)
     data_dir = data.data_dir or (run.data.data_dir if run else "") or None
     sizes = (data.num_train or None, data.num_test or None)
-    train, test = (datasets.open_source(a, data_dir, n) for a, n in zip(addresses, sizes))
+    train, test = (sources.open_source(a, data_dir, n) for a, n in zip(addresses, sizes))
     num_classes = data.num_classes or _count_classes(train, addresses[0])
     _check_labels(train, addresses[0], num_classes)
     _check_labels(test, addresses[1], len(test.classes) or num_classes)
-    test = in_numbering_of(train, test)
+    test = sources.in_numbering_of(train, test)
     _check_labels(test, addresses[1], num_classes)
     _check_leak(train, test)
     train = _chosen(train, data, addresses[0], num_classes)
@@ -61,23 +61,6 @@ def open_pair(data, run):
     if not isinstance(train, Stream):
         check_classes(train.labels, addresses[0], classes)
     return Labelled(train, test, num_classes, classes, addresses)
-
-
-def in_numbering_of(train, test):
-    """The test source with its labels in the training source's numbering, if both name classes.
-
-    Raises:
-        ValueError: for a class that the training images lack.
-    """
-    if not (train.classes and test.classes) or train.classes == test.classes:
-        return test
-    unknown = sorted(set(test.classes) - set(train.classes))
-    if unknown:
-        raise ValueError(
-            "The test images must have classes of the training images. Received besides: "
-            f"{', '.join(unknown[:5])}. Name other sources."
-        )
-    return test.relabelled(np.array([train.classes.index(name) for name in test.classes]))
 
 
 def balanced(labels, fraction, seed):
@@ -102,7 +85,7 @@ def _addresses(data, run):
     found = None
     if run:
         data_dir = data.data_dir or run.data.data_dir or None
-        found = datasets.labelled_splits(run.data.source, data_dir)
+        found = sources.labelled_splits(run.data.source, data_dir)
     if not found:
         raise ValueError(
             "The images to evaluate on must be named by `config.data.train` and "

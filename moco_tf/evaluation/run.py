@@ -5,8 +5,10 @@ import time
 
 import tensorflow as tf
 
-from moco_tf import checkpoint, distribute, html, schema, storage
-from moco_tf.evaluation import context, pictures, results, supervised, tasks
+from moco_tf import distribute, schema, storage
+from moco_tf.evaluation import context, report, results, supervised, tasks
+from moco_tf.reports import pages
+from moco_tf.training import checkpoint
 
 
 def evaluate(task, config, encoder, workdir, strategy, stop=lambda: False):
@@ -57,7 +59,7 @@ def evaluate(task, config, encoder, workdir, strategy, stop=lambda: False):
     if chief:
         results.write(workdir, found)
         crop = (parts.crop.resize_px, parts.crop.image_size_px)
-        pictures.write(workdir, found, outcome, parts.pair, crop)
+        report.write(workdir, found, outcome, parts.pair, crop)
     return found
 
 
@@ -72,8 +74,8 @@ def compare(workdirs, workdir):
             "`--task=compare` needs the workdirs of two or more evaluations. Received: "
             f"{', '.join(workdirs) or 'none'}."
         )
-    table = html.markdown(*results.compare(workdirs))
+    table = pages.markdown(*results.compare(workdirs))
     tf.io.gfile.makedirs(workdir)
     storage.write_text(os.path.join(workdir, "table.md"), table + "\n")
-    pictures.write_comparison(workdir, workdirs)
+    report.write_comparison(workdir, workdirs)
     return table

@@ -5,16 +5,19 @@ import os
 
 import numpy as np
 
-from moco_tf import assembly, callbacks, distribute, encoders, fitting, labelled_pipeline
+from moco_tf import distribute, encoders
 from moco_tf.backbones import heads
+from moco_tf.data import labelled
+from moco_tf.data.batch_layout import Layout
+from moco_tf.data.recipes import standard
 from moco_tf.evaluation.classifier import Classifier
 from moco_tf.evaluation.config import Linear
 from moco_tf.evaluation.context import Outcome
 from moco_tf.evaluation.tasks import softmax
-from moco_tf.layout import Layout
 from moco_tf.log import log
 from moco_tf.optim import SGD
-from moco_tf.recipes import standard
+from moco_tf.training import callbacks, fit
+from moco_tf.training import plan as plan_lib
 
 DIVERGED = (
     "This learning rate does not suit these features. --task=linear_cached finds one that does, of "
@@ -29,7 +32,7 @@ def prepare(context):
         ValueError: for a batch that does not divide, or is larger than the data.
     """
     config = context.config
-    plan = assembly.make_plan(config, context.pair.train.num_examples, config.test_every_epochs)
+    plan = plan_lib.make_plan(config, context.pair.train.num_examples, config.test_every_epochs)
     return _layout(config, context.strategy), plan
 
 
@@ -59,7 +62,7 @@ def run_supervised(context, layout, plan, stop):
         hits = found.x[1].argmax(axis=1) == found.labels
         return {"test_top1": float(np.mean(hits[found.ok]))}
 
-    done = fitting.fit(
+    done = fit.fit(
         model,
         os.path.join(workdir, "classifier.keras"),
         config,
@@ -103,7 +106,7 @@ def _model(context, plan, frozen):
     model = Classifier(backbone, context.pair.num_classes, frozen, config.seed)
     model.compile(
         SGD(
-            assembly.make_schedule(config, plan.steps_per_epoch),
+            plan_lib.make_schedule(config, plan.steps_per_epoch),
             momentum=config.optimizer.momentum,
             weight_decay=config.optimizer.weight_decay,
             factors={} if frozen else {"fc": config.head_factor},
@@ -117,7 +120,7 @@ def _dataset(context, layout):
     config = context.config
 
     def dataset(host, start_step):
-        return labelled_pipeline.training_dataset(
+        return labelled.training_dataset(
             context.pair.train,
             standard.training_crop(context.crop.recipe),
             layout,
@@ -134,7 +137,7 @@ def _dataset(context, layout):
 
 def _step(context, model):
     def step(batch):
-        x = labelled_pipeline.normalized(context.crop.recipe, batch["x"])
+        x = labelled.normalized(context.crop.recipe, batch["x"])
         return model.step(batch | {"x": x})
 
     return step

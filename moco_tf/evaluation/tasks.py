@@ -8,9 +8,10 @@ import numpy as np
 
 from moco_tf import distribute
 from moco_tf.backbones.heads import backbone_of
-from moco_tf.evaluation import knn, labelled, linear_cached, results
+from moco_tf.evaluation import labelled, results
 from moco_tf.evaluation.context import Outcome
 from moco_tf.log import log
+from moco_tf.probes import knn, linear
 
 
 def run_knn(context):
@@ -83,7 +84,7 @@ def run_linear_cached(context):
     if len(pairs) > 1:
         best, sweep = _choose(x, y, pair.num_classes, pairs, options, config)
     log.info("Learning rate %g and weight decay %g, on all training images.", *best)
-    final = linear_cached.fit(x, y, pair.num_classes, *zip(best), title="final", **options)
+    final = linear.fit(x, y, pair.num_classes, *zip(best), title="final", **options)
     if not np.isfinite(final.losses[0]):
         raise FloatingPointError(
             f"The loss must be finite. Received: {final.losses[0]} at learning rate {best[0]:g}. "
@@ -130,9 +131,7 @@ def _choose(x, y, num_classes, pairs, options, config):
     held_out = labelled.balanced(y, config.held_out, config.seed)
     learn = np.setdiff1d(np.arange(len(y)), held_out)
     rates, decays = zip(*pairs)
-    found = linear_cached.fit(
-        x[learn], y[learn], num_classes, rates, decays, title="sweep", **options
-    )
+    found = linear.fit(x[learn], y[learn], num_classes, rates, decays, title="sweep", **options)
     sweep = []
     for i, (rate, decay) in enumerate(pairs):
         logits = found.logits(i, x[held_out])

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from moco_tf import config as config_lib
 from moco_tf import storage
 from moco_tf.interop import layouts, torch_file, training_state, weights
+from moco_tf.pretraining import config as config_lib
 
 
 class Imported(NamedTuple):

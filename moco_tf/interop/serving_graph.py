@@ -4,8 +4,8 @@ import functools
 
 import tensorflow as tf
 
-from moco_tf import image_ops
-from moco_tf.input_pipeline import plain
+from moco_tf.data import image_ops
+from moco_tf.data.tfdata import plain
 
 
 def features_and_embeddings(network, images):

@@ -7,11 +7,13 @@ import os
 import keras
 import tensorflow as tf
 
-from moco_tf import assembly, checkpoint, schema
-from moco_tf import config as config_lib
-from moco_tf.callbacks import read_metrics
+from moco_tf import schema
 from moco_tf.interop import layouts, weights
 from moco_tf.log import log
+from moco_tf.pretraining import build
+from moco_tf.pretraining import config as config_lib
+from moco_tf.training import checkpoint
+from moco_tf.training.callbacks import read_metrics
 
 IMPORTED = "imported.json"  # in a workdir, what it was made of
 RUN = ("config.json", "encoder.keras", "checkpoints", IMPORTED)  # what makes a folder a run's
@@ -27,7 +29,7 @@ def encoder_of(state, name="The file"):
     policy = keras.mixed_precision.dtype_policy()
     try:
         keras.mixed_precision.set_dtype_policy("float32")
-        encoder = assembly.make_encoder(model, has_head)
+        encoder = build.make_encoder(model, has_head)
     finally:
         keras.mixed_precision.set_dtype_policy(policy)
     weights.set_arrays(encoder, state.query, name)
@@ -112,7 +114,7 @@ def _make_model(config):
     """The model of a config; what it sets for all of Keras is set back."""
     policy = keras.mixed_precision.dtype_policy()
     try:
-        return assembly.make_model(config)
+        return build.make_model(config)
     finally:
         keras.mixed_precision.set_dtype_policy(policy)
 

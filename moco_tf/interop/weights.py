@@ -9,7 +9,7 @@ import re
 import numpy as np
 
 from moco_tf.backbones import resnet
-from moco_tf.config import Model
+from moco_tf.pretraining.config import Model
 
 SUFFIXES = {
     "kernel": "weight",

@@ -8,7 +8,7 @@ other counts as one fault of its own name, which it survives if it passes. What 
 import pathlib
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # for tiny.py and others
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 
 
 def faults_of(report):

@@ -8,7 +8,7 @@ import killing
 import pytest
 import test_evaluate
 import tiny
-from test_train_script import assert_each_step_once
+from test_train import assert_each_step_once
 
 STEPS = 250
 FLAGS = {

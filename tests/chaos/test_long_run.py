@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from moco_tf import pretraining, training
+from moco_tf.pretraining import run
+from moco_tf.training import loop
 
 STEPS, SETTLED = 20_000, 2_000
 
@@ -27,7 +28,7 @@ def usage():
 @pytest.mark.timeout(1800)
 def test_a_long_run_leaks_nothing(tmp_path, monkeypatch, record_property):
     calls, seen = [], []
-    make_call = training.make_call
+    make_call = loop.make_call
 
     def counted(*args, **options):
         calls.append(make_call(*args, **options))
@@ -37,7 +38,7 @@ def test_a_long_run_leaks_nothing(tmp_path, monkeypatch, record_property):
         seen.append(usage())
         return False
 
-    monkeypatch.setattr(training, "make_call", counted)
+    monkeypatch.setattr(loop, "make_call", counted)
     config = tiny.config(
         stop_after_steps=STEPS,
         epochs=1000,
@@ -45,7 +46,7 @@ def test_a_long_run_leaks_nothing(tmp_path, monkeypatch, record_property):
         log_every_steps=100,
         checkpoint_every_steps=1000,
     )
-    pretraining.pretrain(config, str(tmp_path), tf.distribute.get_strategy(), stop)
+    run.pretrain(config, str(tmp_path), tf.distribute.get_strategy(), stop)
     assert [call.experimental_get_tracing_count() for call in calls] == [1]
     per_step = len(seen) / STEPS
     after, end = seen[round(SETTLED * per_step)], seen[-1]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tiny
 
-from moco_tf import checkpoint, pretraining
+from moco_tf.pretraining import run as pretraining
+from moco_tf.training import checkpoint
 
 
 @pytest.mark.slow

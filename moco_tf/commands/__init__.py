@@ -1,0 +1,1 @@
+"""The commands: `python -m moco_tf COMMAND`."""

@@ -1,0 +1,230 @@
+"""Embeds images by a model that TensorFlow Serving serves, over gRPC or REST.
+
+    python -m moco_tf client --server=HOST:PORT [--protocol=rest] --output=embeddings.npz IMAGE...
+
+An IMAGE is a file, a folder with all files below it, or a glob. The .npz holds, for each image in
+order: name, embedding (unit length), feature, and ok, false where it could not be decoded.
+"""
+
+import base64
+import io
+import json
+import os
+
+import numpy as np
+import tensorflow as tf
+from absl import flags
+from tqdm import tqdm
+
+from moco_tf.commands import script
+from moco_tf.log import log
+from moco_tf.storage import write_bytes
+
+FLAGS = flags.FLAGS
+INSTALL = 'pip install ".[serving]"'
+SIGNATURE = "embed_bytes"
+OUTPUTS = {"embedding": np.float32, "feature": np.float32, "ok": bool}
+
+
+class Grpc:
+    """Asks a server over gRPC.
+
+    Args:
+        server: "HOST:PORT".
+        model: its name there.
+        deadline_s: longest wait for an answer, all attempts included.
+        attempts: 1 to 5 times that a request is sent while the server is not available.
+    """
+
+    def __init__(self, server, model="moco", deadline_s=30.0, attempts=5):
+        try:
+            import grpc
+            from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+        except ImportError as error:
+            raise ValueError(f"gRPC needs tensorflow-serving-api: {INSTALL}") from error
+        self._error, self._messages = grpc.RpcError, predict_pb2
+        self._server, self._model, self._deadline_s = server, model, deadline_s
+        options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+        if attempts > 1:
+            policy = {
+                "maxAttempts": attempts,
+                "initialBackoff": "0.5s",
+                "maxBackoff": "5s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+            }
+            method = {"name": [{}], "retryPolicy": policy}
+            options.append(("grpc.service_config", json.dumps({"methodConfig": [method]})))
+        channel = grpc.insecure_channel(server, options)
+        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+    def embed(self, encoded):
+        """Embeds images.
+
+        Args:
+            encoded: list of N bytes objects, JPEG, PNG or WebP.
+
+        Returns:
+            Dict of embedding: float32 NxD, feature: float32 NxC, ok: bool N.
+
+        Raises:
+            ConnectionError: if no attempt got an answer.
+        """
+        request = self._messages.PredictRequest()
+        request.model_spec.name = self._model
+        request.model_spec.signature_name = SIGNATURE
+        request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(encoded, tf.string))
+        try:
+            answer = self._stub.Predict(request, timeout=self._deadline_s)
+        except self._error as error:
+            raise _no_answer(self._server, f"{error.code().name}, {error.details()}") from error
+        if not answer.outputs.keys() >= OUTPUTS.keys():
+            raise _no_answer(self._server, f"the outputs {', '.join(answer.outputs)}")
+        return {name: tf.make_ndarray(answer.outputs[name]) for name in OUTPUTS}
+
+
+class Rest:
+    """Asks a server over REST; arguments and `embed` as of `Grpc`, the deadline being of each
+    attempt.
+    """
+
+    def __init__(self, server, model="moco", deadline_s=30.0, attempts=5):
+        try:
+            import requests
+            from requests.adapters import HTTPAdapter
+            from urllib3.util import Retry
+        except ImportError as error:
+            raise ValueError(f"REST needs requests: {INSTALL}") from error
+        self._error, self._server, self._deadline_s = requests.RequestException, server, deadline_s
+        self._url = f"http://{server}/v1/models/{model}:predict"
+        retry = Retry(
+            total=attempts - 1,
+            backoff_factor=0.5,
+            status_forcelist=(429, 503),
+            allowed_methods=("POST",),
+        )
+        self._session = requests.Session()
+        self._session.mount("http://", HTTPAdapter(max_retries=retry))
+
+    def embed(self, encoded):
+        images = [{"b64": base64.b64encode(content).decode()} for content in encoded]
+        body = {"signature_name": SIGNATURE, "inputs": {"image_bytes": images}}
+        try:
+            answer = self._session.post(self._url, json=body, timeout=self._deadline_s)
+        except self._error as error:
+            raise _no_answer(self._server, error) from error
+        if answer.status_code != 200:
+            raise _no_answer(self._server, f"status {answer.status_code}, {answer.text[:500]}")
+        try:
+            outputs = answer.json()["outputs"]
+            return {name: np.array(outputs[name], kind) for name, kind in OUTPUTS.items()}
+        except (ValueError, KeyError, TypeError) as error:
+            raise _no_answer(self._server, f"{answer.text[:500]!r}") from error
+
+
+def _no_answer(server, received):
+    return ConnectionError(
+        f"The server {server} must answer with embeddings. Received: {received}. Does it run, at "
+        "this port, with this model?"
+    )
+
+
+def embed_files(server, paths, batch=32):
+    """Embeds files, a batch at a time.
+
+    Args:
+        server: `Grpc` or `Rest`.
+        paths: local or gs://.
+        batch: files in a request; at most the server's largest batch.
+
+    Yields:
+        Dict of arrays for each request, as of `embed`, and name: the paths.
+    """
+    for start in tqdm(range(0, len(paths), batch), unit="batch"):
+        names, contents = paths[start : start + batch], []
+        for path in names:
+            with tf.io.gfile.GFile(path, "rb") as file:
+                contents.append(file.read())
+        yield {"name": np.array(names), **server.embed(contents)}
+
+
+def joined(answers):
+    """One dict of arrays for several of `embed_files`."""
+    return {name: np.concatenate([a[name] for a in answers]) for name in answers[0]}
+
+
+def files_of(arguments):
+    """The files that names of files, folders and globs stand for, sorted within each.
+
+    Raises:
+        ValueError: for a name that stands for none.
+    """
+    paths = []
+    for argument in arguments:
+        there = tf.io.gfile.exists(argument)  # also a file with a bracket in its name
+        found = [argument] if there else sorted(tf.io.gfile.glob(argument))
+        found = [path for name in found for path in _below(name)]
+        if not found:
+            raise ValueError(f"An image must be a file, folder or glob. Received: {argument!r}.")
+        paths += found
+    return paths
+
+
+def _below(name):
+    """A file itself; of a folder all files below it."""
+    if not tf.io.gfile.isdir(name):
+        return [name]
+    walk = tf.io.gfile.walk(name)
+    return sorted(os.path.join(folder, n) for folder, _, names in walk for n in names)
+
+
+def define_flags():
+    """Here, so that a script with other flags can import this module."""
+    flags.DEFINE_string("server", None, "HOST:PORT of the server.", required=True)
+    flags.DEFINE_enum("protocol", "grpc", ["grpc", "rest"], "How to speak to it.")
+    flags.DEFINE_string("model", "moco", "Name of the model there.")
+    flags.DEFINE_string("output", "embeddings.npz", "File to write.")
+    flags.DEFINE_integer(
+        "batch", 32, "Images in a request; at most the server's largest batch.", lower_bound=1
+    )
+    flags.DEFINE_float("deadline_s", 30.0, "Longest wait for an answer.", lower_bound=0.1)
+    flags.DEFINE_integer("attempts", 5, "How often a request is sent.", 1, 5)
+
+
+def check(rest):
+    """Refuses a command without images."""
+    if not rest:
+        raise ValueError("Name images: files, folders or globs. Received: none.")
+    if not FLAGS.output.endswith(".npz"):
+        raise ValueError(f"`--output` must end with .npz. Received: {FLAGS.output}.")
+
+
+def main(rest):
+    """The command."""
+    paths = files_of(rest)
+    kind = {"grpc": Grpc, "rest": Rest}[FLAGS.protocol]
+    server = kind(FLAGS.server, FLAGS.model, FLAGS.deadline_s, FLAGS.attempts)
+    tf.io.gfile.makedirs(os.path.dirname(FLAGS.output) or ".")
+    answers = []
+    try:
+        answers.extend(embed_files(server, paths, FLAGS.batch))
+    finally:  # what an error ends is not lost
+        if answers:
+            _save(joined(answers), len(paths))
+
+
+def _save(found, asked):
+    bad = found["name"][~found["ok"]]
+    if len(bad):
+        log.warning("%d cannot be decoded, such as %s: ok is false.", len(bad), ", ".join(bad[:3]))
+    content = io.BytesIO()
+    np.savez(content, **found)
+    write_bytes(FLAGS.output, content.getvalue())
+    dim = found["embedding"].shape[1]
+    print(f"{FLAGS.output}: {len(found['name'])} of {asked} embeddings of {dim} numbers")
+
+
+def run():
+    """Starts the command with the arguments of the process."""
+    define_flags()
+    script.run(main, check)

@@ -1,0 +1,77 @@
+"""Makes a workdir of a PyTorch file: of MoCo's official code, lightly, solo-learn, mmselfsup,
+mmpretrain, or of a ResNet with torchvision's names. PyTorch need not be installed.
+
+    python -m moco_tf import_torch FILE --output=WORKDIR \
+        [--config=configs/moco_v2.py --config.field=value ...]
+
+A file with a key encoder becomes a run that train.py resumes: with the config given here, or else
+the one of MoCo v1 or v2 on ImageNet. Nothing in the file is executed.
+"""
+
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from moco_tf import interop, schema
+from moco_tf.commands import script
+from moco_tf.interop.training_state import standard_config
+from moco_tf.pretraining import config as config_lib
+
+FLAGS = flags.FLAGS
+
+
+def define_flags():
+    """Here, so that a script with other flags can import this module."""
+    config_flags.DEFINE_config_file("config", None, "Recipe with which training goes on.")
+    flags.DEFINE_string("output", None, "Folder to make, local or gs://.", required=True)
+
+
+def check(rest):
+    """Refuses wrong arguments."""
+    if len(rest) != 1:
+        raise ValueError(f"Name one file to import. Received: {' '.join(rest) or 'none'}.")
+    if FLAGS.config and not isinstance(FLAGS.config, config_lib.Config):
+        raise ValueError("`--config` must be a recipe of train.py, such as configs/moco_v2.py.")
+
+
+def main(rest):
+    """The command."""
+    found = interop.import_torch(rest[0], FLAGS.output, FLAGS.config)
+    print(f"{found.backbone}, in the layout of {found.layout}, is in {FLAGS.output}.")
+    if found.config:
+        given = " ".join(arg for arg in sys.argv[1:] if arg.startswith("--config"))
+        flags_ = given or _flags(found.config)
+        print(
+            f"  train on from step {found.step}: python train.py --workdir={FLAGS.output} {flags_}"
+        )
+        if found.epoch >= found.config.epochs > 0:
+            print(
+                f"  but its {found.epoch} epochs are all that this config has: import it anew with "
+                "more, such as --config=configs/moco_v2.py --config.epochs=1000"
+            )
+    print(
+        f"  evaluate: python evaluate.py --task=knn --checkpoint={FLAGS.output} --workdir=... "
+        "--config.data.train=... --config.data.test=..."
+    )
+
+
+def _flags(config):
+    """The flags of train.py that give the config of an import without one."""
+    version = {"linear": "v1", "mlp": "v2"}[config.model.head]
+    standard = schema.to_dict(standard_config(config.model.head))
+    fields = [d.partition(":")[0] for d in schema.differences(standard, schema.to_dict(config))]
+    values = [f"--config.{name}={_value(config, name)}" for name in fields]
+    return " ".join([f"--config=configs/moco_{version}.py", *values])
+
+
+def _value(config, name):
+    for part in name.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def run():
+    """Starts the command with the arguments of the process."""
+    define_flags()
+    script.run(main, check)

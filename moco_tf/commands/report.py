@@ -1,0 +1,45 @@
+"""Writes the report of a run again.
+
+python -m moco_tf report WORKDIR
+"""
+
+import json
+import os
+import sys
+
+import keras
+import tensorflow as tf
+
+from moco_tf import addresses, schema
+from moco_tf.data import recipes, sources
+from moco_tf.pretraining import report
+from moco_tf.pretraining.config import Config
+
+
+def main(argv):
+    """Writes WORKDIR/report.html and prints its path.
+
+    Args:
+        argv: the command's arguments, one workdir of a train.py run.
+    """
+    if len(argv) != 1 or not tf.io.gfile.exists(os.path.join(argv[0], "config.json")):
+        sys.exit(
+            "Usage: python -m moco_tf report WORKDIR, the workdir of a train.py run. Received: "
+            f"{' '.join(argv) or 'nothing'}."
+        )
+    workdir = argv[0]
+    with tf.io.gfile.GFile(os.path.join(workdir, "config.json")) as file:
+        config = schema.from_dict(Config, json.load(file))
+    recipe = addresses.resolve(recipes, config.data.recipe, "data.recipe")
+    source = sources.open_source(
+        config.data.source, config.data.data_dir or None, config.data.num_examples
+    )
+    encoder = os.path.join(workdir, "encoder.keras")
+    if not tf.io.gfile.exists(encoder):
+        sys.exit(f"There is no {encoder} yet: the run writes it with its first checkpoint.")
+    print(report.write(workdir, source, recipe, keras.models.load_model(encoder), config))
+
+
+def run():
+    """Starts the command with the arguments of the process."""
+    main(sys.argv[1:])

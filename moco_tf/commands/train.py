@@ -1,0 +1,36 @@
+"""Pre-trains an encoder with MoCo.
+
+    python train.py --config=configs/moco_v2.py --workdir=runs/v2 [--strategy=...] \
+        [--config.field=value ...]
+
+The same command resumes a run that was stopped. Everything it writes is in the workdir:
+checkpoints/, encoder.keras, metrics.jsonl, tensorboard/ and report.html.
+"""
+
+from moco_tf import distribute
+from moco_tf.commands import run_flags, script
+from moco_tf.pretraining import config, report
+from moco_tf.pretraining.run import pretrain
+from moco_tf.training import callbacks
+
+
+def check(rest):
+    script.only_flags(rest)
+    if not isinstance(run_flags.CONFIG.value, config.Config):
+        raise ValueError("`--config` must name a recipe, such as configs/quickstart.py.")
+    config.check(run_flags.CONFIG.value)
+
+
+def main(_):
+    workdir, recipe = run_flags.require_workdir(), run_flags.CONFIG.value
+    strategy = run_flags.start(recipe)
+    step, finished = pretrain(recipe, workdir, strategy, stop=callbacks.Termination())
+    if not finished:
+        script.stopped(step)
+    if distribute.is_chief(strategy):
+        print(report.summary(workdir, step))
+
+
+def run():
+    """Starts the command with the arguments of the process."""
+    script.run(main, check)

@@ -1,0 +1,104 @@
+"""Procedurally made images, to try the whole system without data.
+
+Each image is covered with copies of one shape in random places, sizes, turns and colours.
+The shape is the class: it survives cropping, flipping and colour changes, which MoCo's
+views undergo, while colours, places and sizes tell nothing about it.
+"""
+
+import numpy as np
+
+from moco_tf.data.sources.source import from_arrays
+
+ADDRESSES = ("synthetic:shapes[:SPLIT]",)
+SPLITS = {"train": (4096, 0), "test": (1024, 1)}  # number of images, seed
+SIZE_PX = 32
+COPIES = 7
+BACKGROUND = 0.2
+
+
+def open(rest, **_):
+    """Opens "synthetic:shapes[:train|test]": 32 px images of eight classes."""
+    kind, _, split = rest.partition(":")
+    split = split or "train"
+    if kind != "shapes" or split not in SPLITS:
+        raise ValueError(
+            f"`data.source` must be synthetic:shapes[:{'|'.join(SPLITS)}]. "
+            f"Received: 'synthetic:{rest}'."
+        )
+    return from_arrays(*shapes(*SPLITS[split]), classes=NAMES)
+
+
+def labelled_splits(rest, **_):
+    """The train and the test split."""
+    return "synthetic:shapes:train", "synthetic:shapes:test"
+
+
+def shapes(num_images, seed, size=SIZE_PX):
+    """Draws images of shapes.
+
+    Args:
+        num_images: how many.
+        seed: int; the same seed gives the same images.
+        size: px.
+
+    Returns:
+        `(images, labels)`: uint8 num_images x size x size x 3, and int64 in 0..7.
+    """
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(len(SHAPES), size=num_images)
+    y, x = np.mgrid[:size, :size].astype(np.float32) + 0.5
+    images = np.empty((num_images, size, size, 3), np.uint8)
+    for image, label in zip(images, labels):
+        # One background and little colour: else they tell images apart so well that nothing
+        # else is learned.
+        canvas = rng.normal(BACKGROUND, 0.03, (size, size, 3)).astype(np.float32)
+        for _ in range(COPIES):
+            centre_x, centre_y = rng.uniform(0, size, 2)
+            radius, turn = rng.uniform(0.13, 0.26) * size, rng.uniform(0, 2 * np.pi)
+            dx, dy = (x - centre_x) / radius, (y - centre_y) / radius
+            u, v = np.cos(turn) * dx + np.sin(turn) * dy, np.cos(turn) * dy - np.sin(turn) * dx
+            # Signed distance in pixels to coverage: a soft edge of one pixel.
+            alpha = np.clip(0.5 - SHAPES[label](u, v) * radius, 0, 1)[..., None]
+            colour = rng.uniform(0.6, 1) + rng.uniform(-0.1, 0.1, 3)
+            canvas = canvas + alpha * (colour - canvas)
+        image[:] = np.clip(canvas * 255, 0, 255)
+    return images, labels
+
+
+def _polygon(corners):
+    def distance(u, v):
+        angles = 2 * np.pi * np.arange(corners) / corners
+        inner = np.cos(np.pi / corners)
+        return np.max([u * np.cos(a) + v * np.sin(a) for a in angles], axis=0) - inner
+
+    return distance
+
+
+def _ring(u, v):
+    return np.abs(np.hypot(u, v) - 0.75) - 0.2
+
+
+def _bar(u, v):
+    return np.maximum(np.abs(u) - 1, np.abs(v) - 0.22)
+
+
+def _cross(u, v):
+    return np.minimum(_bar(u, v), _bar(v, u))
+
+
+def _star(u, v):
+    angle, radius = np.arctan2(v, u), np.hypot(u, v)
+    return radius - (0.62 + 0.38 * np.cos(5 * angle))
+
+
+def _crescent(u, v):
+    return np.maximum(np.hypot(u, v) - 1, 0.75 - np.hypot(u - 0.5, v))
+
+
+def _disc(u, v):
+    return np.hypot(u, v) - 0.9
+
+
+# Signed distance functions (negative inside) of shapes of radius 1.
+SHAPES = (_disc, _ring, _polygon(3), _polygon(4), _cross, _bar, _star, _crescent)
+NAMES = ("disc", "ring", "triangle", "square", "cross", "bar", "star", "crescent")

@@ -1,0 +1,98 @@
+"""TensorFlow Datasets, prepared on disk (offline) or downloaded by TFDS."""
+
+import math
+
+import tensorflow as tf
+
+from moco_tf.data.sources.source import Stream, from_arrays
+
+ADDRESSES = ("tfds:NAME[/CONFIG][:SPLIT]",)
+# Images of one known size are held in memory, decoded, up to this many bytes.
+MEMORY_LIMIT = 2 << 30
+
+
+def open(rest, data_dir=None, **_):
+    """Opens "tfds:NAME[/CONFIG][:SPLIT]", SPLIT "train" by default, also as "train[:10%]".
+
+    Raises:
+        ValueError: for an unknown name or split, no images, or data that cannot be had.
+    """
+    import tensorflow_datasets as tfds
+
+    name, _, split = rest.partition(":")
+    builder = _builder(name, data_dir)
+    split = split or "train"
+    try:
+        info = builder.info.splits[split]
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"The split must be one of {', '.join(builder.info.splits)}. Received: {rest!r}."
+        ) from error
+    if "image" not in builder.info.features:
+        raise ValueError(
+            f"A TFDS data set must have an `image` feature. Received: {name!r}, which has "
+            f"{', '.join(builder.info.features)}."
+        )
+    image = builder.info.features["image"]
+    label = dict(builder.info.features.items()).get("label")
+    classes = tuple(getattr(label, "names", ()))
+    if None not in image.shape and math.prod(image.shape) * info.num_examples <= MEMORY_LIMIT:
+        read_config = tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1)
+        data = tfds.as_numpy(
+            builder.as_dataset(split=split, batch_size=-1, read_config=read_config)
+        )
+        images = data["image"]
+        if images.shape[-1] == 1:
+            images = images.repeat(3, axis=-1)
+        return from_arrays(images, data.get("label"), classes)
+
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    features = tfds.features.FeaturesDict(
+        {k: v for k, v in builder.info.features.items() if k in ("image", "file_name", "label")}
+    )
+
+    def parse(record):
+        example = features.deserialize_example(record, decoders=decoders)
+        name = example.get("file_name", tf.constant(""))
+        return example["image"], name, example.get("label", tf.constant(-1, tf.int64))
+
+    return Stream(
+        num_examples=info.num_examples,
+        shards=tuple(
+            (str(f.filename), f.skip, f.examples_in_shard - f.skip if f.take < 0 else f.take)
+            for f in info.file_instructions
+        ),
+        parse=parse,
+        classes=classes,
+    )
+
+
+def labelled_splits(rest, data_dir=None):
+    """The data set's train split beside its test or validation split, if it has labels."""
+    name = rest.partition(":")[0]
+    info = _builder(name, data_dir).info
+    # ImageNet's test images have no labels.
+    held_out = ("validation",) if name.startswith("imagenet") else ("test", "validation")
+    held_out = [s for s in held_out if s in info.splits]
+    if "label" not in info.features or "train" not in info.splits or not held_out:
+        return None
+    return f"tfds:{name}:train", f"tfds:{name}:{held_out[0]}"
+
+
+def _builder(name, data_dir):
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+        if (
+            not builder.is_prepared()
+            if hasattr(builder, "is_prepared")
+            else not builder.info.splits
+        ):
+            builder.download_and_prepare()
+    except Exception as error:
+        raise ValueError(
+            "`tfds:NAME` must be a data set that TFDS has prepared, or can download. Received: "
+            f"{name!r} with data_dir={data_dir!r}. TFDS says: {str(error).strip().splitlines()[0]}"
+        ) from error
+    return builder

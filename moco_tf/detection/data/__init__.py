@@ -1,0 +1,1 @@
+"""Annotated images: readers of their formats, and batches of them."""

@@ -1,0 +1,39 @@
+"""Annotations of LVIS, v0.5 and v1: COCO's JSON with image names of its own."""
+
+import os
+
+import tensorflow as tf
+
+from moco_tf.detection.data import coco
+
+ADDRESSES = ("lvis:IMAGES_DIR,JSON",)
+
+
+def read(address, rest, *, masks, keypoints, densepose):
+    """Reads a file of annotations, as `coco.read`.
+
+    IMAGES_DIR holds the images, or COCO's folders train2017 and val2017 with them.
+
+    Source: detectron2/data/datasets/lvis.py.
+
+    Raises:
+        ValueError: as `coco.read`, and if keypoints or DensePose are asked for.
+    """
+    if keypoints or densepose:
+        raise ValueError(
+            f"LVIS has neither keypoints nor DensePose. Received: {address!r}. Use coco:."
+        )
+    root, path = coco.folder_and_file(address, rest)
+    folders = {
+        name for name in ("train2017", "val2017") if tf.io.gfile.isdir(os.path.join(root, name))
+    }
+
+    def image_path(image):
+        # v1 says only where the image came from: http://.../train2017/000000000001.jpg. v0.5 has
+        # names of 2014, COCO_train2014_000000000001.jpg, for images of train2017.
+        address = image.get("coco_url") or image["file_name"]
+        folder, name = os.path.split(address)
+        folder = os.path.basename(folder) or "train2017"
+        return os.path.join(root, folder if folder in folders else "", name.split("_")[-1])
+
+    return coco.read_json(path, image_path, masks, keypoints)

@@ -1,0 +1,1 @@
+"""Detectors: networks, heads, anchors, losses."""

@@ -1,0 +1,117 @@
+"""Maps of features from a backbone: the last stage (C4, DC5) or a pyramid (FPN).
+
+With frozen BN, the backbone's statistics and affine parameters are constants, as they are when
+detectron2 fine-tunes a supervised network, and the new layers have biases instead of BN.
+"""
+
+import keras
+from keras import layers
+
+from moco_tf.backbones.batch_norm import BatchNorm
+from moco_tf.encoders import dense_backbone
+
+CHANNELS, DC5_CHANNELS = 256, 512  # of a pyramid, and of dilated C5
+
+
+def backbone_for_maps(encoder, frozen_bn=False, random_init=False, seed=0, last_dilation=1):
+    """`dense_backbone`, with its BN frozen or not.
+
+    Raises:
+        ValueError: for a backbone with another stem than ImageNet's.
+    """
+    backbone = dense_backbone(encoder, random_init, seed, last_dilation)
+    if backbone.get_layer("conv1").strides != (2, 2):
+        raise ValueError(
+            "Detection needs a backbone with ImageNet's stem, whose last maps are 1/32 of the "
+            "image. Received: one with the stem of small images."
+        )
+    if frozen_bn:
+        freeze_bn(backbone)
+    return backbone
+
+
+def c4(backbone, frozen_bn=False):
+    """Maps of stage 3, and stage 4 as the head of regions.
+
+    Args:
+        backbone: `keras.Model` of our ResNets, of `dense_backbone` with last_dilation 1.
+        frozen_bn: no BN is added to the end of the head.
+
+    Returns:
+        Two `keras.Model`s: NxHxWx3 images to a list of one map, 1/16; and regions of it,
+        Mx14x14xC, to Mx7x7xD. The second has the backbone's weights.
+
+    Source: detectron2/modeling/roi_heads/roi_heads.py (Res5ROIHeads), with the BN that MoCo adds.
+    """
+    images, maps = backbone.input, _end_of(backbone, 3)
+    x = _end_of(backbone, 4)
+    if not frozen_bn:
+        x = BatchNorm(synchronized=True, name="region.bn")(x)
+    return keras.Model(images, [maps], name="features"), keras.Model(maps, x, name="region")
+
+
+def dc5(backbone, frozen_bn=False, channels=DC5_CHANNELS):
+    """Maps of stage 4, its stride dilated away, reduced: NxHxWx3 images to a list of one map, 1/16.
+
+    Args:
+        backbone: of `dense_backbone` with last_dilation 2.
+        frozen_bn: biases instead of BN in the new layer.
+        channels: of the maps.
+
+    Source: MoCo v1, appendix A.1; detectron2's own dilated C5 is not reduced.
+    """
+    x = _conv(_end_of(backbone, 4), channels, 3, "reduce", frozen_bn)
+    return keras.Model(backbone.input, [x], name="features")
+
+
+def fpn(backbone, frozen_bn=False, channels=CHANNELS):
+    """The feature pyramid: NxHxWx3 images, H and W multiples of 32, to a list of P2 to P6.
+
+    Args:
+        backbone: of `dense_backbone` with last_dilation 1.
+        frozen_bn: biases instead of BN in the new layers.
+        channels: of all levels.
+
+    Source: arXiv:1612.03144; detectron2/modeling/backbone/fpn.py.
+    """
+
+    def conv(x, kernel, name):
+        return _conv(x, channels, kernel, name, frozen_bn)
+
+    sums = {5: conv(_end_of(backbone, 4), 1, "lateral5")}
+    for level in (4, 3, 2):
+        above = layers.UpSampling2D(2, name=f"above{level}")(sums[level + 1])
+        own = conv(_end_of(backbone, level - 1), 1, f"lateral{level}")
+        sums[level] = layers.Add(name=f"sum{level}")([own, above])
+    maps = [conv(sums[level], 3, f"output{level}") for level in (2, 3, 4, 5)]
+    maps.append(layers.MaxPooling2D(1, 2, name="output6")(maps[-1]))
+    return keras.Model(backbone.input, maps, name="features")
+
+
+def freeze_bn(model):
+    """Makes constants of all BN of a model."""
+    for layer in model.layers:
+        if isinstance(layer, BatchNorm):
+            layer.trainable = False
+
+
+def _conv(x, channels, kernel, name, frozen_bn):
+    """A new convolution, with BN or else with biases."""
+    x = layers.Conv2D(
+        channels,
+        kernel,
+        padding="same",
+        use_bias=frozen_bn,
+        kernel_initializer=keras.initializers.VarianceScaling(1.0, "fan_in", "uniform"),
+        name=name,
+    )(x)
+    return x if frozen_bn else BatchNorm(synchronized=True, name=f"{name}.bn")(x)
+
+
+def last_layer(backbone, stage):
+    """The layer that ends a stage of the backbone, 1 to 4."""
+    return [layer for layer in backbone.layers if layer.name.startswith(f"layer{stage}.")][-1]
+
+
+def _end_of(backbone, stage):
+    return last_layer(backbone, stage).output

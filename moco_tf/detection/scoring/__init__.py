@@ -1,0 +1,1 @@
+"""Average precision, as COCO, VOC, Cityscapes and DensePose have it."""

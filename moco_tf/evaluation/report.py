@@ -1,0 +1,139 @@
+"""The pictures of an evaluation: report.html."""
+
+import json
+import os
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from moco_tf import storage
+from moco_tf.data.labelled import crops_of
+from moco_tf.evaluation import results
+from moco_tf.probes import knn
+from moco_tf.reports import pages, plots
+
+MISTAKES, QUERIES, NEIGHBOURS, POINTS = 16, 8, 8, 1000
+
+
+def write(workdir, found, outcome, pair, crop):
+    """Writes WORKDIR/report.html.
+
+    Args:
+        workdir: local or gs:// folder.
+        found: what results.json holds.
+        outcome: `Outcome`.
+        pair: `Labelled`.
+        crop: `(resize_px, image_size_px)`.
+
+    Returns:
+        Path of the report.
+    """
+    scores, labels, classes = outcome.scores, outcome.labels, pair.classes
+    parts = ["<h2>Accuracy</h2>", pages.table(("", "95 % interval"), _metrics(found))]
+    if outcome.curves:
+        parts += ["<h2>Curves</h2>", plots.curves(outcome.curves)]
+    parts += ["<h2>Confusion</h2>", _confusion(scores.argmax(axis=1), labels, classes)]
+    parts += ["<h2>Accuracy of each class</h2>", _per_class(scores, labels, classes)]
+    parts += ["<h2>Most confident mistakes</h2>", *_mistakes(outcome, pair, crop)]
+    parts += [
+        "<h2>Nearest neighbours</h2><p>First column: a test image; then those test images that "
+        "are the most similar by the features, nearest first.</p>",
+        _neighbours(outcome, pair.test, crop),
+        "<h2>Map of the features</h2>",
+        *_map(outcome.features, labels, classes),
+        "<h2>Results</h2>",
+        f"<pre>{pages.escape(json.dumps(found, indent=2))}</pre>",
+    ]
+    path = os.path.join(workdir, "report.html")
+    page = pages.page(f"{found['task']}: {workdir}", results.summary(found), parts)
+    storage.write_text(path, page)
+    return path
+
+
+def write_comparison(workdir, workdirs):
+    """Writes WORKDIR/report.html with the table and a plot of several evaluations."""
+    header, rows = results.compare(workdirs)
+    found = [next(iter(results.read(w)["metrics"].values())) for w in workdirs]
+    values = np.array([m["value"] for m in found])
+    intervals = [m.get("interval", [m["value"]] * 2) for m in found]
+    errors = np.abs(np.array(intervals).T - values)
+    figure = Figure(figsize=(9, 1.2 + 0.4 * len(found)))
+    axis = figure.subplots()
+    axis.barh(range(len(rows)), values, xerr=errors, color="#7fb0d8")
+    axis.set_yticks(range(len(rows)), [plots.plain(f"{row[0]} ({row[2]})") for row in rows])
+    axis.invert_yaxis()
+    axis.set(xlabel="first score of each, with its 95 % interval if known", xlim=(0, 1))
+    parts = [pages.table(header, rows), pages.figure(figure)]
+    path = os.path.join(workdir, "report.html")
+    storage.write_text(path, pages.page("Comparison", f"{len(rows)} evaluations", parts))
+    return path
+
+
+def _metrics(found):
+    return [(results.NAMES[n], results.percent(m)) for n, m in found["metrics"].items()]
+
+
+def _confusion(predicted, labels, classes):
+    k = len(classes)
+    counts = np.bincount(labels * k + predicted, minlength=k * k).reshape(k, k)
+    return plots.confusion(counts, classes)
+
+
+def _per_class(scores, labels, classes):
+    hits = scores.argmax(axis=1) == labels
+    present = np.unique(labels)
+    share = np.array([hits[labels == i].mean() for i in present])
+    return plots.bars(share, [classes[i] for i in present], "accuracy")
+
+
+def _mistakes(outcome, pair, crop):
+    scores, labels = outcome.scores, outcome.labels
+    predicted, confidence = scores.argmax(axis=1), scores.max(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
+    if not len(worst):
+        return ["<p>None.</p>"]
+    images = crops_of(pair.test, outcome.numbers[np.sort(worst)], *crop)
+    images = images[np.argsort(np.argsort(worst))]
+    rows = [
+        (f"{i + 1}", pair.classes[labels[j]], pair.classes[predicted[j]], f"{confidence[j]:.0%}")
+        for i, j in enumerate(worst)
+    ]
+    table = pages.table(("image", "true", "predicted", "confidence"), rows)
+    return [pages.grid([images[i : i + 8] for i in range(0, len(images), 8)]), table]
+
+
+def _neighbours(outcome, test, crop):
+    features = outcome.features
+    queries = np.unique(np.linspace(0, len(features) - 1, QUERIES).astype(int))
+    _, nearest = knn.nearest(features, features[queries], NEIGHBOURS + 1, block=len(queries))
+    shown = np.unique(nearest)
+    images = crops_of(test, outcome.numbers[shown], *crop)
+    return pages.grid([images[np.searchsorted(shown, row)] for row in nearest])
+
+
+def _map(features, labels, classes):
+    if len(features) < 5:
+        return ["<p>Too few images.</p>"]
+    chosen = np.unique(np.linspace(0, len(features) - 1, POINTS).astype(int))
+    try:
+        from umap import UMAP
+
+        name, method = "UMAP", UMAP(random_state=0)
+    except ImportError:
+        from sklearn.manifold import TSNE
+
+        name, method = "t-SNE", TSNE(perplexity=min(30, (len(chosen) - 1) / 3), random_state=0)
+    x, y = method.fit_transform(features[chosen]).T
+    figure = Figure(figsize=(8, 6))
+    axis = figure.subplots()
+    points = axis.scatter(x, y, c=labels[chosen], cmap="tab20", s=8)
+    axis.set(xticks=[], yticks=[])
+    if len(classes) <= plots.LABELS:
+        present = np.unique(labels[chosen])
+        handles = [
+            Line2D([], [], ls="", marker="o", color=points.cmap(points.norm(i))) for i in present
+        ]
+        axis.legend(handles, [plots.plain(classes[i]) for i in present], fontsize=7, loc="best")
+    return [f"<p>{name} of {len(chosen)} test images.</p>", pages.figure(figure)]

@@ -1,0 +1,1 @@
+"""Pre-training: its config, model, diagnostics, run and report."""

@@ -1,0 +1,195 @@
+"""From a config to the parts of a run: layout, plan, model, schedule, data."""
+
+import functools
+import math
+
+import keras
+import tensorflow as tf
+
+from moco_tf import addresses, backbones, distribute, optim
+from moco_tf.backbones import heads
+from moco_tf.data.batch_layout import Layout
+from moco_tf.data.two_views import training_dataset
+from moco_tf.log import log
+from moco_tf.mechanisms import EndToEnd, MemoryBank
+from moco_tf.moco import MoCo
+from moco_tf.pretraining import config as config_lib
+from moco_tf.training.plan import make_schedule
+
+
+def make_layout(config, strategy):
+    """The `Layout` of the config's batch on the strategy's hosts and replicas.
+
+    Raises:
+        ValueError: if it does not divide, with a batch that would.
+    """
+    hosts, replicas = distribute.num_hosts(strategy), strategy.num_replicas_in_sync
+    error = config_lib.replica_layout_errors(config, hosts, replicas)
+    if error:
+        raise ValueError(error)
+    micro_batch = config.batch_size // replicas // config.gradient_accumulation
+    group = config.model.bn_group_size or micro_batch
+    return Layout(config.batch_size, hosts, replicas, group)
+
+
+def make_backbone(model, **options):
+    """The untrained backbone of a `config.Model`; options as of `resnet`."""
+    make = addresses.resolve(backbones, model.backbone, "model.backbone")
+    if model.width:
+        options["width"] = model.width
+    return make(stem=model.stem, bn_group_size=model.bn_group_size or None, **options)
+
+
+def make_encoder(model, has_head=True):
+    """The untrained encoder of a `config.Model`, or its backbone without a head."""
+    backbone = make_backbone(model)
+    mlp = functools.partial(heads.mlp, hidden=model.hidden)
+    head = {"linear": heads.linear, "mlp": mlp}[model.head] if has_head else None
+    return heads.encoder(backbone, head, model.dim)
+
+
+def make_model(config, num_images=0, steps_per_epoch=1):
+    """Builds and compiles `MoCo`, or another mechanism; call it in the strategy's scope.
+
+    Args:
+        config: `Config`.
+        num_images, steps_per_epoch: of the data; only a model that will be trained needs them.
+    """
+    keras.utils.set_random_seed(config.seed)
+    policy = "mixed_bfloat16" if config.mixed_bfloat16 else "float32"
+    keras.mixed_precision.set_global_policy(policy)
+    m = config.model
+    encoder = make_encoder(m)
+    common = {"temperature": m.temperature, "seed": config.seed}
+    if m.mechanism == "end_to_end":
+        model = EndToEnd(encoder, shuffle=m.shuffle, **common)
+    elif m.mechanism == "memory_bank":
+        model = MemoryBank(encoder, num_images, queue_size=m.queue_size, **common)
+    else:
+        model = MoCo(
+            encoder,
+            queue_size=m.queue_size,
+            momentum=m.momentum,
+            symmetric=m.symmetric,
+            shuffle=m.shuffle,
+            gradient_accumulation=config.gradient_accumulation,
+            **common,
+        )
+    model.compile(
+        optim.SGD(
+            make_schedule(config, steps_per_epoch),
+            momentum=config.optimizer.momentum,
+            weight_decay=config.optimizer.weight_decay,
+        )
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def describe(config, layout, source, plan, start):
+    """Logs what is about to run, and what about it is unwise."""
+    log.info(
+        "%d images; batch %d = %d replica(s) x %d rows, BN groups of %d; %d steps an epoch, %d in "
+        "all; %s",
+        source.num_examples,
+        layout.batch,
+        layout.replicas,
+        layout.replica_rows,
+        layout.group_rows,
+        plan.steps_per_epoch,
+        plan.total,
+        f"resuming after step {start}" if start else "from the start",
+    )
+    if config.model.shuffle and layout.shuffling == "none":
+        log.warning(
+            "There is one BN group in all, so there is nothing to shuffle, and BN statistics may "
+            "tell which key belongs to which query. Set config.model.bn_group_size, such as %d.",
+            math.gcd(layout.replica_rows, max(layout.batch // 8, 1)),
+        )
+    if config.mixed_bfloat16 and not _accelerators():
+        log.warning("bfloat16 is about ten times slower than float32 on CPU.")
+    if config.jit_compile and not _accelerators():
+        log.warning("On CPU the step is slower under XLA than without it.")
+
+
+def steps_per_call(config, strategy):
+    """Steps in one call to the device: by default 1, and a whole log interval on TPU."""
+    on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
+    return config.steps_per_call or (config.log_every_steps if on_tpu else 1)
+
+
+def _accelerators():
+    return tf.config.list_logical_devices("GPU") + tf.config.list_logical_devices("TPU")
+
+
+def distribute_data(source, recipe, config, layout, strategy, start_step):
+    """Iterator over distributed batches from `start_step` on."""
+
+    def dataset(context):
+        return training_dataset(
+            source,
+            recipe,
+            layout,
+            host=context.input_pipeline_id,
+            image_size_px=config.data.image_size_px,
+            seed=config.seed,
+            start_step=start_step,
+            shuffle=config.model.shuffle,
+            augment_on=augment_on(config),
+            jit_compile=config.data.jit_compile,
+            shuffle_buffer=config.data.shuffle_buffer,
+            shard_files=config.data.shard_files,
+            with_index=config.model.mechanism == "memory_bank",
+        )
+
+    return iter(strategy.distribute_datasets_from_function(dataset))
+
+
+def augment_on(config):
+    """Where the photometric half runs, "host" or "device"; "auto" prefers a GPU or TPU."""
+    if config.data.augment_on != "auto":
+        return config.data.augment_on
+    return "device" if _accelerators() else "host"
+
+
+def input_remedy(config):
+    """What helps a run that waits for its input pipeline."""
+    if _accelerators() and augment_on(config) == "host":
+        return "Leave colours and blur to the device: data.augment_on=device."
+    return (
+        "Give the host more cores, or faster storage: TFRecord shards are read faster than a "
+        "folder (python -m moco_tf convert)."
+    )
+
+
+def make_step(model, recipe, config, strategy):
+    """What a replica does with a batch: colours and blur if they are left to it, and `model.step`.
+
+    A TPU compiles all of it. Elsewhere the photometric half is a program of its own under XLA,
+    which several replicas cannot have for the step with its collectives.
+
+    Raises:
+        ValueError: for `config.jit_compile` on several replicas.
+    """
+    on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
+    if config.jit_compile and strategy.num_replicas_in_sync > 1 and not on_tpu:
+        raise ValueError(
+            "`config.jit_compile` must be false on several GPUs: XLA programs cannot hold their "
+            f"collectives. Received: true, with {strategy.num_replicas_in_sync} replicas."
+        )
+    photometric = recipe.photometric
+    if not on_tpu:
+        jit = config.data.jit_compile
+        photometric = tf.function(recipe.photometric, jit_compile=jit, autograph=False)
+
+    def step(batch):
+        batch = dict(batch)
+        for letter in "qk":
+            if f"draws_{letter}" in batch:
+                draws = batch.pop(f"draws_{letter}")
+                batch[f"x_{letter}"] = photometric(batch[f"x_{letter}"], draws)
+        return model.step(batch)
+
+    if config.jit_compile and not on_tpu:
+        return tf.function(step, jit_compile=True, autograph=False)
+    return step

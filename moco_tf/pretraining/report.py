@@ -1,0 +1,149 @@
+"""The pictures of a run, in one self-contained file: report.html."""
+
+import json
+import math
+import os
+
+import numpy as np
+import tensorflow as tf
+from matplotlib.figure import Figure
+
+from moco_tf import schema, storage
+from moco_tf.backbones import heads
+from moco_tf.data.batch_layout import Layout
+from moco_tf.data.labelled import crops_of, normalized
+from moco_tf.data.sources import Stream
+from moco_tf.data.two_views import training_dataset
+from moco_tf.pretraining import config as config_lib
+from moco_tf.probes import knn
+from moco_tf.reports import pages
+from moco_tf.training.callbacks import read_metrics
+
+PAIRS, QUERIES, NEIGHBOURS, GALLERY = 12, 8, 8, 1024
+
+
+def write(workdir, source, recipe, encoder, config):
+    """Writes WORKDIR/report.html: curves, augmented pairs, nearest neighbours, config.
+
+    Args:
+        workdir: local or gs:// folder with a metrics.jsonl.
+        source: `datasets.Source` or `Stream`.
+        recipe: of the run.
+        encoder: query encoder.
+        config: `Config` of the run.
+
+    Returns:
+        Path of the report.
+    """
+    metrics = read_metrics(os.path.join(workdir, "metrics.jsonl"))
+    size = config.data.image_size_px
+    resize = config.monitor.resize_px or round(size * 8 / 7)
+    count = min(GALLERY, source.num_examples)
+    chosen = np.arange(count)
+    if not isinstance(source, Stream):  # of which to read more would be long
+        chosen = chosen * source.num_examples // count
+    images = crops_of(source, chosen, resize, size)
+    parts = [
+        "<h2>Curves</h2>",
+        _curves(metrics, config),
+        "<h2>Augmented pairs</h2><p>Each column: two views of one image.</p>",
+        _pairs(source, recipe, config),
+        "<h2>Nearest neighbours</h2><p>First column: the query; then the most similar of "
+        f"{len(images)} images by the backbone's features, nearest first.</p>",
+        _neighbours(images, recipe, encoder),
+        "<h2>Config</h2>",
+        f"<pre>{pages.escape(json.dumps(schema.to_dict(config), indent=2))}</pre>",
+    ]
+    page = pages.page(f"MoCo: {workdir}", _headline(metrics), parts)
+    path = os.path.join(workdir, "report.html")
+    storage.write_text(path, page)
+    return path
+
+
+def summary(workdir, step):
+    """The last words of a run: what came of it, where it is, what to do next."""
+    encoder, report = (os.path.join(workdir, name) for name in ("encoder.keras", "report.html"))
+    metrics = read_metrics(os.path.join(workdir, "metrics.jsonl"))
+    return "\n".join(
+        [
+            "",
+            f"Trained {step} steps. {_headline(metrics)}",
+            f"  checkpoint  {tf.train.latest_checkpoint(os.path.join(workdir, 'checkpoints'))}",
+            f"  encoder     {encoder}",
+            f"  report      {report}",
+            "Next:",
+            f"  open {report}; tensorboard --logdir {workdir}",
+            f'  keras.models.load_model("{encoder}")   # after: import moco_tf',
+            "  python train.py --config=configs/cifar10_demo.py --workdir=runs/cifar10",
+        ]
+    )
+
+
+def _headline(metrics):
+    accuracies = [(line["step"], line["knn"]) for line in metrics if "knn" in line]
+    if not accuracies:
+        return "No kNN monitor ran."
+    text = f"kNN accuracy {accuracies[-1][1]:.1%} at step {accuracies[-1][0]}"
+    if accuracies[0][0] == 0 and len(accuracies) > 1:
+        text += f"; the same encoder untrained {accuracies[0][1]:.1%}"
+    return text + "."
+
+
+def _curves(metrics, config):
+    steps = [line for line in metrics if "loss" in line]
+    panels = [("loss", steps), ("top1", steps)]
+    panels += [
+        (name, lines)
+        for name in ("knn", "queue_fill", "key_effective_rank", "learning_rate")
+        if (lines := [line for line in metrics if name in line])
+    ]
+    rows = math.ceil(len(panels) / 2)
+    figure = Figure(figsize=(10, 2.6 * rows))
+    axes = figure.subplots(rows, 2)
+    for axis, (name, lines) in zip(axes.flat, panels):
+        x, y = [line["step"] for line in lines], np.array([line[name] for line in lines])
+        dense = len(y) > 200
+        axis.plot(
+            x, y, color="#1f77b4", alpha=0.3 if dense else 1, lw=1, marker="" if dense else "."
+        )
+        if dense:
+            window = len(y) // 50
+            smooth = np.convolve(y, np.ones(window) / window, "valid")
+            axis.plot(x[window - 1 :], smooth, color="#1f77b4")
+        if name == "loss":
+            chance = config_lib.chance_loss(config)
+            axis.axhline(chance, color="gray", ls=":", lw=1, label="chance, ln(K+1)")
+            axis.legend()
+        axis.set(title=name, xlabel="step")
+        axis.grid(alpha=0.3)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    return pages.figure(figure)
+
+
+def _pairs(source, recipe, config):
+    count = min(PAIRS, source.num_examples)
+    batch = next(
+        iter(
+            training_dataset(
+                source,
+                recipe,
+                Layout(count),
+                image_size_px=config.data.image_size_px,
+                seed=config.seed,
+                jit_compile=config.data.jit_compile,
+                shuffle_buffer=100,
+            )
+        )
+    )
+    pixels = [batch[name] * recipe.std + recipe.mean for name in ("x_q", "x_k")]
+    return pages.grid([np.asarray(p) * 255 for p in pixels])
+
+
+def _neighbours(images, recipe, encoder):
+    backbone = heads.backbone_of(encoder)
+    blocks = [normalized(recipe, images[i : i + 64]) for i in range(0, len(images), 64)]
+    bank = np.concatenate([backbone(x, training=False) for x in blocks]).astype(np.float32)
+    queries = np.linspace(0, len(images) - 1, min(QUERIES, len(images))).astype(int)
+    _, nearest = knn.nearest(bank, bank[queries], NEIGHBOURS + 1, block=len(queries))
+    return pages.grid([images[row] for row in nearest])

@@ -1,0 +1,1 @@
+"""What pre-training and evaluation both measure with: features, kNN, linear classifiers."""

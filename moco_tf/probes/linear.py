@@ -1,0 +1,102 @@
+"""Many linear classifiers on the same features, trained together."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from moco_tf.probes.features import unit
+
+
+class Classifiers(NamedTuple):
+    """S linear classifiers of C features into K classes.
+
+    Attributes:
+        weights: float32 SxCxK.
+        biases: float32 SxK.
+        losses: float32 S, mean training loss of the last epoch; not finite if it diverged.
+    """
+
+    weights: np.ndarray
+    biases: np.ndarray
+    losses: np.ndarray
+
+    def logits(self, number, x, block=4096):
+        """Logits of one of them: float32 NxK of features NxC."""
+        parts = [x[i : i + block] @ self.weights[number] for i in range(0, len(x), block)]
+        return np.concatenate(parts) + self.biases[number]
+
+
+def fit(
+    x, labels, num_classes, rates, decays, *, momentum, batch_size, epochs, seed, title="linear"
+):
+    """Trains one classifier for each pair of learning rate and weight decay.
+
+    SGD with momentum and L2 on weights and biases, as torch's, on the mean cross-entropy, with
+    a cosine of the learning rate. All see the same batches.
+
+    Args:
+        x: float32 NxC, features; an array or a memory map.
+        labels: int64 N, in [0, num_classes).
+        num_classes: K.
+        rates, decays: S learning rates and S L2 factors, which belong together.
+        momentum: of SGD.
+        batch_size: rows; without the incomplete last batch of an epoch.
+        epochs: passes over the features.
+        seed: of the start, N(0, .01), and of the order.
+        title: of the progress bar; None for none.
+
+    Returns:
+        `Classifiers`.
+    """
+    rng = np.random.default_rng(seed)
+    n, s, c, k = len(x), len(rates), x.shape[1], num_classes
+    batch = min(batch_size, n)
+    start = np.tile(rng.normal(0, 0.01, (c, 1, k)), (1, s, 1)).reshape(c, s * k)
+    w, b = tf.Variable(start, dtype=tf.float32), tf.Variable(tf.zeros(s * k))
+    v_w, v_b = tf.Variable(tf.zeros_like(w)), tf.Variable(tf.zeros_like(b))
+    # One number for each column, which belongs to a class of a classifier.
+    rate, decay = (tf.constant(np.repeat(a, k), tf.float32) for a in (rates, decays))
+
+    @tf.function(autograph=False)
+    def step(x, y, scale):
+        logits = tf.reshape(tf.matmul(x, w) + b, [batch, s, k])
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.tile(y[:, None], [1, s]), logits)
+        error = tf.nn.softmax(logits) - tf.one_hot(y, k)[:, None]  # of the loss by the logits
+        error = tf.reshape(error, [batch, s * k]) / batch
+        v_w.assign(momentum * v_w + tf.matmul(x, error, transpose_a=True) + decay * w)
+        v_b.assign(momentum * v_b + tf.reduce_sum(error, axis=0) + decay * b)
+        w.assign_sub(scale * rate * v_w)
+        b.assign_sub(scale * rate * v_b)
+        return tf.reduce_mean(losses, axis=0)
+
+    steps = n // batch
+    for epoch in tqdm(range(epochs), title, unit="epoch", disable=title is None):
+        order = rng.permutation(n)
+        losses = []
+        for i in range(steps):
+            rows = np.sort(order[i * batch : (i + 1) * batch])  # a memory map likes them sorted
+            progress = (epoch * steps + i) / (epochs * steps)
+            scale = tf.constant(0.5 * (1 + math.cos(math.pi * progress)), tf.float32)
+            losses.append(step(tf.constant(x[rows]), tf.constant(labels[rows]), scale))
+    weights = w.numpy().reshape(c, s, k).transpose(1, 0, 2)
+    return Classifiers(weights, b.numpy().reshape(s, k), np.mean(losses, axis=0))
+
+
+def probe(x, labels, queries, query_labels, *, epochs=20, batch_size=256, seed=0):
+    """Share in [0, 1] of queries that a classifier trained on x classifies right.
+
+    Features have unit length here, for which one learning rate suits all encoders.
+
+    Args:
+        x, queries: float32 NxC and MxC, features.
+        labels, query_labels: int N and M.
+        epochs, batch_size, seed: of `fit`.
+    """
+    num_classes = int(max(labels.max(), query_labels.max())) + 1
+    options = dict(momentum=0.9, batch_size=batch_size, epochs=epochs, seed=seed, title=None)
+    found = fit(unit(x), labels, num_classes, [10.0], [0.0], **options)
+    predicted = found.logits(0, unit(queries)).argmax(axis=1)
+    return float(np.mean(predicted == query_labels))

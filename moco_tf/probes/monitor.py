@@ -1,0 +1,158 @@
+"""Scores of an encoder while it is trained: kNN, and a linear probe that it never sees."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from moco_tf.backbones import heads
+from moco_tf.data import sources
+from moco_tf.data.sources import Stream
+from moco_tf.log import log
+from moco_tf.probes import features, knn
+from moco_tf.probes import linear as linear_cached
+from moco_tf.training.callbacks import Scores
+
+
+class Probe:
+    """Measures an encoder on labelled images, by nearest neighbours and a linear classifier.
+
+    Both work on features of centre crops, which are computed for them in inference mode: nothing
+    that is learned here reaches the encoder.
+
+    Args:
+        encoder: of `backbones.heads.encoder`.
+        bank, queries: `datasets.Source`s with labels of the same classes, such as
+            `datasets.from_arrays(images, labels)`.
+        recipe: whose normalisation the encoder is trained with, such as `recipes.moco.v2`.
+        image_size_px: of the crops.
+        resize_px: the short side before the crop; 8/7 of the size by default.
+        features: "backbone" (before the head) or "projection" (after it).
+        neighbours: k.
+        temperature: of the votes.
+        linear: whether to train the linear classifier, too.
+        strategy: of the encoder's variables; by default the one in whose scope it is called.
+    """
+
+    def __init__(
+        self,
+        encoder,
+        bank,
+        queries,
+        recipe,
+        *,
+        image_size_px,
+        resize_px=None,
+        features="backbone",
+        neighbours=200,
+        temperature=0.1,
+        linear=False,
+        strategy=None,
+    ):
+        self.sources = {"bank": bank, "queries": sources.in_numbering_of(bank, queries)}
+        self.crop = {
+            "image_size_px": image_size_px,
+            "resize_px": resize_px or round(image_size_px * 8 / 7),
+        }
+        self.neighbours, self.temperature, self.linear = neighbours, temperature, linear
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self.run = _forward(encoder, features, recipe, self.strategy)
+        self.said = set()
+
+    def __call__(self):
+        """Dict of `knn` and, if asked for, `linear`: accuracies, shares in [0, 1]."""
+        (bank, bank_labels), (queries, labels) = map(self._features, self.sources)
+        options = dict(neighbours=self.neighbours, temperature=self.temperature)
+        scores = {"knn": knn.accuracy(bank, bank_labels, queries, labels, **options)}
+        if self.linear:
+            scores["linear"] = linear_cached.probe(bank, bank_labels, queries, labels)
+        return scores
+
+    def _features(self, which):
+        """Features and labels of the images that can be decoded."""
+        found = features.extract(self.run, self.sources[which], self.strategy, **self.crop)
+        bad = int(np.sum(~found.ok))
+        if bad and which not in self.said:
+            self.said.add(which)
+            log.warning("%d images of the %s cannot be decoded and are left out.", bad, which)
+        return found.x[0][found.ok], found.labels[found.ok]
+
+
+class Monitor(keras.callbacks.Callback):
+    """A `Probe` before `model.fit` starts and after every few epochs, added to the logs.
+
+    Give it before callbacks that are to see its scores, such as `CSVLogger`.
+
+    Args:
+        every_epochs: epochs between measurements.
+        **kwargs: of `Probe`, all but `encoder`, which is the model's query encoder, and `strategy`.
+    """
+
+    def __init__(self, every_epochs=1, **kwargs):
+        super().__init__()
+        self.every_epochs, self.kwargs = every_epochs, kwargs
+
+    def on_train_begin(self, logs=None):
+        self.probe = Probe(
+            self.model.encoder_q, **self.kwargs, strategy=self.model.distribute_strategy
+        )
+        self._measure("untrained", {})
+
+    def on_epoch_end(self, epoch, logs):
+        if (epoch + 1) % self.every_epochs == 0:
+            self._measure(f"epoch {epoch + 1}", logs)
+
+    def _measure(self, when, logs):
+        scores = self.probe()
+        logs.update(scores)
+        log.info("%s: %s", when, ", ".join(f"{name} {v:.1%}" for name, v in scores.items()))
+
+
+def make_scores(config, model, recipe, strategy, plan):
+    """The `Scores` callback of a config; None, and said, if it is off or nothing has labels."""
+    monitor, data = config.monitor, config.data
+    if not plan.monitor_every:
+        log.info("The kNN monitor is off.")
+        return None
+    if monitor.source == "auto":
+        addresses = sources.labelled_splits(data.source, data.data_dir or None)
+    else:
+        addresses = monitor.source.split(",")
+    if addresses is None:
+        log.info(
+            "The kNN monitor is off: %s has no labelled splits. monitor.source=BANK,QUERIES names "
+            "two.",
+            data.source,
+        )
+        return None
+    if len(addresses) != 2:
+        raise ValueError(
+            "`config.monitor.source` must be auto, off or BANK,QUERIES, two addresses with a comma "
+            f"between. Received: {monitor.source!r}."
+        )
+    bank, queries = (sources.open_source(a, data.data_dir or None) for a in addresses)
+    for address, source in zip(addresses, (bank, queries)):
+        if isinstance(source, Stream) or source.labels is None:
+            rule = "The kNN monitor needs labelled images with random access"
+            if monitor.source != "auto":
+                raise ValueError(f"{rule}. Received: {address!r}. Set config.monitor.source.")
+            log.info("The kNN monitor is off. %s, which %s is not.", rule, address)
+            return None
+    probe = Probe(
+        model.encoder_q,
+        bank,
+        queries,
+        recipe,
+        image_size_px=data.image_size_px,
+        resize_px=monitor.resize_px,
+        features=monitor.features,
+        neighbours=monitor.neighbours,
+        temperature=monitor.temperature,
+        linear=monitor.linear,
+        strategy=strategy,
+    )
+    return Scores(probe, plan)
+
+
+def _forward(encoder, kind, recipe, strategy):
+    network = heads.backbone_of(encoder) if kind == "backbone" else encoder
+    return features.forward(network, recipe, strategy)

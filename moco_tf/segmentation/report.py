@@ -1,0 +1,94 @@
+"""The pictures of a segmentation: report.html."""
+
+import json
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from moco_tf import storage
+from moco_tf.evaluation import results
+from moco_tf.reports import pages, plots
+from moco_tf.segmentation.sources import IGNORED
+from moco_tf.training.callbacks import read_metrics
+
+SHOWN, HEIGHT, WIDTH = 8, 180, 240
+
+
+def prediction_path(folder, pairs, index):
+    """Where the prediction for an image is saved: the name of its file, below the folder."""
+    stem = os.path.splitext(os.path.basename(pairs.labels[index]))[0]
+    return os.path.join(folder, f"{index:05}_{stem}.png")
+
+
+def write(workdir, found, pairs, matrices, folder):
+    """Writes WORKDIR/report.html.
+
+    Args:
+        workdir: local or gs:// folder.
+        found: what results.json holds.
+        pairs: test images.
+        matrices: a confusion matrix an image.
+        folder: of the predictions.
+    """
+    lines = read_metrics(os.path.join(workdir, "metrics.jsonl"))
+    steps = [line for line in lines if "loss" in line]
+    tests = [line for line in lines if "test_miou" in line]
+    curves = [
+        ("training loss", "step", [s["step"] for s in steps], {"loss": [s["loss"] for s in steps]}),
+        (
+            *("test mIoU", "step", [t["step"] for t in tests]),
+            {"mIoU": [t["test_miou"] for t in tests]},
+        ),
+    ]
+    iou = {name: v for name, v in found["details"]["class_iou"].items() if v is not None}
+    scores = [(results.NAMES[n], results.percent(m)) for n, m in found["metrics"].items()]
+    majority = found["details"]["majority"]
+    scores.append((f"mIoU of {majority['class']} everywhere", f"{majority['miou']:.1%}"))
+    parts = [
+        pages.table(("", "95 % interval over images"), scores),
+        "<h2>Curves</h2>",
+        plots.curves(curves),
+        "<h2>IoU of each class</h2>",
+        plots.bars(list(iou.values()), list(iou), "IoU"),
+        "<h2>Confusion of pixels</h2>",
+        plots.confusion(matrices.sum(axis=0), pairs.classes),
+        "<h2>Test images</h2><p>Image, truth, prediction, errors (red; white is ignored).</p>",
+        _examples(pairs, folder),
+        "<h2>Results</h2>",
+        f"<pre>{pages.escape(json.dumps(found, indent=2))}</pre>",
+    ]
+    page = pages.page(f"segmentation: {workdir}", results.summary(found), parts)
+    storage.write_text(os.path.join(workdir, "report.html"), page)
+
+
+def _examples(pairs, folder):
+    colours = palette(len(pairs.classes))
+    rows = []
+    for i in np.unique(np.linspace(0, pairs.num_examples - 1, SHOWN).astype(int)):
+        label = pairs.label(tf.constant(i, tf.int64)).numpy()
+        with tf.io.gfile.GFile(prediction_path(folder, pairs, i), "rb") as file:
+            predicted = tf.io.decode_png(file.read(), channels=1)[..., 0].numpy()
+        errors = np.where((label != predicted)[..., None], [[[200, 30, 30]]], [[[235, 235, 235]]])
+        errors = np.where((label == IGNORED)[..., None], 255, errors)
+        image = pairs.image(tf.constant(i, tf.int64)).numpy()
+        maps = [colours[label], colours[predicted], errors]
+        rows.append([_small(image, "area"), *(_small(m, "nearest") for m in maps)])
+    return pages.grid(rows)
+
+
+def _small(image, method):
+    return tf.image.resize(image.astype(np.float32), [HEIGHT, WIDTH], method=method).numpy()
+
+
+def palette(num_classes):
+    """Colours of the classes, uint8 256x3, as PASCAL VOC has them; ignored pixels are white.
+
+    A colour's highest bits are bits 0, 1 and 2 of the class' number, the next 3, 4 and 5, ...
+    """
+    numbers = np.arange(256)[:, None]
+    colours = np.zeros((256, 3), np.uint8)
+    for bit in range(8 // 3 + 1):
+        colours |= (((numbers >> (3 * bit + np.arange(3))) & 1) << (7 - bit)).astype(np.uint8)
+    colours[num_classes:] = 255
+    return colours

@@ -1,0 +1,99 @@
+"""Training a segmentation network."""
+
+import keras
+import tensorflow as tf
+
+from moco_tf import distribute
+from moco_tf.segmentation.sources import IGNORED
+
+
+class Segmenter(keras.Model):
+    """Trains a network by the cross-entropy of its pixels.
+
+    Args:
+        network: `keras.Model` from normalised images NxHxWx3 to logits NxHxWxK.
+        normalize: function from uint8 images to what the network takes.
+    """
+
+    NAMES = ("loss", "pixel_accuracy")
+
+    def __init__(self, network, normalize):
+        super().__init__()
+        self.network, self._normalize = network, normalize
+        self.built = True
+
+    def step(self, batch):
+        """One update; what `training.py` runs.
+
+        Args:
+            batch: dict of x: uint8 NxHxWx3, and label: int32 NxHxW, classes or `IGNORED`.
+
+        Returns:
+            Dict of this replica's loss (nats, the mean over pixels that are not ignored) and
+            share of them in [0, 1] whose class has the highest logit.
+        """
+        label = batch["label"]
+        counted = label != IGNORED
+        # The mean is over the pixels of all replicas, of which each may have another number.
+        own = tf.reduce_sum(tf.cast(counted, tf.float32))
+        mean = tf.maximum(distribute.mean(own), 1.0)
+        with tf.GradientTape() as tape:
+            logits = self.network(self._normalize(batch["x"]), training=True)  # NxHxWxK
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+                tf.where(counted, label, 0), logits
+            )
+            loss = tf.reduce_sum(tf.where(counted, losses, 0.0)) / mean
+            # The optimizer adds up the replicas' gradients.
+            scaled = loss / distribute.num_replicas()
+        gradients = tape.gradient(scaled, self.network.trainable_variables)
+        loss, gradients = distribute.poison(loss, gradients)
+        self.optimizer.apply(gradients, self.network.trainable_variables)
+        # Inference needs one set of BN statistics, also of layers that do not synchronise them.
+        distribute.average(self.network.non_trainable_variables)
+        hits = counted & (tf.argmax(logits, axis=-1, output_type=tf.int32) == label)
+        accuracy = tf.reduce_sum(tf.cast(hits, tf.float32)) / mean
+        return {"loss": loss, "pixel_accuracy": accuracy}
+
+    def call(self, images, training=False):
+        """Logits, NxHxWxK."""
+        return self.network(images, training=training)
+
+    @property
+    def trainable_variables(self):
+        """The network's."""
+        return self.network.trainable_variables
+
+
+def make_predict(network, normalize, scales, flip, multiple):
+    """A function from images to the classes of their pixels.
+
+    Args:
+        network, normalize: as of `Segmenter`.
+        scales: factors by which images are resized; the mean of the probabilities decides.
+        flip: also mirrored.
+        multiple: sizes that the network takes are multiples of it, px.
+
+    Returns:
+        Function from uint8 NxHxWx3 to int32 NxHxW.
+    """
+
+    def probabilities(images, size):
+        logits = network(images, training=False)
+        return tf.image.resize(tf.nn.softmax(logits), size)
+
+    def predict(images):
+        size = tf.shape(images)[1:3]
+        x = normalize(images)
+        total = 0.0
+        for scale in scales:
+            scaled = x
+            if scale != 1:
+                new = tf.cast(tf.round(tf.cast(size, tf.float32) * scale), tf.int32)
+                new = tf.maximum((new + multiple // 2) // multiple, 1) * multiple
+                scaled = tf.image.resize(x, new)  # not antialiased, which XLA does not have
+            total += probabilities(scaled, size)
+            if flip:
+                total += probabilities(scaled[:, :, ::-1], size)[:, :, ::-1]
+        return tf.argmax(total, axis=-1, output_type=tf.int32)
+
+    return predict

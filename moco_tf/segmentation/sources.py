@@ -1,0 +1,275 @@
+"""Images with label maps: pairs of files, and what the numbers in the maps mean."""
+
+import dataclasses
+import os
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from moco_tf import storage
+from moco_tf.data import image_ops
+from moco_tf.data.tfdata import plain
+from moco_tf.segmentation import label_png
+
+IGNORED = 255  # in label maps, here always
+ADDRESSES = (
+    "voc:VOC2012_DIR:SPLIT",
+    "cityscapes:DIR:SPLIT",
+    "camvid:DIR:SPLIT",
+    "folders:IMAGES_DIR,LABELS_DIR",
+)
+VOC = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"),
+    *("chair", "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant"),
+    *("sheep", "sofa", "train", "tvmonitor"),
+)
+CAMVID = (
+    *("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car"),
+    *("pedestrian", "cyclist"),
+)
+# Of Cityscapes' label ids, those that are evaluated.
+CITYSCAPES = {
+    7: "road",
+    8: "sidewalk",
+    11: "building",
+    12: "wall",
+    13: "fence",
+    17: "pole",
+    19: "traffic light",
+    20: "traffic sign",
+    21: "vegetation",
+    22: "terrain",
+    23: "sky",
+    24: "person",
+    25: "rider",
+    26: "car",
+    27: "truck",
+    28: "bus",
+    31: "train",
+    32: "motorcycle",
+    33: "bicycle",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """Images and their label maps, of the same size.
+
+    Attributes:
+        images, labels: paths, one each.
+        classes: names of the classes; numbers if they have none.
+        table: int32, 256: the class of each number in the files, or `IGNORED`, or -1 where it is
+            none.
+    """
+
+    images: tuple
+    labels: tuple
+    classes: tuple
+    table: np.ndarray
+
+    @property
+    def num_examples(self):
+        """How many there are."""
+        return len(self.images)
+
+    def image(self, index):
+        """uint8 HxWx3; a graph function of an int64 scalar, as are the others."""
+        return image_ops.decode(tf.io.read_file(_gather(self.images, index)))
+
+    def label(self, index):
+        """int32 HxW: classes, `IGNORED`, or -1 for a number that is neither."""
+        with tf.device("CPU"):
+            return tf.gather(tf.constant(self.table), self.numbers(index))
+
+    def numbers(self, index):
+        """int32 HxW: what the file holds."""
+        return tf.cast(label_png.decode(tf.io.read_file(_gather(self.labels, index))), tf.int32)
+
+    def name(self, index):
+        """String scalar, for messages."""
+        return _gather(self.images, index)
+
+
+def _gather(paths, index):
+    with tf.device("CPU"):
+        return tf.gather(tf.constant(paths), index)
+
+
+def open_pairs(address, num_classes=0, ignored=()):
+    """Opens the images and label maps of an address.
+
+    Args:
+        address: of `ADDRESSES`; DIR is a folder, SPLIT such as train. VOC's train_aug (with SBD)
+            takes its maps from SegmentationClassAug.
+        num_classes: classes that the maps number from 0, for folders:; 0 elsewhere.
+        ignored: numbers in the maps that are no class, besides 255.
+
+    Returns:
+        `Pairs`.
+
+    Raises:
+        ValueError: for an unknown address, a missing file, or classes that are not known.
+    """
+    kind, _, rest = address.partition(":")
+    makers = {"voc": _voc, "cityscapes": _cityscapes, "camvid": _camvid, "folders": _folders}
+    if kind not in makers:
+        raise ValueError(
+            f"A source of label maps must be one of {', '.join(ADDRESSES)}. Received: {address!r}."
+        )
+    images, labels, numbers, classes = makers[kind](address, rest)
+    classes = classes or tuple(map(str, range(num_classes)))
+    if not classes or (num_classes and num_classes != len(classes)):
+        raise ValueError(
+            "`config.data.num_classes` must be the number of classes in the label maps"
+            + (f", {len(classes)} of {kind}:" if classes else "")
+            + f". Received: {num_classes}, for {address!r}."
+        )
+    table = np.full(256, -1, np.int32)
+    table[numbers or range(len(classes))] = range(len(classes))
+    if kind == "cityscapes":
+        ids = table[:34]  # of the label ids, those that are not evaluated; a view
+        ids[ids < 0] = IGNORED
+    if kind == "camvid":
+        table[11] = IGNORED  # void
+    table[[IGNORED, *ignored]] = IGNORED
+    _require_files((*images, *labels), address)
+    return Pairs(tuple(images), tuple(labels), classes, table)
+
+
+def _split(address, rest):
+    folder, colon, split = rest.rpartition(":")
+    if not colon or not tf.io.gfile.isdir(os.path.expanduser(folder)):
+        raise ValueError(
+            f"The address must be {address.partition(':')[0]}:DIR:SPLIT, DIR a folder that exists. "
+            f"Received: {address!r}."
+        )
+    return os.path.expanduser(folder), split
+
+
+def _voc(address, rest):
+    root, split = _split(address, rest)
+    path = os.path.join(root, "ImageSets", "Segmentation", f"{split}.txt")
+    _require_files([path], address)
+    with tf.io.gfile.GFile(path) as file:
+        names = file.read().split()
+    folder = "SegmentationClassAug" if split.endswith("aug") else "SegmentationClass"
+    images = [storage.below(root, "JPEGImages", f"{name}.jpg") for name in names]
+    return images, [storage.below(root, folder, f"{name}.png") for name in names], None, VOC
+
+
+def _cityscapes(address, rest):
+    root, split = _split(address, rest)
+    images = sorted(tf.io.gfile.glob(os.path.join(root, "leftImg8bit", split, "*", "*.png")))
+    labels = [
+        os.path.join(
+            *(root, "gtFine", split, os.path.basename(os.path.dirname(path))),
+            os.path.basename(path).replace("leftImg8bit", "gtFine_labelIds"),
+        )
+        for path in images
+    ]
+    _require_any(images, address)
+    return images, labels, list(CITYSCAPES), tuple(CITYSCAPES.values())
+
+
+def _camvid(address, rest):
+    root, split = _split(address, rest)
+    images, labels = _same_stems(*(os.path.join(root, f"{split}{end}") for end in ("", "annot")))
+    return images, labels, None, CAMVID
+
+
+def _folders(address, rest):
+    folders = [os.path.expanduser(folder) for folder in rest.split(",")]
+    if len(folders) != 2:
+        raise ValueError(
+            f"The address must be folders:IMAGES_DIR,LABELS_DIR. Received: {address!r}."
+        )
+    return *_same_stems(*folders), None, ()
+
+
+def _same_stems(images_dir, labels_dir):
+    """The files of two folders that have the same names but for their endings."""
+    found = []
+    for folder, endings in ((images_dir, (".jpg", ".jpeg", ".png")), (labels_dir, (".png",))):
+        names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
+        names = sorted(n for n in names if n.lower().endswith(endings))
+        found.append({os.path.splitext(n)[0]: os.path.join(folder, n) for n in names})
+        _require_any(names, folder)
+        if len(found[-1]) < len(names):
+            raise ValueError(
+                f"Names in {folder!r} must differ by more than their endings. Received: "
+                f"{len(names)} files with {len(found[-1])} names."
+            )
+    alone = sorted(found[0].keys() ^ found[1].keys())
+    if alone:
+        raise ValueError(
+            f"Every image in {images_dir!r} must have a label map of the same name in "
+            f"{labels_dir!r}, and the reverse. Received alone: {', '.join(alone[:5])} "
+            f"({len(alone)} in all)."
+        )
+    return found[0].values(), [found[1][stem] for stem in found[0]]
+
+
+def _require_any(paths, where):
+    if not paths:
+        raise ValueError(f"There must be images and label maps. Received: none in {where!r}.")
+
+
+def _require_files(paths, address):
+    missing = [path for path in paths if not tf.io.gfile.exists(path)]
+    if missing:
+        raise ValueError(
+            f"The files of {address!r} must exist. Missing: {', '.join(missing[:3])} "
+            f"({len(missing)} in all)."
+        )
+
+
+def check(pairs, address, quiet=False):
+    """Reads all files once.
+
+    Args:
+        pairs: `Pairs`.
+        address: for messages.
+        quiet: without a progress bar.
+
+    Returns:
+        int array Nx2, heights and widths.
+
+    Raises:
+        ValueError: naming files that cannot be decoded, maps of another size than their image, and
+            numbers in maps that are neither class nor ignored; or if all pixels are ignored.
+    """
+
+    @plain
+    def look(index):
+        image, numbers = pairs.image(index), pairs.numbers(index)
+        counts = tf.math.bincount(tf.reshape(numbers, [-1]), minlength=256)
+        return index, tf.shape(image)[:2], tf.shape(numbers), counts
+
+    data = tf.data.Dataset.range(pairs.num_examples).map(look, tf.data.AUTOTUNE)
+    data = data.ignore_errors(log_warning=False).as_numpy_iterator()
+    sizes, wrong, any_class = np.zeros((pairs.num_examples, 2), int), [], False
+    data = tqdm(data, "checking", pairs.num_examples, unit="pair", disable=quiet)
+    for index, size, label_size, counts in data:
+        sizes[index] = size
+        unknown = np.flatnonzero((counts > 0) & (pairs.table < 0))
+        any_class |= np.any(counts[(pairs.table >= 0) & (pairs.table != IGNORED)] > 0)
+        if (size != label_size).any():
+            wrong.append(f"{pairs.labels[index]} is {label_size}, its image {size} px")
+        elif len(unknown):
+            numbers = ", ".join(map(str, unknown[:5]))
+            wrong.append(f"{pairs.labels[index]} has {numbers}, which is no class")
+    unread = np.flatnonzero(sizes[:, 0] == 0)
+    wrong += [f"{pairs.images[i]} or its map cannot be decoded" for i in unread]
+    if wrong:
+        raise ValueError(
+            f"Label maps must have the size of their images, and in them the {len(pairs.classes)} "
+            f"classes, 255 and config.data.ignored. Received in {address!r}: "
+            f"{'; '.join(wrong[:3])} ({len(wrong)} in all). Ignore numbers by config.data.ignored, "
+            "or mend the files."
+        )
+    if not any_class:
+        raise ValueError(
+            f"Label maps must have pixels of a class. Received in {address!r}: ignored ones only."
+        )
+    return sizes

@@ -1,0 +1,1 @@
+"""Training on any strategy: loop, plan, callbacks, checkpoints."""

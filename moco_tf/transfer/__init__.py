@@ -1,1 +1,0 @@
-"""The encoder in other tasks: semantic segmentation."""

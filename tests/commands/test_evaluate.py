@@ -1,0 +1,182 @@
+"""From a pre-trained encoder to results: each task, resumed, mirrored, refused."""
+
+import json
+import pathlib
+import signal
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+from test_train import kill_at
+
+from moco_tf import encoders
+from moco_tf.backbones import heads
+from moco_tf.evaluation import config as configs
+from moco_tf.evaluation import results, run
+
+SHORT = {"batch_size": 64, "epochs": 2, "stop_after_steps": 3, "test_every_epochs": 1}
+SHORT["optimizer__milestones_epochs"] = (1,)
+
+
+def make(task, **overrides):
+    """The checked config of a task; a field of a part is given as part__field."""
+    config = configs.TASKS[task]()
+    for name, value in overrides.items():
+        part, _, last = name.rpartition("__")
+        setattr(getattr(config, part) if part else config, last or name, value)
+    configs.check(config, task)
+    return config
+
+
+def evaluate(task, pretrained, workdir, strategy=None, **overrides):
+    return run.evaluate(
+        task,
+        make(task, **overrides),
+        str(pretrained),
+        str(workdir),
+        strategy or tf.distribute.get_strategy(),
+    )
+
+
+def test_every_task_and_their_comparison(pretrained, tmp_path):
+    tasks = {
+        "knn": {},
+        "linear_cached": {"epochs": 5},
+        "linear": {**SHORT, "optimizer__learning_rate": 0.1},
+        "finetune": {**SHORT, "head_factor": 10.0},
+    }
+    before = encoders.load(str(pretrained)).digest
+    for task, fields in tasks.items():
+        found = evaluate(task, pretrained, tmp_path / task, **fields)
+        assert json.loads((tmp_path / task / "results.json").read_text()) == found
+        assert set(found["metrics"]) == {"top1", "top5", "mean_per_class"}
+        assert found["checkpoint"]["sha256"] == before
+        assert (found["data"]["train_images"], found["data"]["test_images"]) == (200, 100)
+        page = (tmp_path / task / "report.html").read_text()
+        assert page.count("data:image/png;base64,") >= 5 and "http" not in page
+        for title in ("Confusion", "Accuracy of each class", "confident mistakes", "Map of the"):
+            assert title in page
+    knn = json.loads((tmp_path / "knn" / "results.json").read_text())["details"]["knn"]
+    assert knn.keys() == {"backbone", "projection"} and knn["backbone"].keys() == {
+        *("10", "20", "100", "200")
+    }
+    linear = json.loads((tmp_path / "linear" / "results.json").read_text())
+    assert linear["details"]["backbone_unchanged"]
+    assert "stopped early" in linear["protocol"] and "random crops" in linear["protocol"]
+    sweep = json.loads((tmp_path / "linear_cached" / "results.json").read_text())["details"]
+    assert len(sweep["sweep"]) == 18
+
+    # The backbone in the classifiers is the pre-trained one, unless it was fine-tuned.
+    digest = encoders.digest(heads.backbone_of(encoders.load(str(pretrained)).encoder))
+    for task, same in (("linear", True), ("linear_cached", True), ("finetune", False)):
+        network = keras.models.load_model(tmp_path / task / "classifier.keras")
+        assert (encoders.digest(network.layers[1]) == digest) == same
+        assert network(np.zeros((2, 16, 16, 3), "float32")).shape == (2, 8)
+
+    table = run.compare([str(tmp_path / task) for task in tasks], str(tmp_path / "all"))
+    assert table.count("\n") == 5 and "| finetune | finetune | pre-trained |" in table
+    assert "data:image/png" in (tmp_path / "all" / "report.html").read_text()
+
+
+def test_features_are_kept_and_an_untrained_encoder_has_its_own(pretrained, tmp_path):
+    folder = str(tmp_path / "features")
+    first = evaluate("knn", pretrained, tmp_path / "a", data__features_dir=folder)
+    files = {p: p.stat().st_mtime_ns for p in pathlib.Path(folder).iterdir()}
+    again = evaluate("knn", pretrained, tmp_path / "b", data__features_dir=folder)
+    assert again["metrics"] == first["metrics"]
+    assert {p: p.stat().st_mtime_ns for p in pathlib.Path(folder).iterdir()} == files
+    untrained = evaluate(
+        "knn", pretrained, tmp_path / "c", data__features_dir=folder, random_init=True
+    )
+    assert untrained["checkpoint"]["encoder"] == "untrained"
+    assert untrained["checkpoint"]["sha256"] != first["checkpoint"]["sha256"]
+    assert len(list(pathlib.Path(folder).iterdir())) == 2 * len(files)
+
+
+@pytest.mark.parametrize(
+    "task, fields",
+    [
+        ("knn", {"rows": 30}),
+        ("linear", {**SHORT, "optimizer__learning_rate": 0.1, "rows": 30}),
+        (
+            "finetune",
+            {**SHORT, "bn_group_size": 16, "optimizer__learning_rate": 0.01, "rows": 30},
+        ),
+    ],
+)
+def test_two_replicas_find_the_same(task, fields, pretrained, tmp_path, mirrored):
+    found = []
+    for n in (1, 2):
+        folder = str(tmp_path / f"features{n}")
+        fields = {**fields, "data__features_dir": folder}
+        found.append(evaluate(task, pretrained, tmp_path / f"{task}{n}", mirrored(n), **fields))
+    assert found[0]["metrics"] == found[1]["metrics"]
+    assert found[1]["data"]["test_images"] == 100
+    if task != "knn":
+        one, two = (tiny.losses(tmp_path / f"{task}{n}") for n in (1, 2))
+        np.testing.assert_allclose(one, two, rtol=1e-4)
+
+
+def command(task, pretrained, workdir, *flags, cpus=1):
+    launch = tiny.command(workdir, cpus=cpus)[:3]
+    checkpoint = f"--checkpoint={pretrained}"
+    return [*launch, "--script=evaluate.py", f"--task={task}", checkpoint, *flags]
+
+
+def test_a_killed_evaluation_resumes_to_the_same(pretrained, tmp_path):
+    flags = ["--config.batch_size=32", "--config.epochs=20", "--config.log_every_steps=1"]
+    flags += ["--config.checkpoint_every_steps=6", "--config.optimizer.learning_rate=0.1"]
+    flags += ["--config.optimizer.milestones_epochs=(10,)"]
+    outputs = []
+    for name in ("whole", "killed"):
+        args = command("linear", pretrained, tmp_path / name, f"--workdir={tmp_path / name}")
+        if name == "killed":
+            kill_at(tiny.start([*args, *flags]), tmp_path / name, 9, signal.SIGKILL)
+            output = kill_at(tiny.start([*args, *flags]), tmp_path / name, 30, signal.SIGTERM)
+            assert "Stopped by SIGTERM after step" in output and "Traceback" not in output
+        outputs.append(tiny.run([*args, *flags]))
+    tiny.assert_same_state(tmp_path / "whole", tmp_path / "killed")
+    whole, killed = (results.read(str(tmp_path / name)) for name in ("whole", "killed"))
+    assert whole["metrics"] == killed["metrics"]
+    assert "linear (linear on the frozen backbone, random crops, 20 epochs of 32" in outputs[1]
+    assert [line["step"] for line in tiny.metrics(tmp_path / "killed")] == list(range(121))
+
+
+@pytest.mark.parametrize(
+    "task, flags, message",
+    [
+        ("knn", ["--config.backbone=resnet50"], "must be resnet50, as `config.backbone` says"),
+        ("knn", ["--config.neighbours=()"], "`config.neighbours` must be positive whole numbers"),
+        ("knn", ["--config.nope=1"], "Field nope not found"),
+        (
+            "linear",
+            ["--config.batch_size=1000"],
+            "one global batch of images. Received: 200",
+        ),
+        ("linear", ["--config={configs}/knn.py"], "must be one for --task=linear"),
+        ("knn", ["--checkpoint=/nope"], "there is no /nope/encoder.keras"),
+        ("compare", ["/nope", "/nope"], "needs workdirs of finished evaluations"),
+    ],
+)
+def test_a_users_mistake_ends_in_a_message(task, flags, message, pretrained, tmp_path):
+    flags = [flag.format(configs=tiny.ROOT / "configs" / "eval") for flag in flags]
+    args = command(task, pretrained, tmp_path / "new", f"--workdir={tmp_path}/new", *flags)
+    output = tiny.run(args, code=1)
+    assert message in output and "Traceback" not in output
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_rate_that_diverges_is_said_with_the_remedy(pretrained, tmp_path, caplog):
+    with pytest.raises(FloatingPointError, match="--task=linear_cached finds one that does"):
+        evaluate("linear", pretrained, tmp_path / "a", **SHORT, optimizer__learning_rate=1e38)
+    found = evaluate("linear", pretrained, tmp_path / "b", **SHORT, optimizer__learning_rate=1e5)
+    assert found["details"]["diverged"] and "DIVERGED" in found["protocol"]
+    assert "far above chance" in caplog.text and "--task=linear_cached" in caplog.text
+
+
+def test_a_workdir_of_another_encoder_is_refused(pretrained, tmp_path):
+    evaluate("knn", pretrained, tmp_path)
+    with pytest.raises(ValueError, match="made by another config.*encoder"):
+        evaluate("knn", pretrained, tmp_path, random_init=True)

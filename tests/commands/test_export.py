@@ -1,0 +1,217 @@
+"""A run taken elsewhere by the commands, and embeddings asked for over the network."""
+
+import json
+import shutil
+import socket
+import sys
+
+import keras
+import numpy as np
+import pytest
+import serving
+import tensorflow as tf
+import tiny
+from PIL import Image
+
+from moco_tf import encoders
+from moco_tf.commands import client, export
+from moco_tf.data.sources import synthetic
+from moco_tf.evaluation import config as configs
+from moco_tf.evaluation import run as evaluation
+
+SAMPLES = tiny.DATA / "imagenet_sample"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Twelve images, of which one is bad."""
+    root = tmp_path_factory.mktemp("images")
+    for i, image in enumerate(synthetic.shapes(11, seed=0)[0]):
+        Image.fromarray(image).save(root / f"{i:02}.png")
+    (root / "05a.png").write_bytes(b"no image")
+    return root
+
+
+@pytest.fixture(scope="module")
+def exported(pretrained, tmp_path_factory):
+    """A folder of versions, made by the command."""
+    output = tmp_path_factory.mktemp("exported") / "moco"
+    command("export", f"--checkpoint={pretrained}", "--format=savedmodel", f"--output={output}")
+    return output
+
+
+def command(name, *arguments, code=0):
+    return tiny.run([sys.executable, "-m", "moco_tf", name, *map(str, arguments)], code)
+
+
+def test_a_run_is_served_to_c_and_to_clients_of_both_protocols(exported, folder, tmp_path):
+    metadata = json.loads((exported / "1" / "assets" / "metadata.json").read_text())
+    assert metadata["preprocessing"]["image_size_px"] == 16
+    assert metadata["config"]["model"]["dim"] == 8 and len(metadata["checkpoint"]["sha256"]) == 64
+    paths = sorted(folder.iterdir())
+    in_c = serving.run_c_client(exported / "1", paths)["files"]
+    servers = {"grpc": serving.grpc_server, "rest": serving.rest_server}
+    for protocol, serve in servers.items():
+        with serve(exported, failures=2) as (address, model):
+            output = command(
+                "client",
+                f"--server={address}",
+                f"--protocol={protocol}",
+                f"--output={tmp_path}/x.npz",
+                "--batch=5",
+                folder,
+            )
+            assert model.requests == 3 + 2
+        assert "12 of 12 embeddings of 8 numbers" in output and "1 cannot be decoded" in output
+        found = np.load(tmp_path / "x.npz")
+        assert found["name"].tolist() == list(map(str, paths))
+        assert found["ok"].tolist() == [p.name != "05a.png" for p in paths]
+        assert found["feature"].dtype == found["embedding"].dtype == np.float32
+        want = [file["embedding"] for file in in_c]
+        np.testing.assert_allclose(found["embedding"], want, atol=1e-5)
+
+
+@pytest.mark.skipif(not SAMPLES.exists(), reason="needs the ImageNet sample beside the project")
+def test_real_photos_are_embedded_alike_by_c_and_the_client(exported):
+    paths = sorted(map(str, SAMPLES.glob("*.JPEG")))
+    assert len(paths) == 100
+    with serving.grpc_server(exported) as (address, _):
+        found = client.joined(list(client.embed_files(client.Grpc(address), paths)))
+    assert found["ok"].all()
+    want = serving.run_c_client(exported / "1", paths)["files"]
+    np.testing.assert_allclose(found["embedding"], [f["embedding"] for f in want], atol=1e-5)
+    assert len(np.unique(found["embedding"].round(3), axis=0)) > 90
+
+
+@pytest.mark.parametrize("kind", [client.Grpc, client.Rest])
+def test_a_client_says_why_it_got_no_answer(kind, exported, monkeypatch):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(ConnectionError, match=f"server {address} must answer.*Does it run"):
+            kind(address, deadline_s=5.0, attempts=2).embed([b"x"])
+    serve = serving.grpc_server if kind is client.Grpc else serving.rest_server
+    with serve(exported) as (address, model):
+        with pytest.raises(ConnectionError, match="Servable not found"):
+            kind(address, model="other").embed([b"x"])
+        contents = [bytes(synthetic.shapes(1, seed=0)[0])]
+        assert not kind(address).embed(contents)["ok"].any()
+        monkeypatch.setattr(model, "answer", lambda *_: {"scores": np.ones(1)})
+        with pytest.raises(ConnectionError, match="must answer with embeddings.*scores"):
+            kind(address).embed([b"x"])
+        model.failures = 99
+        with pytest.raises(ConnectionError, match="UNAVAILABLE|503"):
+            kind(address, attempts=2).embed([b"x"])
+        assert model.requests == 4
+
+
+def test_what_was_embedded_before_an_error_is_kept(exported, folder, tmp_path):
+    with serving.grpc_server(exported) as (address, model):
+        answers = iter([False])  # the first request is answered, no other
+        model.fails = lambda: next(answers, True)
+        flags = [f"--server={address}", f"--output={tmp_path}/new/x.npz", "--batch=5"]
+        output = command("client", *flags, "--attempts=1", folder, code=1)
+    assert "still loading" in output and "5 of 12 embeddings" in output
+    assert len(np.load(tmp_path / "new" / "x.npz")["name"]) == 5
+
+
+def test_images_are_named_by_files_folders_and_globs(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "sub")
+    (tmp_path / "a[1].png").write_bytes(b"")
+    assert client.files_of([str(tmp_path / "a[1].png")]) == [str(tmp_path / "a[1].png")]
+    assert len(client.files_of([str(tmp_path / "*")])) == 13
+    assert len(client.files_of([str(tmp_path / "sub" / "0*.png")])) == 11
+
+
+def test_a_linear_evaluation_serves_class_scores(pretrained, tmp_path):
+    fields = configs.LinearCached(epochs=3, learning_rates=(1.0,), weight_decays=(0.0,))
+    strategy = tf.distribute.get_strategy()
+    evaluation.evaluate("linear_cached", fields, str(pretrained), str(tmp_path / "eval"), strategy)
+    options = [f"--classifier={tmp_path / 'eval'}", f"--output={tmp_path / 'out'}"]
+    command("export", f"--checkpoint={pretrained}", "--format=savedmodel", *options)
+    signatures = tf.saved_model.load(str(tmp_path / "out" / "1")).signatures
+    x = np.random.default_rng(0).normal(size=(4, 16, 16, 3)).astype(np.float32)
+    found = signatures["classify_tensors"](tensors=tf.constant(x))
+    classifier = keras.models.load_model(tmp_path / "eval" / "classifier.keras")
+    want = tf.nn.softmax(classifier(x)).numpy()
+    np.testing.assert_allclose(found["scores"], want, atol=1e-5)
+    names = [name.decode() for name in found["label"].numpy()]
+    assert names == [synthetic.NAMES[i] for i in want.argmax(axis=1)]
+
+
+def test_keras_and_onnx_files(pretrained, tmp_path):
+    runtime = pytest.importorskip("onnxruntime", reason="pip install onnxruntime")
+    encoder = encoders.load(str(pretrained)).encoder
+    x = np.random.default_rng(0).normal(size=(3, 24, 17, 3)).astype(np.float32)
+    program = "import sys, numpy as np, keras, moco_tf; m = keras.models.load_model(sys.argv[1]); "
+    program += "np.save(sys.argv[2], m(np.load(sys.argv[3])))"
+    np.save(tmp_path / "x.npy", x)
+    backbone = encoder.layers[1](x).numpy()
+    embedding = encoder(x).numpy()
+    for part, want in (("backbone", backbone), ("encoder", embedding)):
+        path = str(tmp_path / f"{part}.keras")
+        export.export(str(pretrained), "keras", path, part)
+        files = [str(tmp_path / name) for name in ("y.npy", "x.npy")]
+        tiny.run([sys.executable, "-c", program, path, *files], fresh=True)
+        np.testing.assert_allclose(np.load(tmp_path / "y.npy"), want, atol=1e-6)
+    path = str(tmp_path / "a.onnx")
+    export.export(str(pretrained), "onnx", path)
+    session = runtime.InferenceSession(path)
+    feature, unit = session.run(["feature", "embedding"], {"images": x})
+    np.testing.assert_allclose(feature, backbone, atol=1e-4)
+    want = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
+    np.testing.assert_allclose(unit, want, atol=1e-4)
+
+
+def test_a_run_goes_to_torch_and_comes_back_to_train_on(pretrained, tmp_path):
+    torch = pytest.importorskip("torch", reason="the oracle is PyTorch: pip install torch")
+    path, back = tmp_path / "a.pth.tar", tmp_path / "back"
+    command("export", f"--checkpoint={pretrained}", "--format=torch", f"--output={path}")
+    saved = torch.load(path, weights_only=True)
+    assert saved["arch"] == "resnet18" and "module.encoder_k.fc.2.bias" in saved["state_dict"]
+    assert saved["state_dict"]["module.encoder_q.bn1.num_batches_tracked"] == 4
+    source = {"data__source": encoders.load(str(pretrained)).run.data.source}
+    flags = [f for f in tiny.command(back, **source) if f.startswith("--config")]
+    output = command("import_torch", path, f"--output={back}", *flags)
+    assert "resnet18, in the layout of the official MoCo" in output
+    assert "train on from step 4:" in output
+    tiny.assert_same_state(pretrained, back)
+    whole = tmp_path / "whole"
+    shutil.copytree(pretrained, whole)
+    for workdir in (whole, back):
+        tiny.run(tiny.command(workdir, stop_after_steps=7, **source))
+    tiny.assert_same_state(whole, back)
+
+    # The file itself is a checkpoint to evaluate.
+    found = []
+    for checkpoint in (str(pretrained), str(path)):
+        fields = configs.Knn()
+        fields.data.train = source["data__source"]
+        fields.data.test = fields.data.train.replace("data/train", "data/test")
+        fields.data.recipe, fields.data.image_size_px, fields.data.resize_px = "moco:v1", 16, 32
+        workdir = str(tmp_path / f"knn{len(found)}")
+        strategy = tf.distribute.get_strategy()
+        found.append(evaluation.evaluate("knn", fields, checkpoint, workdir, strategy)["metrics"])
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    "name, flags, message",
+    [
+        ("export", ["--format=onnx", "--output={}/a.pb"], "file with the ending .onnx"),
+        ("export", ["--format=keras", "--output={}/a.keras", "--bfloat16"], "--format=savedmodel"),
+        ("export", ["--format=onnx", "--output={}/a.onnx", "--part=backbone"], "--format=keras"),
+        ("export", ["--format=pdf", "--output={}/a.pdf"], "should be one of"),
+        ("export", ["--format=savedmodel", "--output={}/a", "--resize_px=8"], "at least the image"),
+        ("import_torch", ["--output={}/new"], "Name one file"),
+        ("import_torch", ["{}/none.pth", "--output={}/new"], "file to import must exist"),
+        ("client", ["--server=127.0.0.1:1"], "Name images"),
+        ("client", ["--server=127.0.0.1:1", "{}/none.jpg"], "file, folder or glob"),
+    ],
+)
+def test_a_users_mistake_ends_in_a_message(name, flags, message, pretrained, tmp_path):
+    flags = [flag.format(tmp_path) for flag in flags]
+    flags += [f"--checkpoint={pretrained}"] if name == "export" else []
+    output = command(name, *flags, code=1)
+    assert message in output and "Traceback" not in output
+    assert not list(tmp_path.iterdir())

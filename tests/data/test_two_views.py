@@ -1,0 +1,192 @@
+"""The input pipeline is a pure function of (seed, step), on any topology."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from moco_tf.data import sources
+from moco_tf.data.bad_images import _donors
+from moco_tf.data.batch_layout import Layout
+from moco_tf.data.recipes import moco
+from moco_tf.data.recipes.recipe import IMAGENET, Grayscale, RandomResizedCrop, Recipe
+from moco_tf.data.sources import synthetic
+from moco_tf.data.tfdata import image_of_slot
+from moco_tf.data.two_views import key_order, training_dataset
+
+SIZE = 16
+# Few ops, so that the many pipelines here are traced quickly.
+LIGHT = Recipe(RandomResizedCrop((0.2, 1.0)), (Grayscale(p=0.2),), **IMAGENET)
+
+
+@pytest.fixture(scope="module")
+def source():
+    return sources.from_arrays(*synthetic.shapes(50, seed=3))
+
+
+def take(source, layout, count, recipe=LIGHT, **kwargs):
+    data = training_dataset(source, recipe, layout, image_size_px=SIZE, seed=7, **kwargs)
+    return list(data.take(count).as_numpy_iterator())
+
+
+def assert_equal(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def join(batches):
+    return {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
+
+
+def test_resuming_gives_the_same_batches(source):
+    layout = Layout(16, group=4)
+    whole = take(source, layout, 5)
+    for got, want in zip(take(source, layout, 2, start_step=3), whole[3:]):
+        assert_equal(got, want)
+
+
+def test_replicas_and_hosts_share_one_global_batch(source):
+    whole = take(source, Layout(16, group=4), 2)[1]
+    replicas = join(take(source, Layout(16, 1, 4, 4), 8)[4:])
+    assert_equal(replicas, whole)
+    hosts = [join(take(source, Layout(16, 2, 4, 4), 4, host=h)[2:]) for h in (0, 1)]
+    for name in ("x_q", "row", "name"):
+        np.testing.assert_array_equal(join(hosts)[name], whole[name])
+
+
+def test_key_views_are_permuted_within_the_host_and_order_says_how(source):
+    plain = join([take(source, Layout(16, 2, 2, 4), 1, host=h, shuffle=False)[0] for h in (0, 1)])
+    shuffled = join([take(source, Layout(16, 2, 2, 4), 1, host=h)[0] for h in (0, 1)])
+    assert "order" not in plain
+    order = shuffled["order"]
+    assert sorted(order[:8]) == list(range(8)) and sorted(order[8:]) == list(range(8, 16))
+    assert (order != np.arange(16)).any()
+    np.testing.assert_array_equal(shuffled["x_k"], plain["x_k"][order])
+    np.testing.assert_array_equal(shuffled["x_q"], plain["x_q"])
+
+
+def test_one_group_per_host_leaves_the_shuffling_to_the_step(source):
+    assert Layout(16, 2, 2).shuffling == "step"
+    assert Layout(16, 1, 2).shuffling == "input"
+    assert Layout(16).shuffling == "none"
+    assert "order" not in take(source, Layout(16, 2, 2), 1)[0]
+
+
+def test_positives_stay_in_their_group_one_time_in_g():
+    group = np.arange(256) // 32
+    share = np.mean([(key_order(256, 0, s, 0).numpy() // 32 == group).mean() for s in range(100)])
+    assert abs(share - 1 / 8) < 0.01
+
+
+def test_host_and_device_placement_give_the_same_pixels(source):
+    layout = Layout(16, group=4)
+    host = take(source, layout, 1, moco.v2)[0]
+    plain = take(source, layout, 1, moco.v2, jit_compile=False)[0]
+    device = take(source, layout, 1, moco.v2, augment_on="device")[0]
+    assert device["x_q"].dtype == np.uint8
+    for letter in "qk":
+        pixels = moco.v2.photometric(device[f"x_{letter}"], device[f"draws_{letter}"])
+        np.testing.assert_allclose(pixels, host[f"x_{letter}"], atol=1e-4)
+        np.testing.assert_allclose(plain[f"x_{letter}"], host[f"x_{letter}"], atol=1e-4)
+
+
+def test_an_epoch_shows_each_image_at_most_once_in_a_new_order():
+    slots = tf.range(96, dtype=tf.int64)
+    images = [int(image_of_slot(s, 16, 50, 0)) for s in slots]
+    first, second = images[:48], images[48:]
+    assert len(set(first)) == len(set(second)) == 48
+    assert set(first) | set(second) <= set(range(50))
+    assert first != second
+    other_seed = [int(image_of_slot(s, 16, 50, 1)) for s in slots]
+    assert other_seed != images
+
+
+def test_a_sample_is_augmented_anew_in_every_epoch(source):
+    batches = take(source, Layout(50, group=5), 2, shuffle=False)
+    by_name = [{bytes(n): x for n, x in zip(b["name"], b["x_q"])} for b in batches]
+    assert by_name[0].keys() == by_name[1].keys()
+    assert all((by_name[0][n] != by_name[1][n]).any() for n in by_name[0])
+
+
+def test_too_few_images_for_a_batch_is_an_error(source):
+    with pytest.raises(ValueError, match="at least one global batch.*50 images, batch 64"):
+        take(source, Layout(64), 1)
+
+
+def encode(image, kind="PNG"):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def encoded_source(bad=()):
+    images, _ = synthetic.shapes(20, seed=1)
+    data = [b"not an image" if i in bad else encode(x) for i, x in enumerate(images)]
+    return sources.from_bytes(data, [f"image-{i}" for i in range(20)])
+
+
+def names(batch):
+    return [bytes(n).rstrip(b"\0").decode() for n in batch["name"]]
+
+
+def test_a_bad_image_moves_no_other_sample_and_is_named():
+    layout = Layout(10, group=5)
+    good = take(encoded_source(), layout, 2, shuffle=False)
+    bad = take(encoded_source(bad={4, 11, 17}), layout, 2, shuffle=False)
+    for g, b in zip(good, bad):
+        assert names(g) == names(b)
+        assert [n for n, ok in zip(names(b), b["ok"]) if not ok] == [
+            n for n in names(g) if n in ("image-4", "image-11", "image-17")
+        ]
+        for letter in "qk":
+            np.testing.assert_array_equal(b[f"x_{letter}"][b["ok"]], g[f"x_{letter}"][b["ok"]])
+    assert sum((~b["ok"]).sum() for b in bad) == 3
+
+
+def test_a_bad_slot_shows_the_next_good_image_of_its_group_with_its_own_draws():
+    layout = Layout(10, group=5)
+    clean = take(encoded_source(), layout, 1, shuffle=False)[0]
+    victim = 3
+    index = int(names(clean)[victim].split("-")[1])
+    batch = take(encoded_source(bad={index}), layout, 1, shuffle=False)[0]
+    donor = int(names(clean)[4].split("-")[1])  # row 4 follows row 3 in group 0
+    image = synthetic.shapes(20, seed=1)[0][donor]
+    for view, letter in enumerate("qk"):
+        draws = LIGHT.draw(7, victim, view)
+        want = LIGHT.photometric(LIGHT.geometry(image, draws, SIZE)[None], draws[None])[0]
+        np.testing.assert_allclose(batch[f"x_{letter}"][victim], want, atol=1e-4)
+
+
+def test_donors_are_cyclic_in_the_group_and_fall_back_to_the_batch():
+    ok = tf.constant([1, 0, 0, 0, 0, 0, 1, 1, 0]) > 0
+    #                 group 0  group 1  group 2
+    np.testing.assert_array_equal(_donors(ok, 3), [0, 0, 0, 6, 6, 6, 6, 7, 6])
+
+
+def test_a_batch_without_any_good_image_stays_black():
+    batch = take(encoded_source(bad=range(20)), Layout(10), 1)[0]
+    assert not batch["ok"].any()
+    for letter in "qk":
+        black = (0 - np.array(LIGHT.mean)) / LIGHT.std
+        np.testing.assert_allclose(
+            batch[f"x_{letter}"], black + np.zeros((10, SIZE, SIZE, 3)), atol=1e-5
+        )
+
+
+def test_the_dataset_graph_has_nothing_that_needs_python(source):
+    data = training_dataset(source, moco.v2, Layout(16, 1, 2, 4), image_size_px=SIZE)
+    graph = str(_graph_of(data))
+    assert "RandomUniform" in graph or "StatelessRandom" in graph
+    for forbidden in ("PyFunc", "EagerPyFunc", "PyFuncStateless", "GeneratorDataset"):
+        assert f'op: "{forbidden}"' not in graph
+    for spec in data.element_spec.values():
+        assert spec.shape.is_fully_defined() and spec.dtype != tf.string
+
+
+def _graph_of(data):
+    graph = tf.compat.v1.GraphDef()
+    graph.ParseFromString(data._as_serialized_graph().numpy())
+    return graph

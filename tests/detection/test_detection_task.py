@@ -1,0 +1,242 @@
+"""Detection as a user runs it: trained, killed and resumed, tested, reported."""
+
+import json
+import re
+import signal
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+from detection_sets import annotation, write_coco
+from pycocotools import mask as coco_mask
+from test_train import kill_at
+
+from moco_tf import schema
+from moco_tf.backbones import heads, resnet
+from moco_tf.data import labelled
+from moco_tf.data.recipes import moco
+from moco_tf.detection import config as configs
+from moco_tf.detection import task
+from moco_tf.detection import tester as testing
+from moco_tf.detection.data import annotations as records
+from moco_tf.evaluation import run as evaluation
+
+CLASSES = ({"id": 3, "name": "red"}, {"id": 9, "name": "<green>"})
+COLOURS = {3: (230, 30, 30), 9: (30, 200, 120)}
+JOINTS = [f"{side}_{i}" for side in ("left", "right") for i in range(8)] + ["nose"]
+SMALL = {
+    **{"data.short_px": (64, 72), "data.test_short_px": 64, "data.longest_px": 96},
+    **{"data.slots": 4, "masks": True, "narrow": 16, "sampling_ratio": 2},
+    **{"before_nms": (200, 100), "after_nms": (64, 32), "regions": 32, "detections": 10},
+    **{"optimizer.milestones_steps": (8,), "optimizer.warmup_steps": 2},
+    **{"batch_size": 4, "steps": 10, "bn_statistics_batches": 2, "test_every_steps": 5},
+    **{"test_batch_size": 4, "log_every_steps": 1, "checkpoint_every_steps": 3},
+}
+
+
+def write(folder, count, seed):
+    """Bright boxes on noise, two an image; the third has a crowd too, the last has nothing.
+
+    The keypoints of a box are on its diagonal.
+    """
+    rng, annotations, images = np.random.default_rng(seed), [], []
+    for number in range(1, count + 1):
+        height, width = (64, 80) if number % 3 else (80, 64)
+        image = rng.integers(60, 120, (height, width, 3)).astype(np.uint8)
+        for left in (0, 32) if number < count else ():
+            category = int(rng.choice([*COLOURS]))
+            x1, y1 = left + rng.integers(2, 8), rng.integers(2, 28)
+            x2, y2 = x1 + rng.integers(14, 24), y1 + rng.integers(16, 30)
+            image[y1:y2, x1:x2] = COLOURS[category]
+            points = np.linspace([x1 + 1, y1 + 1, 2], [x2 - 1, y2 - 1, 2], 17).ravel().tolist()
+            box = tuple(map(int, (x1, y1, x2, y2)))
+            annotations.append(annotation(number, box, category, keypoints=points))
+        if number == 3:
+            rle = {"size": [height, width], "counts": [50, height - 50] * width}
+            crowd = annotation(3, (0, 50, width, height), 3, iscrowd=1, keypoints=[0] * 51)
+            annotations.append(crowd | {"segmentation": rle})
+        images.append(image)
+    sizes = [image.shape[:2] for image in images]
+    classes = [{**c, "keypoints": JOINTS} for c in CLASSES]
+    return write_coco(folder, sizes, annotations, classes, images)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    """The file of an untrained encoder."""
+    keras.utils.set_random_seed(0)
+    path = tmp_path_factory.mktemp("encoder") / "encoder.keras"
+    heads.encoder(resnet.resnet18(width=8), heads.mlp, 8).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Addresses of training and test images."""
+    root = tmp_path_factory.mktemp("sets")
+    return write(root / "train", 13, 0), write(root / "test", 7, 1)
+
+
+def make(data, **overrides):
+    """The checked config of a short run; a field of a part is given as part__field."""
+    config = configs.Detection()
+    given = {"data.train": data[0], "data.test": data[1], **SMALL}
+    given |= {name.replace("__", "."): value for name, value in overrides.items()}
+    for name, value in given.items():
+        part, _, last = name.rpartition(".")
+        setattr(getattr(config, part) if part else config, last, value)
+    configs.check(config)
+    return config
+
+
+def detect(data, encoder, workdir, strategy=None, **overrides):
+    strategy = strategy or tf.distribute.get_strategy()
+    return task.detect(make(data, **overrides), str(encoder), str(workdir), strategy)
+
+
+def command(encoder, workdir, data, *flags):
+    """Such a run, as a user starts it."""
+    config = f"--config={tiny.ROOT}/configs/transfer/coco_mask_rcnn_c4_1x.py"
+    given = {"data.train": data[0], "data.test": data[1], **SMALL}
+    given["deterministic"] = True  # else threads add up the gradients of RoIAlign in any order
+    flags = [*(f"--config.{name}={value}" for name, value in given.items()), *flags]
+    tasks = ["--script=evaluate.py", "--task=detection", f"--checkpoint={encoder}"]
+    return [*tiny.command(workdir)[:3], *tasks, config, f"--workdir={workdir}", *flags]
+
+
+def test_a_killed_run_resumes_to_the_same_and_is_reported(data, encoder, tmp_path):
+    for name in ("whole", "killed"):
+        args = command(encoder, tmp_path / name, data)
+        if name == "killed":
+            kill_at(tiny.start(args), tmp_path / name, 5, signal.SIGKILL)
+        output = tiny.run(args)
+        assert "detection (R-CNN c4 with masks, end to end, 10 steps of 4 images" in output
+        assert "7 test images of 2 classes" in output
+    tiny.assert_same_state(tmp_path / "whole", tmp_path / "killed")
+    for name in ("results.json", "predictions.json"):
+        whole, killed = (json.loads((tmp_path / n / name).read_text()) for n in ("whole", "killed"))
+        if name == "results.json":
+            whole, killed = ({k: v[k] for k in ("metrics", "details")} for v in (whole, killed))
+        assert whole == killed
+    lines = tiny.metrics(tmp_path / "whole")
+    assert [line["step"] for line in lines if "test_mask_ap50" in line] == [0, 5]
+    assert {"rpn_class", "rpn_box", "box_class", "box_delta", "mask"} <= lines[1].keys()
+
+
+def test_what_two_replicas_learn_is_scored_shown_saved_and_found_by_one(
+    data, encoder, tmp_path, mirrored
+):
+    options = {"narrow": 8, "steps": 80, "test_every_steps": 1000}
+    options |= {"optimizer__milestones_steps": (65,), "optimizer__learning_rate": 0.08}
+    workdir = tmp_path / "a"
+    found = detect(data, encoder, workdir, mirrored(2), **options)
+    assert found["metrics"].keys() == metric_names("box", "mask")
+    assert found["metrics"]["box_ap50"]["value"] > 0.5
+    assert found["metrics"]["mask_ap50"]["value"] > 0.5
+    assert found["details"]["box"]["per_class"].keys() == {"red", "<green>"}
+    assert json.loads((workdir / "results.json").read_text()) == found
+    page = (workdir / "report.html").read_text()
+    # Curves, precisions, bars of boxes and of masks, 7 test images.
+    assert page.count("data:image/png;base64,") == 11 and "http" not in page
+    assert "<green>" not in page
+
+    network = keras.models.load_model(workdir / "detector.keras", compile=False)
+    config = schema.from_dict(configs.Detection, found["config"])
+    model = task.make_detector(config, network, moco.v2)
+    test = records.open_annotations(data[1], training=False, masks=True)
+    fill = labelled.fill_of(moco.v2)
+    tester = testing.Tester(config, model, tf.distribute.get_strategy(), test, fill)
+    saved = json.loads((workdir / "predictions.json").read_text())
+    for image, one in enumerate(tester.predictions(), 1):
+        of_image = [p for p in saved if p["image_id"] == image]
+        assert len(of_image) == len(one["score"])
+        for i, p in enumerate(of_image):
+            x, y, w, h = p["bbox"]
+            assert p["category_id"] == test.category_ids[one["label"][i]]
+            assert p["score"] == pytest.approx(float(one["score"][i]), abs=1e-3)
+            np.testing.assert_allclose(one["boxes"][i], [x, y, x + w, y + h], atol=0.1)
+            assert p["segmentation"]["size"] == list(test.sizes[image - 1])
+
+
+def test_other_heads_norms_metrics_and_controls(data, encoder, tmp_path):
+    short = {"masks": False, "steps": 1, "optimizer__milestones_steps": (), "random_init": True}
+    keypoints = {"kind": "dc5", "keypoints": True, "frozen_bn": True, "lowest_score": 0.0}
+    found = detect(data, encoder, tmp_path / "keypoints", **short, **keypoints)
+    assert found["metrics"].keys() == metric_names("box", "keypoint")
+    assert found["data"]["keypoint_names"] == JOINTS
+    saved = json.loads((tmp_path / "keypoints" / "predictions.json").read_text())
+    assert len(saved) == 70 and all(len(p["keypoints"]) == 51 for p in saved)
+    voc = {"kind": "c4", "metric": "voc", "data__check_images": False}
+    found = detect(data, encoder, tmp_path / "voc", **short, **voc)
+    assert found["metrics"].keys() == metric_names("box") and "AP of voc" in found["protocol"]
+    workdirs = [str(tmp_path / name) for name in ("keypoints", "voc")]
+    table = evaluation.compare(workdirs, str(tmp_path / "all"))
+    assert "| box AP | box AP50 |" in table and "| untrained | 0." in table
+
+
+def metric_names(*parts):
+    return {f"{of}_{ap}" for of in parts for ap in ("ap", "ap50", "ap75")}
+
+
+def test_what_is_found_is_brought_back_to_the_image():
+    """A box of 20 x 10 px in an input of twice the width and four times the height."""
+    found = {
+        "boxes": np.array([[20, 40, 60, 80], [0, 0, 0, 0]], np.float32),
+        "score": np.array([0.9, 0.0], np.float32),
+        "label": np.array([1, -1]),
+        "mask": np.ones((2, 28, 28), np.float32),
+        "keypoints": np.array([[[20, 40, 5.0]], [[0, 0, 0]]], np.float32),
+        "factor": np.array([2, 4], np.float32),
+    }
+    one = testing.in_the_image(found, 15, 100)
+    assert one["boxes"].tolist() == [[10, 10, 30, 15]]  # within the image
+    assert one["keypoints"].tolist() == [[[10, 10, 5]]]
+    mask = coco_mask.decode(one["rles"][0])
+    assert mask.shape == (15, 100) and mask[10:15, 10:30].all()
+    assert len(one["score"]) == len(one["label"]) == 1
+
+
+@pytest.mark.parametrize(
+    "field, value, message",
+    [
+        ("kind", "c5", "`config.kind` must be one of c4, dc5, fpn, retinanet. Received: 'c5'"),
+        ("keypoints", True, "`config.keypoints` must be false with kind=c4, whose regions"),
+        ("metric", "voc", "`config.masks` must be false with metric=voc"),
+        ("regions", 65, "at most the proposals that they are drawn from, 64"),
+        ("data.pad_px", 48, "`config.data.pad_px` must be a positive multiple of 32"),
+        ("box_beta", -1.0, "`config.box_beta` must be zero or more"),
+        ("data.square_px", 64, "that is at least data.longest_px=96"),
+        ("data.repeat_threshold", 1.0, "`config.data.repeat_threshold` must be in [0, 1)"),
+        ("optimizer.milestones_steps", (40,), "below the number of steps, 10"),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused(field, value, message, data):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make(data, **{"kind": "c4", field: value})
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--config.data.train=coco:/nope"], "coco:IMAGES_DIR,JSON, a folder and a file"),
+        ([f"--config={tiny.ROOT}/configs/eval/knn.py"], "must be one for --task=detection"),
+    ],
+)
+def test_a_users_mistake_ends_in_a_message(flags, message, data, encoder, tmp_path):
+    args = command(encoder, tmp_path / "new", data, *flags)
+    if flags[0].startswith("--config="):
+        args = [a for a in args if not a.startswith("--config")] + flags
+    output = tiny.run(args, code=1)
+    assert message in output and "Traceback" not in output
+    assert not (tmp_path / "new").exists()
+
+
+def test_sets_that_do_not_fit_are_refused(data, encoder, tmp_path):
+    other = write_coco(tmp_path / "other", [(64, 64)], [annotation(1, (2, 2, 30, 30))])
+    with pytest.raises(ValueError, match="same classes. Received: 2 and 1; the difference: <gr"):
+        detect((data[0], other), encoder, tmp_path / "new")
+    with pytest.raises(ValueError, match=r"instanceIds.png of gtFine. Missing: .*\(7 of 7\)"):
+        detect(data, encoder, tmp_path / "new", metric="cityscapes")
+    assert not (tmp_path / "new").exists()

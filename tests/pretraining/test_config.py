@@ -1,0 +1,194 @@
+"""The config schema refuses what cannot be, by name, and survives a round trip."""
+
+import dataclasses
+import importlib.util
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+
+from moco_tf import schema
+from moco_tf.detection import config as detection_config
+from moco_tf.evaluation import config as evaluation_config
+from moco_tf.pretraining import ablation
+from moco_tf.pretraining.config import Config, chance_loss, check
+from moco_tf.segmentation import config as segmentation_config
+from moco_tf.training import checkpoint
+
+CONFIGS = sorted(
+    p for p in (tiny.ROOT / "configs").rglob("*.py") if p.parent.name in ("configs", "ablations")
+)
+DETECTIONS = sorted(
+    p for p in (tiny.ROOT / "configs" / "transfer").glob("*.py") if not p.stem.endswith("_fcn")
+)
+TASKS = {"flowers": "finetune", "cub": "finetune", "semi": "finetune"}  # others by their name
+END_TO_END = {"model__mechanism": "end_to_end"}
+BANK = {"model__mechanism": "memory_bank", "model__shuffle": False}
+
+
+def load(path, *data):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(*data)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_recipe_is_valid_and_survives_json(path):
+    configs = [load(path)]
+    if path.parent.name == "ablations":
+        configs = [
+            config
+            for data in ("shapes", "cifar10")
+            for config in ablation.variants(load(path, data)).values()
+        ]
+    for config in configs:
+        check(config)
+        assert schema.from_dict(Config, schema.to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    "path", sorted((tiny.ROOT / "configs" / "eval").glob("*.py")), ids=lambda p: p.stem
+)
+def test_every_evaluation_is_valid_and_survives_json(path):
+    config = load(path)
+    evaluation_config.check(config, TASKS.get(path.stem, path.stem))
+    assert schema.from_dict(type(config), schema.to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    "path", sorted((tiny.ROOT / "configs" / "transfer").glob("*_fcn.py")), ids=lambda p: p.stem
+)
+def test_every_segmentation_is_valid_and_survives_json(path):
+    config = load(path)
+    segmentation_config.check(config)
+    assert schema.from_dict(type(config), schema.to_dict(config)) == config
+    o = config.optimizer
+    assert o.milestones_steps == (round(0.7 * config.steps), round(0.9 * config.steps))
+    assert (
+        o.learning_rate == {"voc_fcn": 0.003, "cityscapes_fcn": 0.01, "camvid_fcn": 0.02}[path.stem]
+    )
+
+
+@pytest.mark.parametrize("path", DETECTIONS, ids=lambda p: p.stem)
+def test_every_detection_is_valid_and_survives_json(path):
+    config = load(path)
+    detection_config.check(config)
+    assert schema.from_dict(type(config), schema.to_dict(config)) == config
+    o = config.optimizer
+    if path.stem in ("bccd_c4", "coco_overfit"):  # of a CPU's size
+        return
+    rates = {"coco_retinanet_1x": 0.01, "coco_densepose_rcnn_fpn_s1x": 0.002}
+    rate = rates.get(path.stem, 0.02)
+    assert o.learning_rate * 16 / o.reference_batch == rate and o.reference_batch in (8, 16)
+    assert (o.schedule, o.momentum, o.weight_decay) == ("step", 0.9, 1e-4)
+    assert config.batch_size == o.reference_batch and config.regions == 512
+    schedules = {"1x": (60, 80, 90), "2x": (120, 160, 180), "voc": (18, 22, 24)}
+    schedules |= {"cityscapes": (18, 24), "s1x": (100, 120, 130)}
+    (schedule,) = [s for name, s in schedules.items() if name in path.stem.split("_")]
+    assert (*o.milestones_steps, config.steps) == tuple(1000 * s for s in schedule)
+    assert config.masks == ("mask" in path.stem) and config.keypoints == ("keypoint" in path.stem)
+    assert config.densepose == ("densepose" in path.stem)
+    assert config.kind in path.stem.split("_")
+    assert config.metric == path.stem.split("_")[0]
+    beta = 0.5 if config.keypoints else 0.0
+    assert config.box_beta == beta and config.after_nms == ((1500, 1000) if beta else ())
+    lvis = (0.001, 300, 0.0001) if "lvis" in path.stem else (0.0, 100, 0.05)
+    assert (config.data.repeat_threshold, config.detections, config.lowest_score) == lvis
+
+
+def test_recipes_carry_the_papers_numbers():
+    v1, v2, demo = (
+        load(tiny.ROOT / f"configs/{n}.py") for n in ("moco_v1", "moco_v2", "cifar10_demo")
+    )
+    for config in (v1, v2):
+        assert (config.batch_size, config.epochs) == (256, 200)
+        assert (config.model.queue_size, config.model.momentum) == (65536, 0.999)
+        o = config.optimizer
+        assert (o.learning_rate, o.momentum, o.weight_decay) == (0.03, 0.9, 1e-4)
+        assert config.model.bn_group_size == 32
+    assert (v1.model.temperature, v1.model.head, v1.optimizer.schedule) == (0.07, "linear", "step")
+    assert v1.optimizer.milestones_epochs == (120, 160)
+    assert (v2.model.temperature, v2.model.head, v2.optimizer.schedule) == (0.2, "mlp", "cosine")
+    assert demo.optimizer.learning_rate * demo.batch_size / 256 == 0.06
+    assert (demo.model.queue_size, demo.model.momentum, demo.model.temperature) == (4096, 0.99, 0.1)
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        ({"batch_size": 0}, "`config.batch_size` must be positive. Received: 0"),
+        ({"batch_size": "16"}, "`config.batch_size` must be a int"),
+        ({"model__temperature": 0.0}, "`config.model.temperature` must be positive"),
+        ({"model__temperature": float("nan")}, "must be a finite float"),
+        ({"model__momentum": 1.5}, r"`config.model.momentum` must be in \[0, 1\]"),
+        ({"model__queue_size": 8}, "at least the new keys of a step, 16"),
+        ({"model__queue_size": 20, "model__symmetric": True}, "new keys of a step, 32"),
+        ({"model__head": "none"}, "one of linear, mlp. Received: 'none'"),
+        ({"gradient_accumulation": 3}, "multiple of gradient_accumulation=3"),
+        ({"epochs": 0}, "`config.epochs` must be positive, unless `config.steps` is"),
+        ({"optimizer__milestones_epochs": (160, 120)}, "increasing positive whole numbers"),
+        ({"optimizer__milestones_steps": (10,)}, "empty in runs of epochs"),
+        ({"steps": 10, "optimizer__warmup_epochs": 1.0}, "0 in runs of steps"),
+        ({"profile_steps": (3, 2)}, "the first and the last step"),
+        ({"data__max_bad_fraction": 2.0}, r"in \[0, 1\]"),
+        ({"data__augment_on": "gpu"}, "one of auto, host, device"),
+        ({"model__mechanism": "none"}, "one of queue, end_to_end, memory_bank"),
+        ({**END_TO_END, "model__symmetric": True}, "symmetric` must be false with model.mech"),
+        ({**END_TO_END, "gradient_accumulation": 2}, '1 with model.mechanism="end_to_end"'),
+        ({**BANK, "model__symmetric": True}, "symmetric` must be false with model.mechanism"),
+        ({**BANK, "gradient_accumulation": 2}, '1 with model.mechanism="memory_bank"'),
+        ({**BANK, "model__shuffle": True}, "shuffle` must be false with a memory bank"),
+    ],
+)
+def test_an_impossible_value_names_field_rule_and_value(overrides, message):
+    with pytest.raises(ValueError, match=message):
+        tiny.config(**overrides)
+
+
+def test_chance_counts_the_negatives_of_each_mechanism():
+    assert chance_loss(tiny.config()) == np.log(41)
+    symmetric = tiny.config(model__symmetric=True, model__queue_size=32)
+    assert chance_loss(symmetric) == 2 * np.log(33)
+    assert chance_loss(tiny.config(**END_TO_END)) == np.log(16)
+    assert chance_loss(tiny.config(**BANK)) == np.log(41)
+
+
+def test_an_ablation_on_cifar10_starts_from_the_demo():
+    demo = load(tiny.ROOT / "configs/cifar10_demo.py")
+    base = ablation.base("cifar10")
+    base.monitor.every_epochs = demo.monitor.every_epochs
+    assert base == demo
+    with pytest.raises(KeyError, match="must be shapes or cifar10. Received: 'mnist'"):
+        ablation.base("mnist")
+
+
+def test_every_number_is_checked():
+    """No numeric field takes a negative number but by intent."""
+    for part in ("", "data", "model", "optimizer", "monitor"):
+        holder = getattr(Config(), part) if part else Config()
+        for field in dataclasses.fields(holder):
+            if field.type not in (int, float) or isinstance(getattr(holder, field.name), bool):
+                continue
+            config = Config()
+            setattr(getattr(config, part) if part else config, field.name, field.type(-1))
+            with pytest.raises(ValueError, match=field.name):
+                check(config)
+
+
+def test_an_unknown_field_in_a_saved_config_is_named():
+    with pytest.raises(ValueError, match="Received: model.nope"):
+        schema.from_dict(Config, {"model": {"nope": 1}})
+
+
+def test_a_workdir_is_refused_to_another_config_but_not_to_a_longer_run(tmp_path):
+    def claim(config):
+        checkpoint.claim_workdir(
+            schema.to_dict(config), str(tmp_path), tf.distribute.get_strategy()
+        )
+
+    claim(tiny.config())
+    claim(tiny.config(stop_after_steps=9, log_every_steps=1))
+    with pytest.raises(ValueError, match=r"model.dim: 8 -> 16; seed: 0 -> 2"):
+        claim(tiny.config(seed=2, model__dim=16))

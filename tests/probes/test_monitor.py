@@ -1,0 +1,116 @@
+"""The kNN monitor: what it measures, what it leaves out, when it is off."""
+
+import logging
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+from PIL import Image
+
+from moco_tf import SGD, MoCo
+from moco_tf.backbones import heads, resnet
+from moco_tf.data import sources
+from moco_tf.data.recipes import moco
+from moco_tf.data.sources import synthetic
+from moco_tf.probes import monitor as monitors
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    backbone = resnet.resnet(resnet.basic_block, (1, 1, 1, 1), width=4, stem="cifar")
+    return heads.encoder(backbone, heads.linear, 8)
+
+
+def make(config, encoder):
+    model = types.SimpleNamespace(encoder_q=encoder)
+    plan = types.SimpleNamespace(monitor_every=1, stop=1)
+    return monitors.make_scores(config, model, moco.v1, tf.distribute.get_strategy(), plan)
+
+
+def write(root, split, classes, bad=()):
+    """Eight images a class, the same in every split."""
+    images, _ = synthetic.shapes(24, seed=0)
+    for number, name in enumerate("abc"):
+        for i in range(8):
+            path = root / split / (name if classes else "") / f"{name}{i}.png"
+            if not classes or name in classes:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(images[8 * number + i]).save(path)
+                if path.stem in bad:
+                    path.write_bytes(path.read_bytes()[:60])
+
+
+def config_of(root, **monitor):
+    fields = {f"monitor__{name}": value for name, value in monitor.items()}
+    source = f"folder:{root}/train"
+    return tiny.config(data__source=source, monitor__resize_px=16, **fields)
+
+
+def test_queries_of_some_classes_are_labelled_as_in_the_bank_and_bad_images_left_out(
+    encoder, tmp_path, caplog
+):
+    write(tmp_path, "train", "abc", bad=["b1"])
+    write(tmp_path, "val", "bc", bad=["c0", "c7"])
+    knn = make(config_of(tmp_path, source="auto", neighbours=1), encoder)
+    with caplog.at_level(logging.WARNING):
+        accuracy = knn.evaluate()["knn"]
+        knn.evaluate()
+    # Each of 14 queries is in the bank itself, but b1.
+    assert accuracy >= 13 / 14
+    left_out = [r.getMessage() for r in caplog.records if "left out" in r.getMessage()]
+    assert [m.split(" images")[0] for m in left_out] == ["1", "2"]
+
+
+def test_it_is_off_and_says_so_where_a_split_has_no_labels(encoder, tmp_path, caplog):
+    write(tmp_path, "train", "abc")
+    write(tmp_path, "val", "")
+    with caplog.at_level(logging.INFO):
+        assert make(config_of(tmp_path, source="auto"), encoder) is None
+    assert "The kNN monitor is off" in caplog.text and f"folder:{tmp_path}/val" in caplog.text
+    named = f"folder:{tmp_path}/train,folder:{tmp_path}/val"
+    with pytest.raises(ValueError, match="labelled images with random access"):
+        make(config_of(tmp_path, source=named), encoder)
+
+
+def test_classes_that_the_bank_lacks_are_refused(encoder, tmp_path):
+    write(tmp_path, "train", "ab")
+    write(tmp_path, "val", "bc")
+    with pytest.raises(
+        ValueError, match="must have classes of the training images. Received besides: c"
+    ):
+        make(config_of(tmp_path, source="auto"), encoder)
+
+
+def test_a_monitor_of_fit_measures_and_never_touches_the_encoder():
+    images, labels = synthetic.shapes(96, seed=0)
+    views = [images.astype(np.float32) / 255, images[:, ::-1].astype(np.float32) / 255]
+    data = tf.data.Dataset.from_tensor_slices(tuple(views)).batch(32, drop_remainder=True)
+
+    def fit(callbacks):
+        tf.keras.utils.set_random_seed(1)
+        backbone = resnet.resnet(resnet.basic_block, (1, 1, 1, 1), width=4, stem="cifar")
+        model = MoCo(heads.encoder(backbone, heads.linear, 8), queue_size=64)
+        model.compile(SGD(0.03))
+        history = model.fit(data, epochs=2, verbose=0, callbacks=callbacks)
+        return model.encoder_q.get_weights(), history.history
+
+    monitor = monitors.Monitor(
+        bank=sources.from_arrays(images[:64], labels[:64]),
+        queries=sources.from_arrays(images[64:], labels[64:]),
+        recipe=moco.v1,
+        image_size_px=32,
+        resize_px=32,
+        linear=True,
+    )
+    alone, _ = fit([])
+    watched, history = fit([monitor])
+    for a, b in zip(alone, watched):
+        np.testing.assert_array_equal(a, b)
+    assert len(history["knn"]) == len(history["linear"]) == 2
+    assert all(0 <= score <= 1 for score in history["knn"] + history["linear"])
+    # The trained features tell what they were computed from: the bank itself as queries.
+    monitor.probe.sources["queries"] = monitor.probe.sources["bank"]
+    monitor.probe.neighbours = 1
+    assert monitor.probe()["knn"] == 1.0

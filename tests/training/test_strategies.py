@@ -1,0 +1,108 @@
+"""Set-up of strategies, and what a TPU forbids."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from moco_tf import distribute, optim
+from moco_tf.backbones import heads, resnet
+from moco_tf.data.recipes import moco
+from moco_tf.moco import MoCo
+
+
+def test_a_wrong_name_says_which_are_right():
+    with pytest.raises(ValueError, match="auto, none, mirrored, multiworker, tpu.*'gpu'"):
+        distribute.make_strategy("gpu")
+
+
+def test_multiworker_without_a_cluster_names_tf_config(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(ValueError, match="TF_CONFIG"):
+        distribute.make_strategy("multiworker")
+
+
+def test_auto_is_one_device_here(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert distribute.make_strategy("auto").num_replicas_in_sync == 1
+
+
+def test_mirrored_takes_all_logical_cpus_where_there_is_no_gpu():
+    assert distribute.make_strategy("mirrored").num_replicas_in_sync == 4
+
+
+@pytest.mark.parametrize(
+    "tpu, name, connects", [(None, "local", False), ("my-pod", "my-pod", True)]
+)
+def test_tpu_set_up(tpu, name, connects, monkeypatch):
+    """A double: no TPU here, but the calls and their order are those that a TPU needs."""
+    calls = []
+    note = lambda what: lambda *a, **k: calls.append((what, a, k)) or what  # noqa: E731
+    monkeypatch.setattr(tf.distribute.cluster_resolver, "TPUClusterResolver", note("resolver"))
+    monkeypatch.setattr(tf.config, "experimental_connect_to_cluster", note("connect"))
+    monkeypatch.setattr(tf.tpu.experimental, "initialize_tpu_system", note("initialize"))
+    monkeypatch.setattr(tf.distribute, "TPUStrategy", note("strategy"))
+    assert distribute.make_strategy("tpu", tpu) == "strategy"
+    assert calls[0] == ("resolver", (), {"tpu": name})
+    wanted = ["resolver", *(["connect"] if connects else []), "initialize", "strategy"]
+    assert [what for what, _, _ in calls] == wanted
+
+
+def test_the_whole_step_compiles_with_xla_and_has_static_shapes():
+    """Device half of the augmentation, both encoders, queue and optimizer, as a TPU gets them."""
+    backbone = resnet.resnet(
+        resnet.basic_block, (1, 1, 1, 1), width=4, stem="cifar", bn_group_size=2
+    )
+    model = MoCo(heads.encoder(backbone, heads.mlp, 8), queue_size=13)
+    model.compile(optim.SGD(optim.Cosine(0.03, 10, 5)))
+    model.optimizer.build(model.trainable_variables)
+    n, size = 4, 8
+    images = np.random.default_rng(0).integers(0, 256, (2, n, size, size, 3), np.uint8)
+    draws = np.random.default_rng(1).random((2, n, moco.v2.num_draws), np.float32)
+
+    def step(images_q, images_k, draws_q, draws_k, order):
+        return model.step(
+            {
+                "x_q": moco.v2.photometric(images_q, draws_q),
+                "x_k": moco.v2.photometric(images_k, draws_k),
+                "order": order,
+            }
+        )
+
+    args = [tf.constant(x) for x in (*images, *draws, np.array([2, 0, 3, 1], np.int32))]
+    plain = tf.function(step, autograph=False)
+    graph = plain.get_concrete_function(*args).graph
+    every = [op for g in _graphs(graph) for op in g.get_operations()]
+    assert not {op.type for op in every for t in op.outputs if t.dtype == tf.string}
+    assert not {op.type for op in every} & {"PyFunc", "EagerPyFunc", "Where", "Unique"}
+
+    compiled = tf.function(step, autograph=False, jit_compile=True)
+    weights = [v.numpy() for v in model.variables]
+    want = plain(*args)
+    for variable, value in zip(model.variables, weights):
+        variable.assign(value)
+    model.optimizer.iterations.assign(0)
+    got = compiled(*args)
+    np.testing.assert_allclose(got["loss"], want["loss"], rtol=1e-4)
+
+
+def test_the_program_is_small_and_copies_no_queue():
+    """No constants of megabytes, and the only tensor of the queue's size is the queue, read."""
+    size, dim = 65536, 8
+    backbone = resnet.resnet(resnet.basic_block, (1, 1, 1, 1), width=4, stem="cifar")
+    model = MoCo(heads.encoder(backbone, heads.mlp, dim), queue_size=size)
+    model.compile(optim.SGD(0.03))
+    views = tf.TensorSpec([4, 8, 8, 3])
+    step = tf.function(model.step, autograph=False)
+    graph = step.get_concrete_function((views, views)).graph
+    every = [op for g in _graphs(graph) for op in g.get_operations()]
+    constants = [op.outputs[0] for op in every if op.type == "Const"]
+    assert max(t.shape.num_elements() * t.dtype.size for t in constants) < 10_000
+    of_queue = {op.type for op in every for t in op.outputs if t.shape == [size, dim]}
+    assert of_queue == {"ReadVariableOp"}
+
+
+def _graphs(graph):
+    """A function's graph and those of the functions it calls."""
+    yield graph
+    for function in graph._functions.values():
+        yield from _graphs(function.graph) if hasattr(function, "graph") else ()

@@ -1,0 +1,118 @@
+"""The same run on every topology: losses and queue equal one device with the same permutations."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+
+from moco_tf import addresses
+from moco_tf.data import recipes, sources
+from moco_tf.data.batch_layout import Layout
+from moco_tf.data.two_views import training_dataset
+from moco_tf.pretraining import build, run
+from moco_tf.training import loop
+
+STEPS = 4
+
+
+def pretrain(workdir, strategy, **overrides):
+    run.pretrain(tiny.config(**overrides), str(workdir), strategy)
+
+
+def simulate(config, layout):
+    """One device does what the replicas of `layout` do: losses and queue."""
+    source = sources.open_source(config.data.source)
+    recipe = addresses.resolve(recipes, config.data.recipe, "data.recipe")
+    model = build.make_model(config, steps_per_epoch=source.num_examples // config.batch_size)
+    hosts = [
+        training_dataset(
+            source, recipe, layout, host=h, image_size_px=config.data.image_size_px
+        ).as_numpy_iterator()
+        for h in range(layout.hosts)
+    ]
+    step = tf.function(model.step, autograph=False)
+    losses = []
+    for _ in range(STEPS):
+        parts = [next(host) for host in hosts]
+        batch = {k: np.concatenate([p[k] for p in parts]) for k in parts[0] if k[0] in "xor"}
+        batch = {k: tf.constant(v) for k, v in batch.items() if k != "ok"}
+        losses.append(float(step(batch)["loss"]))
+    return np.array(losses), model.queue.numpy()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("alone")
+    pretrain(workdir, tf.distribute.get_strategy())
+    return workdir
+
+
+def assert_same_run(workdir, losses, queue):
+    np.testing.assert_allclose(tiny.losses(workdir), losses, atol=1e-5)
+    np.testing.assert_allclose(tiny.queue(workdir), queue, atol=1e-5)
+
+
+@pytest.mark.parametrize("replicas", [pytest.param(2, marks=pytest.mark.slow), 4])
+def test_mirrored_equals_one_device(replicas, alone, tmp_path):
+    strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+    pretrain(tmp_path, strategy)
+    assert_same_run(tmp_path, tiny.losses(alone), tiny.queue(alone))
+
+
+def test_several_steps_per_call_equal_single_ones(alone, tmp_path):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    pretrain(tmp_path, strategy, steps_per_call=2)
+    assert_same_run(tmp_path, tiny.losses(alone), tiny.queue(alone))
+
+
+@pytest.mark.parametrize("replicas", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_augmenting_on_the_device_trains_the_same(replicas, mirrored, alone, tmp_path):
+    pretrain(tmp_path, mirrored(replicas), data__augment_on="device")
+    np.testing.assert_allclose(tiny.losses(tmp_path), tiny.losses(alone), atol=1e-3)
+
+
+def test_accumulation_equals_the_large_batch(alone, tmp_path):
+    pretrain(tmp_path, tf.distribute.get_strategy(), gradient_accumulation=4)
+    assert_same_run(tmp_path, tiny.losses(alone), tiny.queue(alone))
+
+
+def test_two_workers_of_two_replicas_permute_in_the_input_pipeline(tmp_path):
+    args = tiny.command(tmp_path, "--strategy=multiworker", cpus=2)
+    tiny.run_workers(2, lambda _: args)
+    layout = Layout(16, hosts=2, replicas=2, group=4)  # one device takes both hosts' rows
+    assert layout.shuffling == "input"
+    assert_same_run(tmp_path, *simulate(tiny.config(), layout))
+
+
+def test_two_workers_of_one_replica_shuffle_by_a_gather_in_the_step(tmp_path):
+    args = tiny.command(tmp_path, "--strategy=multiworker", model__bn_group_size=8)
+    tiny.run_workers(2, lambda _: args)
+    layout = Layout(16, hosts=2, replicas=2, group=8)
+    assert layout.shuffling == "step"
+    assert_same_run(tmp_path, *simulate(tiny.config(model__bn_group_size=8), layout))
+
+
+def test_a_batch_that_does_not_divide_says_what_would(tmp_path):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1", "CPU:2"])
+    with pytest.raises(ValueError, match="multiple of 12: 3 replicas.*Use 12 or 24"):
+        pretrain(tmp_path, strategy)
+
+
+def test_one_bn_group_in_all_is_warned_about(tmp_path, caplog):
+    pretrain(tmp_path, tf.distribute.get_strategy(), model__bn_group_size=0, stop_after_steps=1)
+    assert "one BN group in all" in caplog.text and "bn_group_size, such as 2" in caplog.text
+
+
+def test_nothing_is_traced_again_after_the_first_step(tmp_path, monkeypatch):
+    calls, make_call = [], loop.make_call
+    monkeypatch.setattr(
+        loop, "make_call", lambda *args: calls.append(make_call(*args)) or calls[-1]
+    )
+    pretrain(tmp_path, tf.distribute.get_strategy(), stop_after_steps=12)
+    assert len(tiny.losses(tmp_path)) == 12
+    assert [call.experimental_get_tracing_count() for call in calls] == [1]
+
+
+def test_xla_for_the_step_is_refused_on_several_replicas(mirrored, tmp_path):
+    with pytest.raises(ValueError, match="must be false on several GPUs.*with 2 replicas"):
+        pretrain(tmp_path, mirrored(2), jit_compile=True)
