@@ -68,14 +68,14 @@ def make(args, long_px):
     import tensorflow as tf
 
     from moco_tf import SGD, heads, resnet
-    from moco_tf.detection.model.detector import NUMBERS, Detector
+    from moco_tf.detection.model.detector import RCNN_SETTINGS, Detector
     from moco_tf.detection.model.network import make_network
 
     keras.utils.set_random_seed(0)
     encoder = heads.encoder(getattr(resnet, args.backbone)(), heads.mlp)
     network = make_network(encoder, args.kind, CLASSES, masks=True)
     # No score of an untrained network is above the usual .05.
-    numbers = dataclasses.replace(NUMBERS[args.kind], lowest_score=0.0)
+    numbers = dataclasses.replace(RCNN_SETTINGS[args.kind], lowest_score=0.0)
     model = Detector(network, lambda x: tf.cast(x, tf.float32) / 255 - 0.5, numbers)
     model.compile(SGD(0.0, weight_decay=1e-4))
     model.optimizer.build(model.trainable_variables)

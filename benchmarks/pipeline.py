@@ -8,7 +8,7 @@ is 400 images; the figure is images a second of CPU time. Input pipelines read a
 not asked for anything, so a round ends when the worker is idle again, and nothing goes uncounted.
 
 The official code's recipe is written here in PIL, which torchvision's transforms are thin over.
-"device" is the host's share of the work when colours and blur run on the accelerator.
+"device" is the host's share of the work when colors and blur run on the accelerator.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main():
 
 
 def find(folder, long_side):
-    """Paths of the folder's colour JPEGs, those of one longer side if that is given."""
+    """Paths of the folder's color JPEGs, those of one longer side if that is given."""
     from PIL import Image
 
     paths = [p for p in sorted(pathlib.Path(folder).rglob("*")) if p.suffix.lower() in JPEG]
@@ -107,9 +107,9 @@ def tensorflow_batches(worker, paths):
     import tensorflow as tf
 
     from moco_tf.data import image_ops, sources
-    from moco_tf.data.batch_layout import Layout
+    from moco_tf.data.batch_layout import BatchLayout
     from moco_tf.data.recipes import moco
-    from moco_tf.data.two_views import training_dataset
+    from moco_tf.data.two_views import two_view_dataset
 
     names = [str(p) for p in paths]
     if worker == "decode":
@@ -123,9 +123,9 @@ def tensorflow_batches(worker, paths):
         encoded=True,
     )
     place = "device" if worker == "device" else "host"
-    layout = Layout(BATCH, group=BATCH // 2)
+    layout = BatchLayout(BATCH, group=BATCH // 2)
     jit = worker == "host"
-    return iter(training_dataset(source, moco.v2, layout, augment_on=place, jit_compile=jit))
+    return iter(two_view_dataset(source, moco.v2, layout, augment_on=place, jit_compile=jit))
 
 
 def torch_batches(view, paths, as_array):

@@ -2,7 +2,7 @@
 
     python benchmarks/tpu_lower.py --output=step.mlir [--workload=resnet50] [--batch=32]
 
-The step is the one that a TPU trains with: colours and blur of uint8 views, both encoders in
+The step is the one that a TPU trains with: colors and blur of uint8 views, both encoders in
 bfloat16, loss, queue and optimizer. Needs TensorFlow, and no TPU.
 """
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from moco_tf import addresses, schema
 from moco_tf.backbones.heads import backbone_of  # and registers what a .keras file may hold
 from moco_tf.data import recipes
-from moco_tf.interop import layouts, torch_file, training_state, weights
+from moco_tf.interop import naming_schemes, torch_file, training_state, weights
 from moco_tf.log import log
 from moco_tf.pretraining import build
 from moco_tf.pretraining import config as config_lib
@@ -43,7 +43,7 @@ def load(checkpoint, random_init=False, seed=0):
 
     Args:
         checkpoint: workdir of a train.py run, an encoder's .keras file, or a PyTorch file of
-            one of `layouts.LAYOUTS`; local or gs://.
+            one of `naming_schemes.NAMING_SCHEMES`; local or gs://.
         random_init: new weights instead of the trained ones.
         seed: of the new weights.
 
@@ -61,7 +61,7 @@ def load(checkpoint, random_init=False, seed=0):
     if path.endswith(".keras"):
         encoder = _keras(path)
     else:
-        encoder = training_state.encoder_of(layouts.parse(torch_file.read(path)), repr(path))
+        encoder = training_state.encoder_of(naming_schemes.parse(torch_file.read(path)), repr(path))
     if random_init:
         keras.utils.set_random_seed(seed)
         encoder = keras.models.clone_model(encoder)

@@ -89,7 +89,7 @@ class MemoryBank(MoCo):
         Returns:
             As of `MoCo.step`.
         """
-        rule = "A memory bank needs x_q and index: use `training_dataset(..., with_index=True)`"
+        rule = "A memory bank needs x_q and index: use `two_view_dataset(..., with_index=True)`"
         keys = set(batch) if isinstance(batch, dict) else type(batch).__name__
         require(isinstance(batch, dict) and {"x_q", "index"} <= keys, rule, batch=keys)
         index = batch["index"]

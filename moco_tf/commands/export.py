@@ -23,7 +23,7 @@ from moco_tf.backbones.heads import backbone_of
 from moco_tf.commands import script
 from moco_tf.detection.serving import export_detection
 from moco_tf.evaluation import results
-from moco_tf.interop import layouts, torch_file, training_state, weights
+from moco_tf.interop import naming_schemes, torch_file, training_state, weights
 from moco_tf.segmentation.serving import export_segmentation
 from moco_tf.storage import save_model
 
@@ -79,7 +79,7 @@ def export(checkpoint, kind, output, part="encoder", **options):
         interop.export_official(_state(loaded, checkpoint), output, arch, loaded.run)
     else:
         write = getattr(interop, f"export_{kind}")
-        write(layouts.State(query=weights.arrays_of(loaded.encoder)), output)
+        write(naming_schemes.State(query=weights.arrays_of(loaded.encoder)), output)
     return output
 
 
@@ -144,8 +144,8 @@ def _state(loaded, checkpoint):
     if loaded.run and not checkpoint.endswith(".keras"):
         return training_state.read(checkpoint, loaded.run)
     if checkpoint.endswith(torch_file.ENDINGS):
-        return layouts.parse(torch_file.read(checkpoint))
-    return layouts.State(query=weights.arrays_of(loaded.encoder))
+        return naming_schemes.parse(torch_file.read(checkpoint))
+    return naming_schemes.State(query=weights.arrays_of(loaded.encoder))
 
 
 def define_flags():

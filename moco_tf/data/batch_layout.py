@@ -4,7 +4,7 @@ import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class BatchLayout:
     """Rows of the global batch are numbered 0..B-1, hosts and replicas hold them in order.
 
     Attributes:

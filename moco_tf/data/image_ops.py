@@ -1,8 +1,8 @@
 """Pure functions on images, in torchvision's definitions and units.
 
-Geometry takes one uint8 image HxWx3. Colour and blur take a batch of planes, float32 Nx3xHxW in
+Geometry takes one uint8 image HxWx3. Color and blur take a batch of planes, float32 Nx3xHxW in
 [0, 1], and one parameter per image; they run on any device, inside and outside XLA. In planes, the
-neighbours of a pixel's value are of its own colour, as vector instructions want them.
+neighbours of a pixel's value are of its own color, as vector instructions want them.
 
 Source: torchvision.transforms.functional and PIL.
 """

@@ -14,7 +14,7 @@ from moco_tf.data.sources import Stream
 from moco_tf.data.tfdata import endless, examples, joined, plain, split
 
 
-def training_dataset(
+def labelled_dataset(
     source,
     recipe,
     layout,
@@ -31,7 +31,7 @@ def training_dataset(
     Args:
         source: `datasets.Source` or `Stream`, with labels.
         recipe: whose geometry makes the crops.
-        layout: `Layout`.
+        layout: `BatchLayout`.
         host: which of the layout's hosts this one is.
         image_size_px: side of the crops.
         num_classes: labels must be below it; None does not check.
@@ -42,7 +42,7 @@ def training_dataset(
     Returns:
         `tf.data.Dataset`, one element per replica of this host in turn, n = replica_rows:
             x: uint8 nxSxSx3; label: int64 n.
-            ok, name: as of `input_pipeline.training_dataset`; a replaced image brings its label.
+            ok, name: as of `input_pipeline.labelled_dataset`; a replaced image brings its label.
     """
 
     @plain
@@ -131,5 +131,5 @@ def normalized(recipe, x):
 
 
 def fill_of(recipe):
-    """The colour of padding, that becomes about 0 when it is normalised: uint8, 3."""
+    """The color of padding, that becomes about 0 when it is normalised: uint8, 3."""
     return np.round(255 * np.array(recipe.mean)).astype(np.uint8)

@@ -15,7 +15,7 @@ from moco_tf.data.sources import Stream
 from moco_tf.data.tfdata import chunk_rows, endless, examples, joined, plain, split
 
 
-def training_dataset(
+def two_view_dataset(
     source,
     recipe,
     layout,
@@ -36,15 +36,15 @@ def training_dataset(
     Args:
         source: `datasets.Source` or `Stream`.
         recipe: `recipes.recipe.Recipe`.
-        layout: `Layout`.
+        layout: `BatchLayout`.
         host: which of the layout's hosts this one is.
         image_size_px: side of the views.
         seed: int, of the run.
         start_step: first step to yield.
         shuffle: shuffle-BN; permutes the key views if the layout says so.
-        augment_on: "host", or "device": colours and blur are then left to the recipe's
+        augment_on: "host", or "device": colors and blur are then left to the recipe's
             `photometric`, and views are uint8.
-        jit_compile: colours and blur on the host are compiled by XLA: the same pixels at several
+        jit_compile: colors and blur on the host are compiled by XLA: the same pixels at several
             times the speed, after a second or two of compilation.
         shuffle_buffer: records, of a `Stream`.
         shard_files: each host reads files of its own instead of rows of one global order: less
@@ -98,7 +98,7 @@ def training_dataset(
     data = tf.data.Dataset.zip(steps, data).map(finish)
     local = layout.replicas // layout.hosts
     if augment_on == "host":
-        data = split(data, chunks).map(_colour(recipe, jit_compile), tf.data.AUTOTUNE)
+        data = split(data, chunks).map(_color(recipe, jit_compile), tf.data.AUTOTUNE)
         data = joined(data, chunks // local)
     else:
         data = split(data, local)
@@ -138,7 +138,7 @@ def _order(batch, layout, host, permute):
     return batch
 
 
-def _colour(recipe, jit_compile):
+def _color(recipe, jit_compile):
     """Function that applies the photometric half to the views in a batch."""
 
     def one(view):
@@ -152,8 +152,8 @@ def _colour(recipe, jit_compile):
         return tf.map_fn(one, (x, u), fn_output_signature=tf.TensorSpec(x.shape[1:]))
 
     @plain
-    def colour(batch):
+    def color(batch):
         views = {f"x_{i}": all_views(batch[f"x_{i}"], batch.pop(f"draws_{i}")) for i in "qk"}
         return batch | views
 
-    return colour
+    return color

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from moco_tf.detection.model.detector import NUMBERS
+from moco_tf.detection.model.detector import RCNN_SETTINGS
 from moco_tf.schema import require
 from moco_tf.training.checks import check_training
 from moco_tf.training.config import Optimizer
@@ -88,7 +88,7 @@ def check(config):
         require(config, name, lambda v: v > 0, "positive")
     for name in ("sampling_ratio", "box_beta"):
         require(config, name, lambda v: v >= 0, "zero or more")
-    for name, valid in (("kind", tuple(NUMBERS)), ("metric", METRICS)):
+    for name, valid in (("kind", tuple(RCNN_SETTINGS)), ("metric", METRICS)):
         require(config, name, lambda v, valid=valid: v in valid, f"one of {', '.join(valid)}")
     _check_data(config)
     _check_heads(config)
@@ -117,7 +117,7 @@ def _check_heads(config):
     for name in ("before_nms", "after_nms"):
         rule = "empty, or two positive whole numbers: (training, test)"
         require(config, name, lambda v: not v or (len(v) == 2 and _whole(v)), rule)
-    most = (config.after_nms or NUMBERS[config.kind].after_nms)[0]
+    most = (config.after_nms or RCNN_SETTINGS[config.kind].after_nms)[0]
     require(
         config,
         "regions",

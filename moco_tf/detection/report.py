@@ -21,7 +21,7 @@ from moco_tf.training.callbacks import read_metrics
 SHOWN, LOWEST = 8, 0.5  # test images, and the score of the detections drawn in them
 HEADS = ("mask", "keypoint", "densepose")  # their losses' names begin so
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR", "APr", "APc", "APf")
-COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#00b7b7", "#f032e6", "#9a6324")
+COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#00b7b7", "#f032e6", "#9a6324")
 
 
 def write(workdir, found, annotations, predictions, scores):
@@ -144,24 +144,24 @@ def _draw(
 ):
     """Draws objects into an image.
 
-    Colours are those of classes, of masks those of instances, of the surface those of parts.
+    Colors are those of classes, of masks those of instances, of the surface those of parts.
     """
     axis.imshow(image)
     axis.set_axis_off()
     for i, (x1, y1, x2, y2) in enumerate(boxes):
-        colour = COLOURS[label[i] % len(COLOURS)]
+        color = COLORS[label[i] % len(COLORS)]
         line = "--" if dashed is not None and dashed[i] else "-"
-        box = Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, color=colour, ls=line)
+        box = Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, color=color, ls=line)
         axis.add_patch(box)
         text = plots.plain(classes[label[i]]) + ("" if score is None else f" {score[i]:.2f}")
-        axis.text(x1, y1, text, fontsize=6, color="white", backgroundcolor=colour)
+        axis.text(x1, y1, text, fontsize=6, color="white", backgroundcolor=color)
         if rles is not None:
             mask = coco_mask.decode(rles[i])
-            shade = COLOURS[i % len(COLOURS)]
+            shade = COLORS[i % len(COLORS)]
             axis.contourf(mask, levels=[0.5, 1], colors=[shade], alpha=0.4)
         if keypoints is not None:
             seen = keypoints[i][keypoints[i][:, 2] > 0]
-            axis.scatter(seen[:, 0] - 0.5, seen[:, 1] - 0.5, s=6, color=colour, edgecolors="white")
+            axis.scatter(seen[:, 0] - 0.5, seen[:, 1] - 0.5, s=6, color=color, edgecolors="white")
     for points in surface or ():
         x, y, part = points[:, :3].T
         axis.scatter(x - 0.5, y - 0.5, 3, part, cmap="nipy_spectral", vmin=0, vmax=densepose.PARTS)

@@ -37,7 +37,7 @@ class DetectionServer(tf.Module):
             come last and have a label below 0.
         classes: K names.
         data: `config.Data`, how test images are scaled and padded.
-        fill: uint8 colour of the padding, 3.
+        fill: uint8 color of the padding, 3.
     """
 
     def __init__(self, model, classes, data, fill):

@@ -13,7 +13,12 @@ from moco_tf.data.labelled import fill_of, normalized
 from moco_tf.detection import report
 from moco_tf.detection.data import annotations as records
 from moco_tf.detection.data import densepose_surface, pipeline
-from moco_tf.detection.model.detector import NUMBERS, Detector, Numbers, estimate_statistics
+from moco_tf.detection.model.detector import (
+    RCNN_SETTINGS,
+    Detector,
+    RCNNSettings,
+    estimate_statistics,
+)
 from moco_tf.detection.model.network import make_network
 from moco_tf.detection.model.retinanet import RetinaNetDetector, make_retinanet
 from moco_tf.detection.scoring import cityscapes as cityscapes_scoring
@@ -167,9 +172,9 @@ def make_detector(config, network, recipe, products=False):
         recipe: whose normalisation.
         products: as of `Detector`.
     """
-    given = {f.name: getattr(config, f.name) for f in dataclasses.fields(Numbers)}
+    given = {f.name: getattr(config, f.name) for f in dataclasses.fields(RCNNSettings)}
     given = {name: value for name, value in given.items() if value != ()}
-    numbers = dataclasses.replace(NUMBERS[config.kind], **given)
+    numbers = dataclasses.replace(RCNN_SETTINGS[config.kind], **given)
     detector = RetinaNetDetector if config.kind == "retinanet" else Detector
     return detector(network, lambda x: normalized(recipe, x), numbers, products, config.seed)
 
@@ -178,7 +183,7 @@ def _dataset(config, annotations, layout, recipe, symmetry):
     data = config.data
 
     def dataset(host, start_step):
-        return pipeline.training_dataset(
+        return pipeline.detection_dataset(
             annotations,
             layout,
             fill=fill_of(recipe),

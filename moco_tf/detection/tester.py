@@ -24,7 +24,7 @@ class Tester:
         model: `Detector`.
         strategy: of the model.
         annotations: `records.Annotations`, opened for testing.
-        fill: uint8 colour of the padding, 3.
+        fill: uint8 color of the padding, 3.
         surface: `densepose_surface.Surface`; without it DensePose gets no score.
 
     Attributes:

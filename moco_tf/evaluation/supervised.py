@@ -8,7 +8,7 @@ import numpy as np
 from moco_tf import distribute, encoders
 from moco_tf.backbones import heads
 from moco_tf.data import labelled
-from moco_tf.data.batch_layout import Layout
+from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.recipes import standard
 from moco_tf.evaluation.classifier import Classifier
 from moco_tf.evaluation.config import Linear
@@ -95,7 +95,7 @@ def _layout(config, strategy):
             + f". Received: {config.batch_size}."
         )
     rows = config.batch_size // replicas
-    return Layout(config.batch_size, distribute.num_hosts(strategy), replicas, group or rows)
+    return BatchLayout(config.batch_size, distribute.num_hosts(strategy), replicas, group or rows)
 
 
 def _model(context, plan, frozen):
@@ -120,7 +120,7 @@ def _dataset(context, layout):
     config = context.config
 
     def dataset(host, start_step):
-        return labelled.training_dataset(
+        return labelled.labelled_dataset(
             context.pair.train,
             standard.training_crop(context.crop.recipe),
             layout,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from moco_tf import storage
-from moco_tf.interop import layouts, torch_file, training_state, weights
+from moco_tf.interop import naming_schemes, torch_file, training_state, weights
 from moco_tf.pretraining import config as config_lib
 
 
@@ -15,7 +15,7 @@ class Imported(NamedTuple):
     """What a file held.
 
     Attributes:
-        layout: of `layouts.LAYOUTS`.
+        layout: of `naming_schemes.NAMING_SCHEMES`.
         backbone: its name.
         config: with which training goes on; None if the file had no key encoder.
         step: at which it goes on.
@@ -36,7 +36,7 @@ def import_torch(path, output, config=None):
     encoder.keras, which `evaluate.py` and the exports read.
 
     Args:
-        path: local or gs:// file, of one of `layouts.LAYOUTS`.
+        path: local or gs:// file, of one of `naming_schemes.NAMING_SCHEMES`.
         output: folder, without a run in it.
         config: `Config` with which training goes on; None for v1's or v2's on ImageNet.
 
@@ -50,7 +50,7 @@ def import_torch(path, output, config=None):
     training_state.require_new(output)
     if not tf.io.gfile.exists(path):
         raise ValueError(f"The file to import must exist. Received: {path!r}.")
-    state = layouts.parse(torch_file.read(path))
+    state = naming_schemes.parse(torch_file.read(path))
     if config and not state.key:
         raise ValueError(
             "A file to train on from must hold a key encoder. Received: one without, and a config. "

@@ -6,14 +6,14 @@ import re
 import numpy as np
 
 from moco_tf import storage
-from moco_tf.interop import layouts, torch_file
+from moco_tf.interop import naming_schemes, torch_file
 
 
 def export_official(state, output, arch, config=None):
     """What main_moco.py saves and main_lincls.py reads: `module.encoder_q.`... and all else.
 
     Args:
-        state: `layouts.State`; without key encoder and queue the file has none.
+        state: `naming_schemes.State`; without key encoder and queue the file has none.
         output: path of the file, local or gs://.
         arch: name of the backbone, such as "resnet50".
         config: `Config` of the run, for the optimizer's settings; None for those in the state.
@@ -68,11 +68,11 @@ def _official(state, arch, group):
     result = {"epoch": state.epoch, "arch": arch, "state_dict": saved}
     if state.velocity is not None:
         count = sum(
-            layouts.is_parameter(name) for part in (state.query, state.key) for name in part
+            naming_schemes.is_parameter(name) for part in (state.query, state.key) for name in part
         )
         group = {**group, "dampening": 0, "nesterov": False, "params": list(range(count))}
         buffers = enumerate(
-            state.velocity[name] for name in filter(layouts.is_parameter, state.query)
+            state.velocity[name] for name in filter(naming_schemes.is_parameter, state.query)
         )
         moments = {number: {"momentum_buffer": buffer} for number, buffer in buffers}
         result["optimizer"] = {"state": moments, "param_groups": [group]}

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from moco_tf import schema
-from moco_tf.interop import layouts, weights
+from moco_tf.interop import naming_schemes, weights
 from moco_tf.log import log
 from moco_tf.pretraining import build
 from moco_tf.pretraining import config as config_lib
@@ -20,7 +20,7 @@ RUN = ("config.json", "encoder.keras", "checkpoints", IMPORTED)  # what makes a 
 
 
 def encoder_of(state, name="The file"):
-    """The query encoder of a `layouts.State`, a `keras.Model`; without a head if it has none.
+    """The query encoder of a `naming_schemes.State`, a `keras.Model`; without a head if it has none.
 
     Raises:
         ValueError: for weights of another architecture.
@@ -40,7 +40,7 @@ def config_of(state, base=None):
     """The `Config` with which a run goes on from a state.
 
     Args:
-        state: `layouts.State` with a key encoder.
+        state: `naming_schemes.State` with a key encoder.
         base: `Config` to take, which must be of the same encoder and queue; None for v1's or v2's
             on ImageNet, by the head.
 
@@ -82,7 +82,7 @@ def model_of(state, config):
     """The compiled `MoCo` in a state, and its step.
 
     Args:
-        state: `layouts.State` with a key encoder.
+        state: `naming_schemes.State` with a key encoder.
         config: of `config_of`.
     """
     config_lib.check(config)
@@ -160,10 +160,10 @@ def restored(workdir, config):
 
 
 def read(workdir, config):
-    """The `layouts.State` of a workdir's newest checkpoint; arguments as of `restored`."""
+    """The `naming_schemes.State` of a workdir's newest checkpoint; arguments as of `restored`."""
     model = restored(workdir, config)
     step = int(model.optimizer.iterations.numpy())
-    return layouts.State(
+    return naming_schemes.State(
         query=weights.arrays_of(model.encoder_q),
         key=weights.arrays_of(model.encoder_k),
         queue=model.queue.numpy(),

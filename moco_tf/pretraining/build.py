@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from moco_tf import addresses, backbones, distribute, optim
 from moco_tf.backbones import heads
-from moco_tf.data.batch_layout import Layout
-from moco_tf.data.two_views import training_dataset
+from moco_tf.data.batch_layout import BatchLayout
+from moco_tf.data.two_views import two_view_dataset
 from moco_tf.log import log
 from moco_tf.mechanisms import EndToEnd, MemoryBank
 from moco_tf.moco import MoCo
@@ -18,7 +18,7 @@ from moco_tf.training.plan import make_schedule
 
 
 def make_layout(config, strategy):
-    """The `Layout` of the config's batch on the strategy's hosts and replicas.
+    """The `BatchLayout` of the config's batch on the strategy's hosts and replicas.
 
     Raises:
         ValueError: if it does not divide, with a batch that would.
@@ -29,7 +29,7 @@ def make_layout(config, strategy):
         raise ValueError(error)
     micro_batch = config.batch_size // replicas // config.gradient_accumulation
     group = config.model.bn_group_size or micro_batch
-    return Layout(config.batch_size, hosts, replicas, group)
+    return BatchLayout(config.batch_size, hosts, replicas, group)
 
 
 def make_backbone(model, **options):
@@ -126,7 +126,7 @@ def distribute_data(source, recipe, config, layout, strategy, start_step):
     """Iterator over distributed batches from `start_step` on."""
 
     def dataset(context):
-        return training_dataset(
+        return two_view_dataset(
             source,
             recipe,
             layout,
@@ -155,7 +155,7 @@ def augment_on(config):
 def input_remedy(config):
     """What helps a run that waits for its input pipeline."""
     if _accelerators() and augment_on(config) == "host":
-        return "Leave colours and blur to the device: data.augment_on=device."
+        return "Leave colors and blur to the device: data.augment_on=device."
     return (
         "Give the host more cores, or faster storage: TFRecord shards are read faster than a "
         "folder (python -m moco_tf convert)."
@@ -163,7 +163,7 @@ def input_remedy(config):
 
 
 def make_step(model, recipe, config, strategy):
-    """What a replica does with a batch: colours and blur if they are left to it, and `model.step`.
+    """What a replica does with a batch: colors and blur if they are left to it, and `model.step`.
 
     A TPU compiles all of it. Elsewhere the photometric half is a program of its own under XLA,
     which several replicas cannot have for the step with its collectives.

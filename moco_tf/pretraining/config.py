@@ -20,8 +20,8 @@ class Data:
     recipe: str = "moco:v2"  # see moco_tf/data/recipes
     image_size_px: int = 224  # side of the views
     num_examples: int = 0  # records of tfrecord:, 0 counts them
-    augment_on: str = "auto"  # colours and blur on "host" or "device"; auto: device on GPU, TPU
-    jit_compile: bool = True  # colours and blur compiled by XLA, on TPU always
+    augment_on: str = "auto"  # colors and blur on "host" or "device"; auto: device on GPU, TPU
+    jit_compile: bool = True  # colors and blur compiled by XLA, on TPU always
     max_bad_fraction: float = 0.01  # undecodable images tolerated, share in [0, 1]
     shuffle_buffer: int = 10_000  # records, of sources that are streamed
     shard_files: bool = False  # each host reads files of its own; the order depends on the hosts

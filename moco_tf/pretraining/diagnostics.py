@@ -16,7 +16,7 @@ class Diagnostics(keras.callbacks.Callback):
 
     Args:
         config: `Config` of the run, says what keys there are and how often to look at the queue.
-        layout: its `Layout`.
+        layout: its `BatchLayout`.
     """
 
     def __init__(self, config, layout):

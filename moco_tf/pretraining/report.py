@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from moco_tf import schema, storage
 from moco_tf.backbones import heads
-from moco_tf.data.batch_layout import Layout
+from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.labelled import crops_of, normalized
 from moco_tf.data.sources import Stream
-from moco_tf.data.two_views import training_dataset
+from moco_tf.data.two_views import two_view_dataset
 from moco_tf.pretraining import config as config_lib
 from moco_tf.probes import knn
 from moco_tf.reports import pages
@@ -125,10 +125,10 @@ def _pairs(source, recipe, config):
     count = min(PAIRS, source.num_examples)
     batch = next(
         iter(
-            training_dataset(
+            two_view_dataset(
                 source,
                 recipe,
-                Layout(count),
+                BatchLayout(count),
                 image_size_px=config.data.image_size_px,
                 seed=config.seed,
                 jit_compile=config.data.jit_compile,

@@ -1,4 +1,4 @@
-"""Label maps in PNG files: the numbers that are stored, whatever colours they stand for."""
+"""Label maps in PNG files: the numbers that are stored, whatever colors they stand for."""
 
 import binascii
 
@@ -6,9 +6,9 @@ import tensorflow as tf
 
 from moco_tf.data import image_headers
 
-# A PNG with a palette differs from a grayscale one in one byte of its header, the colour type (3
+# A PNG with a palette differs from a grayscale one in one byte of its header, the color type (3
 # and 0), and in the checksum of the header, which is linear: a change of the one is a fixed change
-# of the other. TensorFlow would decode the colours; of the grayscale file it decodes the numbers.
+# of the other. TensorFlow would decode the colors; of the grayscale file it decodes the numbers.
 HEADER = b"IHDR" + bytes(13)
 CHANGED = HEADER[:13] + b"\x03" + HEADER[14:]
 CHECKSUM = (binascii.crc32(HEADER) ^ binascii.crc32(CHANGED)).to_bytes(4, "big")
@@ -36,11 +36,11 @@ def decode(encoded):
     png = tf.debugging.Assert(is_png, ["A label map must be a PNG."])
     with tf.control_dependencies([png, image_headers.refuse(encoded)]):
         encoded = tf.identity(encoded)
-    colour, depth = byte(25), byte(24)
-    one_channel = ((colour == 0) | (colour == 3)) & (depth <= 8)
+    color, depth = byte(25), byte(24)
+    one_channel = ((color == 0) | (color == 3)) & (depth <= 8)
     text = "A label map must have one channel, of at most 8 bits."
     with tf.control_dependencies([tf.debugging.Assert(one_channel, [text])]):
-        gray = tf.cond(colour == 3, lambda: _without_palette(encoded), lambda: encoded)
+        gray = tf.cond(color == 3, lambda: _without_palette(encoded), lambda: encoded)
     pixels = tf.io.decode_png(gray, channels=1)[..., 0]
     # Numbers of few bits are spread over 0 to 255.
     highest = tf.bitwise.left_shift(1, tf.cast(depth, tf.int32)) - 1

@@ -8,7 +8,7 @@ from moco_tf.data.tfdata import endless, image_of_slot, plain, split
 from moco_tf.segmentation.sources import IGNORED
 
 
-def training_dataset(pairs, layout, *, fill, crop_px, scale, host=0, seed=0, start_step=0):
+def segmentation_dataset(pairs, layout, *, fill, crop_px, scale, host=0, seed=0, start_step=0):
     """Batches of random crops for one host, forever, a function of (seed, step).
 
     An image and its map are scaled by a random factor, cropped at random, padded where they are
@@ -16,8 +16,8 @@ def training_dataset(pairs, layout, *, fill, crop_px, scale, host=0, seed=0, sta
 
     Args:
         pairs: `sources.Pairs`, checked.
-        layout: `Layout`.
-        fill: uint8 colour of the padding, 3.
+        layout: `BatchLayout`.
+        fill: uint8 color of the padding, 3.
         crop_px: side of the crops.
         scale: (lowest, highest) factor, drawn uniformly.
         host: which of the layout's hosts this one is.
@@ -27,7 +27,7 @@ def training_dataset(pairs, layout, *, fill, crop_px, scale, host=0, seed=0, sta
     Returns:
         `tf.data.Dataset`, one element per replica of this host in turn, n = replica_rows:
             x: uint8 nxSxSx3; label: int32 nxSxS, classes or `IGNORED`; ok: bool n, true;
-            name: uint8 n x 120, see `input_pipeline.training_dataset`.
+            name: uint8 n x 120, see `input_pipeline.segmentation_dataset`.
     """
     first, rows = host * layout.host_rows, layout.host_rows
 
@@ -76,7 +76,7 @@ def random_crop(image, label, u, size, fill):
         label: int32 HxW.
         u: 2 uniform numbers in [0, 1), the place.
         size: px.
-        fill: uint8 colour of the padding of the image, 3.
+        fill: uint8 color of the padding of the image, 3.
     """
     free = tf.cast(tf.maximum(tf.shape(label) - size, 0), tf.float32)
     top, left = tf.unstack(tf.cast(tf.floor(u * (free + 1)), tf.int32))
@@ -103,7 +103,7 @@ def test_dataset(pairs, batch, rows, size, fill):
         batch: images of the global batch.
         rows: slice of each batch to yield, for several hosts.
         size: (height, width), of the padded images.
-        fill: uint8 colour of the padding, 3.
+        fill: uint8 color of the padding, 3.
 
     Returns:
         `tf.data.Dataset` of x: uint8 nxHxWx3.

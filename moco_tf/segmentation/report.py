@@ -63,7 +63,7 @@ def write(workdir, found, pairs, matrices, folder):
 
 
 def _examples(pairs, folder):
-    colours = palette(len(pairs.classes))
+    colors = palette(len(pairs.classes))
     rows = []
     for i in np.unique(np.linspace(0, pairs.num_examples - 1, SHOWN).astype(int)):
         label = pairs.label(tf.constant(i, tf.int64)).numpy()
@@ -72,7 +72,7 @@ def _examples(pairs, folder):
         errors = np.where((label != predicted)[..., None], [[[200, 30, 30]]], [[[235, 235, 235]]])
         errors = np.where((label == IGNORED)[..., None], 255, errors)
         image = pairs.image(tf.constant(i, tf.int64)).numpy()
-        maps = [colours[label], colours[predicted], errors]
+        maps = [colors[label], colors[predicted], errors]
         rows.append([_small(image, "area"), *(_small(m, "nearest") for m in maps)])
     return pages.grid(rows)
 
@@ -82,13 +82,13 @@ def _small(image, method):
 
 
 def palette(num_classes):
-    """Colours of the classes, uint8 256x3, as PASCAL VOC has them; ignored pixels are white.
+    """Colors of the classes, uint8 256x3, as PASCAL VOC has them; ignored pixels are white.
 
-    A colour's highest bits are bits 0, 1 and 2 of the class' number, the next 3, 4 and 5, ...
+    A color's highest bits are bits 0, 1 and 2 of the class' number, the next 3, 4 and 5, ...
     """
     numbers = np.arange(256)[:, None]
-    colours = np.zeros((256, 3), np.uint8)
+    colors = np.zeros((256, 3), np.uint8)
     for bit in range(8 // 3 + 1):
-        colours |= (((numbers >> (3 * bit + np.arange(3))) & 1) << (7 - bit)).astype(np.uint8)
-    colours[num_classes:] = 255
-    return colours
+        colors |= (((numbers >> (3 * bit + np.arange(3))) & 1) << (7 - bit)).astype(np.uint8)
+    colors[num_classes:] = 255
+    return colors

@@ -115,7 +115,7 @@ def _train(config, model, recipe, workdir, pairs, layout, plan, tester, stop):
     """Trains from the newest checkpoint on; returns the steps done in all."""
 
     def dataset(host, start_step):
-        return pipeline.training_dataset(
+        return pipeline.segmentation_dataset(
             pairs,
             layout,
             fill=fill_of(recipe),

@@ -3,7 +3,7 @@
 import dataclasses
 
 from moco_tf import distribute, optim, schema
-from moco_tf.data.batch_layout import Layout
+from moco_tf.data.batch_layout import BatchLayout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,4 +77,4 @@ def make_layout(config, strategy):
         schema.require(
             config, name, lambda v: v % replicas == 0, f"a multiple of the {replicas} replicas"
         )
-    return Layout(config.batch_size, distribute.num_hosts(strategy), replicas)
+    return BatchLayout(config.batch_size, distribute.num_hosts(strategy), replicas)

@@ -13,10 +13,10 @@ from PIL import Image
 from test_decode import announcing
 
 from moco_tf.data import image_ops, sources
-from moco_tf.data.batch_layout import Layout
+from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.labelled import evaluation_dataset
 from moco_tf.data.recipes import moco
-from moco_tf.data.two_views import training_dataset
+from moco_tf.data.two_views import two_view_dataset
 
 RGB = Image.fromarray(random_image(0, 24, 31))
 
@@ -82,8 +82,8 @@ def test_a_thousand_bad_files_are_found_each_once(folder):
 
 def test_training_replaces_and_names_them_all(folder):
     source = sources.open_source(f"folder:{folder}")
-    layout = Layout(batch=20)
-    data = training_dataset(source, moco.v1, layout, image_size_px=8, augment_on="device")
+    layout = BatchLayout(batch=20)
+    data = two_view_dataset(source, moco.v1, layout, image_size_px=8, augment_on="device")
     named = set()
     for batch in data.take(100).as_numpy_iterator():  # an epoch
         for name, ok in zip(batch["name"], batch["ok"]):
@@ -156,7 +156,9 @@ KINDS = ["nan image", "good", "nan label", "two images", "no image", "garbage", 
 
 def records_of_an_epoch(address, batch):
     source = sources.open_source(address)
-    data = training_dataset(source, moco.v1, Layout(batch), image_size_px=8, augment_on="device")
+    data = two_view_dataset(
+        source, moco.v1, BatchLayout(batch), image_size_px=8, augment_on="device"
+    )
     rows = []
     for made in data.take(source.num_examples // batch).as_numpy_iterator():
         names = [bytes(name).rstrip(b"\0").decode() for name in made["name"]]

@@ -95,7 +95,7 @@ PARAMETERS = {  # of eight images
 each_op = pytest.mark.parametrize("name", OPS)
 
 
-# --- colour and blur -----------------------------------------------------------------------
+# --- color and blur -----------------------------------------------------------------------
 
 
 @each_op
@@ -153,7 +153,7 @@ def test_normalize_is_per_channel():
     np.testing.assert_allclose(ops.normalize(x, mean, std), want, atol=1e-6)
 
 
-# --- colour jitter: all 24 orders ----------------------------------------------------------
+# --- color jitter: all 24 orders ----------------------------------------------------------
 
 ORDERS = np.array(list(itertools.permutations(range(4))), np.int32)
 

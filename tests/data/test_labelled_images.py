@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from moco_tf.data import sources
-from moco_tf.data.batch_layout import Layout
-from moco_tf.data.labelled import crops_of, evaluation_dataset, training_dataset
+from moco_tf.data.batch_layout import BatchLayout
+from moco_tf.data.labelled import crops_of, evaluation_dataset, labelled_dataset
 from moco_tf.data.recipes import moco, standard
 from moco_tf.data.sources import synthetic
 
@@ -78,10 +78,10 @@ def test_a_stream_is_evaluated_in_the_order_of_its_records(tmp_path):
 
 
 def test_training_crops_bring_their_labels_also_where_one_was_replaced():
-    source, layout = encoded(bad={4, 11}), Layout(10, 1, 2)
+    source, layout = encoded(bad={4, 11}), BatchLayout(10, 1, 2)
     crop = standard.training_crop(moco.v2)
     assert crop.crop.scale == (0.08, 1.0) and crop.mean == moco.v2.mean
-    data = training_dataset(source, crop, layout, image_size_px=16, seed=1)
+    data = labelled_dataset(source, crop, layout, image_size_px=16, seed=1)
     parts = list(data.take(20).as_numpy_iterator())
     seen = []
     for part in parts:
@@ -101,7 +101,7 @@ def test_training_crops_bring_their_labels_also_where_one_was_replaced():
     # Two epochs of five steps of two parts: each image once in each.
     assert sorted(seen[:50]) == sorted(seen[50:]) == list(range(50))
     again = next(
-        iter(training_dataset(source, crop, layout, image_size_px=16, seed=1, start_step=7))
+        iter(labelled_dataset(source, crop, layout, image_size_px=16, seed=1, start_step=7))
     )
     np.testing.assert_array_equal(again["x"], parts[14]["x"])
 

@@ -11,10 +11,10 @@ import tiny
 from PIL import Image
 
 from moco_tf.data import image_ops, sources
-from moco_tf.data.batch_layout import Layout
+from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.recipes.recipe import IMAGENET, RandomResizedCrop, Recipe
 from moco_tf.data.sources import synthetic, tfrecord
-from moco_tf.data.two_views import training_dataset
+from moco_tf.data.two_views import two_view_dataset
 
 RECIPE = Recipe(RandomResizedCrop((0.2, 1.0)), (), **IMAGENET)
 
@@ -62,8 +62,8 @@ def _bytes(value):
 
 
 def batches(source, count, layout=None, **kwargs):
-    layout = layout or Layout(8, group=4)
-    data = training_dataset(source, RECIPE, layout, image_size_px=16, **kwargs)
+    layout = layout or BatchLayout(8, group=4)
+    data = two_view_dataset(source, RECIPE, layout, image_size_px=16, **kwargs)
     return list(data.take(count).as_numpy_iterator())
 
 
@@ -119,24 +119,24 @@ def test_tfrecords_resume_at_any_step_and_split_over_hosts(shards):
     for got, want in zip(batches(source, 1, start_step=4), whole[4:]):
         for name in want:
             np.testing.assert_array_equal(got[name], want[name])
-    hosts = [batches(source, 2, Layout(8, 2, 2, 2), host=h)[1]["x_q"] for h in (0, 1)]
+    hosts = [batches(source, 2, BatchLayout(8, 2, 2, 2), host=h)[1]["x_q"] for h in (0, 1)]
     np.testing.assert_array_equal(np.concatenate(hosts), whole[1]["x_q"])
 
 
 def test_shard_files_gives_each_host_files_of_its_own(shards):
     source = sources.open_source(f"tfrecord:{shards}/a-*.tfrecord")
-    one = batches(source, 2, Layout(8, 2, 2, 2), host=1, shard_files=True)
+    one = batches(source, 2, BatchLayout(8, 2, 2, 2), host=1, shard_files=True)
     assert {n for b in one for n in names(b)} == {f"image-{i}" for i in range(8, 16)}
 
 
 def test_shard_files_resumes_where_a_host_has_few_records(shards):
     source = sources.open_source(f"tfrecord:{shards}/a-*.tfrecord")
-    layout, kwargs = Layout(8, 2, 2, 2), dict(host=1, shard_files=True)
+    layout, kwargs = BatchLayout(8, 2, 2, 2), dict(host=1, shard_files=True)
     whole = batches(source, 6, layout, **kwargs)  # two epochs of 12 records, of 8 that it has
     for got, want in zip(batches(source, 2, layout, start_step=4, **kwargs), whole[4:]):
         np.testing.assert_array_equal(got["x_q"], want["x_q"])
     with pytest.raises(ValueError, match="at least one file for each host. Received: 3 files, 4"):
-        batches(source, 1, Layout(8, 4, 4), host=0, shard_files=True)
+        batches(source, 1, BatchLayout(8, 4, 4), host=0, shard_files=True)
 
 
 def test_records_without_an_image_are_bad_images(tmp_path, images):

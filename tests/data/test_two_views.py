@@ -9,12 +9,12 @@ from PIL import Image
 
 from moco_tf.data import sources
 from moco_tf.data.bad_images import _donors
-from moco_tf.data.batch_layout import Layout
+from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.recipes import moco
 from moco_tf.data.recipes.recipe import IMAGENET, Grayscale, RandomResizedCrop, Recipe
 from moco_tf.data.sources import synthetic
 from moco_tf.data.tfdata import image_of_slot
-from moco_tf.data.two_views import key_order, training_dataset
+from moco_tf.data.two_views import key_order, two_view_dataset
 
 SIZE = 16
 # Few ops, so that the many pipelines here are traced quickly.
@@ -27,7 +27,7 @@ def source():
 
 
 def take(source, layout, count, recipe=LIGHT, **kwargs):
-    data = training_dataset(source, recipe, layout, image_size_px=SIZE, seed=7, **kwargs)
+    data = two_view_dataset(source, recipe, layout, image_size_px=SIZE, seed=7, **kwargs)
     return list(data.take(count).as_numpy_iterator())
 
 
@@ -42,24 +42,26 @@ def join(batches):
 
 
 def test_resuming_gives_the_same_batches(source):
-    layout = Layout(16, group=4)
+    layout = BatchLayout(16, group=4)
     whole = take(source, layout, 5)
     for got, want in zip(take(source, layout, 2, start_step=3), whole[3:]):
         assert_equal(got, want)
 
 
 def test_replicas_and_hosts_share_one_global_batch(source):
-    whole = take(source, Layout(16, group=4), 2)[1]
-    replicas = join(take(source, Layout(16, 1, 4, 4), 8)[4:])
+    whole = take(source, BatchLayout(16, group=4), 2)[1]
+    replicas = join(take(source, BatchLayout(16, 1, 4, 4), 8)[4:])
     assert_equal(replicas, whole)
-    hosts = [join(take(source, Layout(16, 2, 4, 4), 4, host=h)[2:]) for h in (0, 1)]
+    hosts = [join(take(source, BatchLayout(16, 2, 4, 4), 4, host=h)[2:]) for h in (0, 1)]
     for name in ("x_q", "row", "name"):
         np.testing.assert_array_equal(join(hosts)[name], whole[name])
 
 
 def test_key_views_are_permuted_within_the_host_and_order_says_how(source):
-    plain = join([take(source, Layout(16, 2, 2, 4), 1, host=h, shuffle=False)[0] for h in (0, 1)])
-    shuffled = join([take(source, Layout(16, 2, 2, 4), 1, host=h)[0] for h in (0, 1)])
+    plain = join(
+        [take(source, BatchLayout(16, 2, 2, 4), 1, host=h, shuffle=False)[0] for h in (0, 1)]
+    )
+    shuffled = join([take(source, BatchLayout(16, 2, 2, 4), 1, host=h)[0] for h in (0, 1)])
     assert "order" not in plain
     order = shuffled["order"]
     assert sorted(order[:8]) == list(range(8)) and sorted(order[8:]) == list(range(8, 16))
@@ -69,10 +71,10 @@ def test_key_views_are_permuted_within_the_host_and_order_says_how(source):
 
 
 def test_one_group_per_host_leaves_the_shuffling_to_the_step(source):
-    assert Layout(16, 2, 2).shuffling == "step"
-    assert Layout(16, 1, 2).shuffling == "input"
-    assert Layout(16).shuffling == "none"
-    assert "order" not in take(source, Layout(16, 2, 2), 1)[0]
+    assert BatchLayout(16, 2, 2).shuffling == "step"
+    assert BatchLayout(16, 1, 2).shuffling == "input"
+    assert BatchLayout(16).shuffling == "none"
+    assert "order" not in take(source, BatchLayout(16, 2, 2), 1)[0]
 
 
 def test_positives_stay_in_their_group_one_time_in_g():
@@ -82,7 +84,7 @@ def test_positives_stay_in_their_group_one_time_in_g():
 
 
 def test_host_and_device_placement_give_the_same_pixels(source):
-    layout = Layout(16, group=4)
+    layout = BatchLayout(16, group=4)
     host = take(source, layout, 1, moco.v2)[0]
     plain = take(source, layout, 1, moco.v2, jit_compile=False)[0]
     device = take(source, layout, 1, moco.v2, augment_on="device")[0]
@@ -105,7 +107,7 @@ def test_an_epoch_shows_each_image_at_most_once_in_a_new_order():
 
 
 def test_a_sample_is_augmented_anew_in_every_epoch(source):
-    batches = take(source, Layout(50, group=5), 2, shuffle=False)
+    batches = take(source, BatchLayout(50, group=5), 2, shuffle=False)
     by_name = [{bytes(n): x for n, x in zip(b["name"], b["x_q"])} for b in batches]
     assert by_name[0].keys() == by_name[1].keys()
     assert all((by_name[0][n] != by_name[1][n]).any() for n in by_name[0])
@@ -113,7 +115,7 @@ def test_a_sample_is_augmented_anew_in_every_epoch(source):
 
 def test_too_few_images_for_a_batch_is_an_error(source):
     with pytest.raises(ValueError, match="at least one global batch.*50 images, batch 64"):
-        take(source, Layout(64), 1)
+        take(source, BatchLayout(64), 1)
 
 
 def encode(image, kind="PNG"):
@@ -133,7 +135,7 @@ def names(batch):
 
 
 def test_a_bad_image_moves_no_other_sample_and_is_named():
-    layout = Layout(10, group=5)
+    layout = BatchLayout(10, group=5)
     good = take(encoded_source(), layout, 2, shuffle=False)
     bad = take(encoded_source(bad={4, 11, 17}), layout, 2, shuffle=False)
     for g, b in zip(good, bad):
@@ -147,7 +149,7 @@ def test_a_bad_image_moves_no_other_sample_and_is_named():
 
 
 def test_a_bad_slot_shows_the_next_good_image_of_its_group_with_its_own_draws():
-    layout = Layout(10, group=5)
+    layout = BatchLayout(10, group=5)
     clean = take(encoded_source(), layout, 1, shuffle=False)[0]
     victim = 3
     index = int(names(clean)[victim].split("-")[1])
@@ -167,7 +169,7 @@ def test_donors_are_cyclic_in_the_group_and_fall_back_to_the_batch():
 
 
 def test_a_batch_without_any_good_image_stays_black():
-    batch = take(encoded_source(bad=range(20)), Layout(10), 1)[0]
+    batch = take(encoded_source(bad=range(20)), BatchLayout(10), 1)[0]
     assert not batch["ok"].any()
     for letter in "qk":
         black = (0 - np.array(LIGHT.mean)) / LIGHT.std
@@ -177,7 +179,7 @@ def test_a_batch_without_any_good_image_stays_black():
 
 
 def test_the_dataset_graph_has_nothing_that_needs_python(source):
-    data = training_dataset(source, moco.v2, Layout(16, 1, 2, 4), image_size_px=SIZE)
+    data = two_view_dataset(source, moco.v2, BatchLayout(16, 1, 2, 4), image_size_px=SIZE)
     graph = str(_graph_of(data))
     assert "RandomUniform" in graph or "StatelessRandom" in graph
     for forbidden in ("PyFunc", "EagerPyFunc", "PyFuncStateless", "GeneratorDataset"):

@@ -12,7 +12,7 @@ from scipy import ndimage
 from test_detection_boxes import float32
 from test_detection_detector import SMALL, make
 
-from moco_tf.data.batch_layout import Layout
+from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.detection.data import densepose, densepose_surface, pipeline
 from moco_tf.detection.data.annotations import open_annotations
 from moco_tf.detection.model import densepose_head, keypoint_head
@@ -96,8 +96,8 @@ def test_sides_are_those_of_the_body():
 @pytest.mark.parametrize("flips", [True, False])
 def test_flipped_persons_are_persons(persons, symmetry, flips):
     """The law of drawn persons holds for their mirror images, and only with the other's part."""
-    data = pipeline.training_dataset(
-        persons, Layout(2), **OPTIONS, symmetry=symmetry if flips else None
+    data = pipeline.detection_dataset(
+        persons, BatchLayout(2), **OPTIONS, symmetry=symmetry if flips else None
     )
     flipped = []
     for batch in data.take(6).as_numpy_iterator():
@@ -210,7 +210,7 @@ def test_what_cells_show():
 
 def test_the_head_learns_persons(persons):
     """From maps of an image: regions of drawn persons, a little off their boxes."""
-    batch = next(iter(pipeline.training_dataset(persons, Layout(2), **OPTIONS)))
+    batch = next(iter(pipeline.detection_dataset(persons, BatchLayout(2), **OPTIONS)))
     rng = np.random.default_rng(0)
     truth, points, masks = (
         tf.repeat(batch[name][:, :1], 2, axis=1)
@@ -239,7 +239,7 @@ def test_the_head_learns_persons(persons):
 
 
 def test_a_detector_trains_predicts_and_is_the_same_after_reload(persons, tmp_path):
-    batch = next(iter(pipeline.training_dataset(persons, Layout(2), **OPTIONS)))
+    batch = next(iter(pipeline.detection_dataset(persons, BatchLayout(2), **OPTIONS)))
     model = make("fpn", masks=False, densepose=True, narrow=32)
     assert model.network.densepose.output_shape == (None, 56, 56, 90)
     before = model.network.densepose.get_weights()

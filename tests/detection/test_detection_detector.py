@@ -10,9 +10,9 @@ from moco_tf import optim
 from moco_tf.backbones import heads, resnet
 from moco_tf.backbones.batch_norm import BatchNorm
 from moco_tf.detection.model import network as networks
-from moco_tf.detection.model.detector import Detector, Numbers, estimate_statistics
+from moco_tf.detection.model.detector import Detector, RCNNSettings, estimate_statistics
 
-SMALL = Numbers((300, 300), (150, 100), regions=64, detections=20, sampling_ratio=2)
+SMALL = RCNNSettings((300, 300), (150, 100), regions=64, detections=20, sampling_ratio=2)
 
 
 def make(kind, width=8, rate=0.01, numbers=SMALL, products=False, **options):
@@ -197,7 +197,10 @@ def test_the_region_head_is_the_backbones_last_stage():
     [
         ({"kind": "c5"}, "`kind` must be one of c4, dc5, fpn. Received: kind='c5'"),
         ({"kind": "c4", "num_keypoints": 17}, 'A keypoint head needs kind="fpn" or "dc5"'),
-        ({"numbers": Numbers(regions=9999), "kind": "c4"}, "`regions` must be at most `after_nms`"),
+        (
+            {"numbers": RCNNSettings(regions=9999), "kind": "c4"},
+            "`regions` must be at most `after_nms`",
+        ),
     ],
 )
 def test_mistakes_are_named(options, message):

@@ -9,7 +9,7 @@ from detection_sets import FILL, NAMES, annotation, write_coco
 from PIL import Image
 
 from moco_tf.data import bad_images
-from moco_tf.data.batch_layout import Layout
+from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.detection.data import pipeline, scaling
 from moco_tf.detection.data.annotations import open_annotations
 
@@ -36,9 +36,9 @@ def annotations(tmp_path_factory):
 
 
 def batches(annotations, count, batch=2, start=0, host=0, hosts=1, replicas=1, **options):
-    layout = Layout(batch, hosts, max(hosts, replicas))
+    layout = BatchLayout(batch, hosts, max(hosts, replicas))
     options = {"fill": FILL, "short_px": (40, 80), "longest_px": 120, "slots": 3, **options}
-    data = pipeline.training_dataset(annotations, layout, host=host, start_step=start, **options)
+    data = pipeline.detection_dataset(annotations, layout, host=host, start_step=start, **options)
     return list(data.take(count).as_numpy_iterator())
 
 
@@ -123,15 +123,15 @@ def test_upright_and_lying_images_are_apart_and_all_equally_often(annotations):
 
 
 def test_a_square_is_a_static_shape(annotations):
-    layout = Layout(2, 1, 1)
+    layout = BatchLayout(2, 1, 1)
     options = {"fill": FILL, "short_px": (40,), "longest_px": 60, "square_px": 64}
-    data = pipeline.training_dataset(annotations, layout, **options)
+    data = pipeline.detection_dataset(annotations, layout, **options)
     assert all(spec.shape.is_fully_defined() for spec in data.element_spec.values())
     (batch,) = data.take(1).as_numpy_iterator()
     assert batch["x"].shape == (2, 64, 64, 3) and batch["label"].shape == (2, 100)
     assert batch["size"].max() <= 60
     with pytest.raises(ValueError, match="`square_px` must be 0, or at least `longest_px`.*64, 99"):
-        pipeline.training_dataset(annotations, layout, **{**options, "longest_px": 99})
+        pipeline.detection_dataset(annotations, layout, **{**options, "longest_px": 99})
 
 
 def test_of_too_many_objects_a_random_subset_is_taken(tmp_path, caplog):
@@ -139,7 +139,7 @@ def test_of_too_many_objects_a_random_subset_is_taken(tmp_path, caplog):
     records = [annotation(1, (i, 0, i + 2, 8)) for i in range(20)]
     found = open_annotations(write_coco(tmp_path / "set", [(40, 40)], records), training=True)
     options = {"fill": FILL, "short_px": (40,), "slots": 5}
-    data = pipeline.training_dataset(found, Layout(1), **options)
+    data = pipeline.detection_dataset(found, BatchLayout(1), **options)
     assert "1 images have more than 5 objects" in caplog.messages[-1]
     taken = []
     for batch in data.take(60).as_numpy_iterator():

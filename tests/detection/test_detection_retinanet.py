@@ -14,7 +14,7 @@ from moco_tf import optim
 from moco_tf.backbones import heads, resnet
 from moco_tf.detection import task
 from moco_tf.detection.model import retinanet
-from moco_tf.detection.model.detector import Numbers
+from moco_tf.detection.model.detector import RCNNSettings
 
 R_CNN = ("masks", "narrow", "before_nms", "after_nms", "regions", "sampling_ratio")
 
@@ -26,7 +26,7 @@ def encoder(width=4):
 
 def detector(network):
     """A `RetinaNetDetector` that is ready for a step."""
-    numbers = Numbers(detections=20)
+    numbers = RCNNSettings(detections=20)
     model = retinanet.RetinaNetDetector(network, lambda x: tf.cast(x, tf.float32) / 64 - 2, numbers)
     model.compile(optim.SGD(0.01, momentum=0.9, weight_decay=1e-4))
     model.optimizer.build(model.trainable_variables)

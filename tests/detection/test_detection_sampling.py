@@ -6,7 +6,7 @@ import tensorflow as tf
 from detection_sets import FILL, annotation, write_coco
 
 from moco_tf.data import bad_images
-from moco_tf.data.batch_layout import Layout
+from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.detection.data import pipeline
 from moco_tf.detection.data.annotations import open_annotations
 from moco_tf.detection.model import sampling
@@ -79,8 +79,8 @@ def test_the_dataset_repeats(annotations):
     options = {"fill": FILL, "short_px": (20,), "slots": 4, "repeat_threshold": 0.5}
 
     def names(steps, host=0, hosts=1, start=0, **more):
-        layout = Layout(2, hosts, hosts)
-        data = pipeline.training_dataset(
+        layout = BatchLayout(2, hosts, hosts)
+        data = pipeline.detection_dataset(
             annotations, layout, host=host, start_step=start, **options, **more
         )
         batches = data.take(steps).as_numpy_iterator()

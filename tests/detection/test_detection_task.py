@@ -24,7 +24,7 @@ from moco_tf.detection.data import annotations as records
 from moco_tf.evaluation import run as evaluation
 
 CLASSES = ({"id": 3, "name": "red"}, {"id": 9, "name": "<green>"})
-COLOURS = {3: (230, 30, 30), 9: (30, 200, 120)}
+COLORS = {3: (230, 30, 30), 9: (30, 200, 120)}
 JOINTS = [f"{side}_{i}" for side in ("left", "right") for i in range(8)] + ["nose"]
 SMALL = {
     **{"data.short_px": (64, 72), "data.test_short_px": 64, "data.longest_px": 96},
@@ -46,10 +46,10 @@ def write(folder, count, seed):
         height, width = (64, 80) if number % 3 else (80, 64)
         image = rng.integers(60, 120, (height, width, 3)).astype(np.uint8)
         for left in (0, 32) if number < count else ():
-            category = int(rng.choice([*COLOURS]))
+            category = int(rng.choice([*COLORS]))
             x1, y1 = left + rng.integers(2, 8), rng.integers(2, 28)
             x2, y2 = x1 + rng.integers(14, 24), y1 + rng.integers(16, 30)
-            image[y1:y2, x1:x2] = COLOURS[category]
+            image[y1:y2, x1:x2] = COLORS[category]
             points = np.linspace([x1 + 1, y1 + 1, 2], [x2 - 1, y2 - 1, 2], 17).ravel().tolist()
             box = tuple(map(int, (x1, y1, x2, y2)))
             annotations.append(annotation(number, box, category, keypoints=points))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from moco_tf import encoders, interop
-from moco_tf.interop import layouts, torch_file, training_state
+from moco_tf.interop import naming_schemes, torch_file, training_state
 
 torch = pytest.importorskip("torch", reason="the oracle is PyTorch: pip install torch")
 import torch_peer as peer  # noqa: E402
@@ -76,7 +76,7 @@ def test_other_implementations_are_read(rename, version, tmp_path):
         tensors["data_preprocessor.mean"] = torch.ones(3)
     path = str(tmp_path / "a.ckpt")
     torch.save({"state_dict": tensors}, path)
-    state = layouts.parse(torch_file.read(path))
+    state = naming_schemes.parse(torch_file.read(path))
     assert state.layout.replace("-", "_") == rename.__name__
     for letter, part in (("q", state.query), ("k", state.key)):
         want = getattr(model, f"encoder_{letter}").state_dict()
@@ -203,7 +203,7 @@ def test_what_keras_computes_in_stays_as_it_was(tmp_path):
 
 def test_detectors_get_their_names(tmp_path):
     model = peer.make_moco("50")
-    state = layouts.parse(peer_arrays(model))
+    state = naming_schemes.parse(peer_arrays(model))
     path = str(tmp_path / "a.pkl")
     interop.export_detectron2(state, path)
     content = (tmp_path / "a.pkl").read_bytes()

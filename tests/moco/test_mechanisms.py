@@ -9,12 +9,12 @@ from oracle import Encoder, Oracle
 
 from moco_tf import SGD
 from moco_tf.data import sources
-from moco_tf.data.batch_layout import Layout
+from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.recipes.recipe import IMAGENET, RandomResizedCrop, Recipe
 from moco_tf.data.sources import synthetic
 from moco_tf.data.sources.source import Stream
 from moco_tf.data.tfdata import image_of_slot
-from moco_tf.data.two_views import training_dataset
+from moco_tf.data.two_views import two_view_dataset
 from moco_tf.mechanisms import EndToEnd, MemoryBank
 from moco_tf.pretraining import run as pretraining
 
@@ -186,7 +186,7 @@ def test_they_are_made_again_from_their_config(kind, size):
 
 def batches(source, layout, count, **kwargs):
     crops = Recipe(RandomResizedCrop((0.2, 1.0)), (), **IMAGENET)
-    data = training_dataset(source, crops, layout, image_size_px=16, jit_compile=False, **kwargs)
+    data = two_view_dataset(source, crops, layout, image_size_px=16, jit_compile=False, **kwargs)
     return list(data.take(count).as_numpy_iterator())
 
 
@@ -202,7 +202,7 @@ def names(batch):
 
 
 def test_the_index_is_the_images_number_and_comes_only_if_asked_for():
-    layout = Layout(10, replicas=2, group=5)
+    layout = BatchLayout(10, replicas=2, group=5)
     for batch in batches(numbered(), layout, 3, with_index=True):
         assert batch["index"].dtype == np.int64
         np.testing.assert_array_equal(batch["index"], names(batch))
@@ -210,7 +210,7 @@ def test_the_index_is_the_images_number_and_comes_only_if_asked_for():
 
 
 def test_a_replaced_image_has_the_index_of_the_one_that_stands_in():
-    layout = Layout(10, group=5)
+    layout = BatchLayout(10, group=5)
     numbers = image_of_slot(tf.range(10, dtype=tf.int64), 10, 20, seed=0).numpy()
     (batch,) = batches(numbered(bad=numbers[[3, 9]]), layout, 1, with_index=True)
     np.testing.assert_array_equal(names(batch), numbers)
@@ -221,7 +221,7 @@ def test_a_replaced_image_has_the_index_of_the_one_that_stands_in():
 def test_a_stream_has_no_index(tmp_path, monkeypatch):
     stream = Stream(100, (("x", 0, -1),), None)
     with pytest.raises(ValueError, match="random access.*Received: records that are streamed"):
-        batches(stream, Layout(10), 1, with_index=True)
+        batches(stream, BatchLayout(10), 1, with_index=True)
     monkeypatch.setattr(sources, "open_source", lambda *_: stream)
     with pytest.raises(ValueError, match="random access"):
         pretraining.pretrain(tiny.config(**BANK), str(tmp_path / "run"), NO_STRATEGY)

@@ -10,7 +10,7 @@ import tiny
 from PIL import Image
 from sklearn.metrics import confusion_matrix, jaccard_score
 
-from moco_tf.data.batch_layout import Layout
+from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.segmentation import label_png, pipeline, scoring, sources
 
 FILL = (10, 20, 30)
@@ -31,7 +31,7 @@ def png(array, mode=None, bits=8, **options):
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 @pytest.mark.parametrize("options", [{}, {"transparency": 0}])
-def test_a_palette_gives_its_numbers_not_its_colours(bits, options):
+def test_a_palette_gives_its_numbers_not_its_colors(bits, options):
     numbers = np.random.default_rng(bits).integers(0, 2**bits, (37, 53)).astype(np.uint8)
     encoded = png(numbers, "P", bits, **options)
     assert (encoded[24], encoded[25]) == (bits, 3)
@@ -145,8 +145,8 @@ def pairs(tmp_path_factory):
 
 def batches(pairs, count, batch=4, start=0, host=0, hosts=1, **options):
     options = {"fill": FILL, "crop_px": 48, "scale": (0.5, 2.0), **options}
-    layout = Layout(batch, hosts, hosts)
-    data = pipeline.training_dataset(pairs, layout, host=host, start_step=start, **options)
+    layout = BatchLayout(batch, hosts, hosts)
+    data = pipeline.segmentation_dataset(pairs, layout, host=host, start_step=start, **options)
     return list(data.take(count).as_numpy_iterator())
 
 
@@ -166,7 +166,7 @@ def test_maps_move_with_their_images(pairs):
     for batch in batches(pairs, 12):
         inside = batch["label"] != sources.IGNORED
         assert (batch["x"][~inside] == FILL).all()
-        distance = np.abs(batch["x"][inside][:, None] - scenes.COLOURS.astype(float)).sum(axis=-1)
+        distance = np.abs(batch["x"][inside][:, None] - scenes.COLORS.astype(float)).sum(axis=-1)
         agree = distance.argmin(axis=1) == batch["label"][inside]
         assert agree.mean() > 0.93  # all but the edges, which are blended
     labels = np.stack([batch["label"] for batch in batches(pairs, 40, scale=(0.5, 0.5))])

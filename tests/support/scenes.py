@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-COLOURS = np.array([[90, 90, 90], [200, 40, 40], [40, 180, 60], [60, 70, 210]])
+COLORS = np.array([[90, 90, 90], [200, 40, 40], [40, 180, 60], [60, 70, 210]])
 CLASSES = ("background", "square", "disc", "bar")
 
 
@@ -23,7 +23,7 @@ def scene(seed, height=64, width=80):
             inside &= y < top + size // 2
         label[inside] = kind
     noise = rng.normal(0, 12, (height, width, 3))
-    image = np.clip(COLOURS[label] + noise, 0, 255).astype(np.uint8)
+    image = np.clip(COLORS[label] + noise, 0, 255).astype(np.uint8)
     return image, label
 
 

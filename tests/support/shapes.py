@@ -1,4 +1,4 @@
-"""Pictures of coloured shapes on noise with their boxes, masks and keypoints, and their scores."""
+"""Pictures of colored shapes on noise with their boxes, masks and keypoints, and their scores."""
 
 import contextlib
 import io
@@ -42,8 +42,8 @@ def draw(seed, side=128):
         if (where & taken).any():
             continue
         taken |= where
-        colour = rng.permutation([230, 30, rng.uniform(0, 255)])
-        image[where] = colour + rng.normal(0, 10, (where.sum(), 3))
+        color = rng.permutation([230, 30, rng.uniform(0, 255)])
+        image[where] = color + rng.normal(0, 10, (where.sum(), 3))
         boxes[slot], label[slot] = [x, y, x + width, y + height], kind
         mask[slot] = inside(kind, fine[:, None], fine)
         keypoints[slot] = [

@@ -7,8 +7,8 @@ import tiny
 
 from moco_tf import addresses
 from moco_tf.data import recipes, sources
-from moco_tf.data.batch_layout import Layout
-from moco_tf.data.two_views import training_dataset
+from moco_tf.data.batch_layout import BatchLayout
+from moco_tf.data.two_views import two_view_dataset
 from moco_tf.pretraining import build, run
 from moco_tf.training import loop
 
@@ -25,7 +25,7 @@ def simulate(config, layout):
     recipe = addresses.resolve(recipes, config.data.recipe, "data.recipe")
     model = build.make_model(config, steps_per_epoch=source.num_examples // config.batch_size)
     hosts = [
-        training_dataset(
+        two_view_dataset(
             source, recipe, layout, host=h, image_size_px=config.data.image_size_px
         ).as_numpy_iterator()
         for h in range(layout.hosts)
@@ -79,7 +79,7 @@ def test_accumulation_equals_the_large_batch(alone, tmp_path):
 def test_two_workers_of_two_replicas_permute_in_the_input_pipeline(tmp_path):
     args = tiny.command(tmp_path, "--strategy=multiworker", cpus=2)
     tiny.run_workers(2, lambda _: args)
-    layout = Layout(16, hosts=2, replicas=2, group=4)  # one device takes both hosts' rows
+    layout = BatchLayout(16, hosts=2, replicas=2, group=4)  # one device takes both hosts' rows
     assert layout.shuffling == "input"
     assert_same_run(tmp_path, *simulate(tiny.config(), layout))
 
@@ -87,7 +87,7 @@ def test_two_workers_of_two_replicas_permute_in_the_input_pipeline(tmp_path):
 def test_two_workers_of_one_replica_shuffle_by_a_gather_in_the_step(tmp_path):
     args = tiny.command(tmp_path, "--strategy=multiworker", model__bn_group_size=8)
     tiny.run_workers(2, lambda _: args)
-    layout = Layout(16, hosts=2, replicas=2, group=8)
+    layout = BatchLayout(16, hosts=2, replicas=2, group=8)
     assert layout.shuffling == "step"
     assert_same_run(tmp_path, *simulate(tiny.config(model__bn_group_size=8), layout))
 

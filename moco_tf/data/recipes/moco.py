@@ -1,7 +1,7 @@
 """The papers' augmentations, side by side.
 
 Source: main_moco.py of the official code (v1 is its default, v2 its --aug-plus), and
-its CIFAR-10 demo. The flip commutes with the colour ops and is part of the crop here.
+its CIFAR-10 demo. The flip commutes with the color ops and is part of the crop here.
 """
 
 from moco_tf.data.recipes.recipe import (

@@ -123,7 +123,7 @@ class Recipe:
         return self.crop(image, u[: self.crop.num_draws], size)
 
     def photometric(self, images, u):
-        """Colours, blurs and normalises a batch. On host or device.
+        """Colors, blurs and normalises a batch. On host or device.
 
         Args:
             images: uint8 NxSxSx3, from `geometry`.

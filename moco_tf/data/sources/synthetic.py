@@ -1,8 +1,8 @@
 """Procedurally made images, to try the whole system without data.
 
-Each image is covered with copies of one shape in random places, sizes, turns and colours.
-The shape is the class: it survives cropping, flipping and colour changes, which MoCo's
-views undergo, while colours, places and sizes tell nothing about it.
+Each image is covered with copies of one shape in random places, sizes, turns and colors.
+The shape is the class: it survives cropping, flipping and color changes, which MoCo's
+views undergo, while colors, places and sizes tell nothing about it.
 """
 
 import numpy as np
@@ -49,7 +49,7 @@ def shapes(num_images, seed, size=SIZE_PX):
     y, x = np.mgrid[:size, :size].astype(np.float32) + 0.5
     images = np.empty((num_images, size, size, 3), np.uint8)
     for image, label in zip(images, labels):
-        # One background and little colour: else they tell images apart so well that nothing
+        # One background and little color: else they tell images apart so well that nothing
         # else is learned.
         canvas = rng.normal(BACKGROUND, 0.03, (size, size, 3)).astype(np.float32)
         for _ in range(COPIES):
@@ -59,8 +59,8 @@ def shapes(num_images, seed, size=SIZE_PX):
             u, v = np.cos(turn) * dx + np.sin(turn) * dy, np.cos(turn) * dy - np.sin(turn) * dx
             # Signed distance in pixels to coverage: a soft edge of one pixel.
             alpha = np.clip(0.5 - SHAPES[label](u, v) * radius, 0, 1)[..., None]
-            colour = rng.uniform(0.6, 1) + rng.uniform(-0.1, 0.1, 3)
-            canvas = canvas + alpha * (colour - canvas)
+            color = rng.uniform(0.6, 1) + rng.uniform(-0.1, 0.1, 3)
+            canvas = canvas + alpha * (color - canvas)
         image[:] = np.clip(canvas * 255, 0, 255)
     return images, labels
 

@@ -16,7 +16,7 @@ from moco_tf.log import log
 FLIP, SIZE, SUBSET = range(3)  # draws for a slot; detector.py has others
 
 
-def training_dataset(
+def detection_dataset(
     annotations,
     layout,
     *,
@@ -43,8 +43,8 @@ def training_dataset(
     Args:
         annotations: `records.Annotations`, for training; its masks, keypoints and DensePose's
             annotations are yielded too.
-        layout: `Layout`.
-        fill: uint8 colour of the padding, 3.
+        layout: `BatchLayout`.
+        fill: uint8 color of the padding, 3.
         short_px: list of short sides.
         longest_px: long sides are at most this, then short ones are less than drawn.
         pad_px: padded sizes are multiples of it, so that they are few.
@@ -226,12 +226,12 @@ def test_dataset(
         annotations: `records.Annotations`.
         batch: images of the global batch.
         rows: slice of each batch to yield, for several hosts.
-        fill, longest_px, pad_px, square_px: as of `training_dataset`.
+        fill, longest_px, pad_px, square_px: as of `detection_dataset`.
         short_px: the short side.
 
     Returns:
         `tf.data.Dataset`, each image once:
-            x: uint8 nxHxWx3; size: int32 nx2, as of `training_dataset`.
+            x: uint8 nxHxWx3; size: int32 nx2, as of `detection_dataset`.
             index: int64 n, the image's number; -1 for what fills up.
             factor: float32 n x 2, of x and of y: px of `x` in a px of the image.
     """

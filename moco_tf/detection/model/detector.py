@@ -14,7 +14,7 @@ ANCHORS, REGIONS = 3, 4  # draws for a slot; pipeline.py has others
 
 
 @dataclasses.dataclass(frozen=True)
-class Numbers:
+class RCNNSettings:
     """How many boxes are looked at.
 
     Attributes:
@@ -37,11 +37,11 @@ class Numbers:
 
 
 # Source: detectron2's defaults and its Base-RCNN-FPN.yaml.
-NUMBERS = {
-    "c4": Numbers(),
-    "dc5": Numbers(),
-    "fpn": Numbers((2000, 1000), (1000, 1000)),
-    "retinanet": Numbers(),
+RCNN_SETTINGS = {
+    "c4": RCNNSettings(),
+    "dc5": RCNNSettings(),
+    "fpn": RCNNSettings((2000, 1000), (1000, 1000)),
+    "retinanet": RCNNSettings(),
 }
 
 
@@ -51,7 +51,7 @@ class Detector(keras.Model):
     Args:
         network: `Network`.
         normalize: function from uint8 images to what the network takes.
-        numbers: `Numbers`, by default those of the network's kind.
+        numbers: `RCNNSettings`, by default those of the network's kind.
         products: pools regions in the way that XLA compiles, see `roi_align`.
         seed: int, of the draws of anchors and regions.
 
@@ -65,7 +65,7 @@ class Detector(keras.Model):
     def __init__(self, network, normalize, numbers=None, products=False, seed=0):
         super().__init__()
         self.network, self._normalize = network, normalize
-        self.numbers = numbers or NUMBERS[network.kind]
+        self.numbers = numbers or RCNN_SETTINGS[network.kind]
         if self.numbers.regions > self.numbers.after_nms[0]:
             raise ValueError(
                 "`regions` must be at most `after_nms` of training, out of which they are drawn. "

@@ -150,7 +150,7 @@ class RetinaNetwork(keras.Model):
 class RetinaNetDetector(Detector):
     """Trains a `RetinaNetwork` and predicts with it, as `Detector` does it with a `Network`.
 
-    Of `Numbers`, only detections and lowest_score are of meaning.
+    Of `RCNNSettings`, only detections and lowest_score are of meaning.
     """
 
     def __init__(self, network, *args, **kwargs):

@@ -116,7 +116,7 @@ def results(annotations, predictions, kind):
 
     Returns:
         List of dicts: image_id, category_id, score and bbox, segmentation, keypoints or, for
-        DensePose, uv_shape, 3xSxS, and uv_data, a PNG in base64 whose colours are part, U and V.
+        DensePose, uv_shape, 3xSxS, and uv_data, a PNG in base64 whose colors are part, U and V.
     """
     found = []
     for image, predicted in zip(annotations.ids, predictions, strict=True):

@@ -17,7 +17,7 @@ QUEUE = ((r"(queue|queue_ptr)", r"\1"),)
 CHILDREN = {0: "conv1", 1: "bn1", 4: "layer1", 5: "layer2", 6: "layer3", 7: "layer4"}
 
 
-class Layout(NamedTuple):
+class NamingScheme(NamedTuple):
     """How an implementation names its arrays; patterns are of whole names.
 
     Attributes:
@@ -32,8 +32,8 @@ class Layout(NamedTuple):
     left_out: str = "(?!)"  # matches nothing
 
 
-LAYOUTS = {
-    "mmselfsup": Layout(
+NAMING_SCHEMES = {
+    "mmselfsup": NamingScheme(
         r"encoder_q\.0\..*",
         (
             (r"encoder_([qk])\.0\.(.*)", r"\1/\2"),
@@ -43,8 +43,10 @@ LAYOUTS = {
         ),
         r"(backbone|neck|head)\..*",
     ),
-    "the official MoCo": Layout(r"encoder_q\..*", ((r"encoder_([qk])\.(.*)", r"\1/\2"), *QUEUE)),
-    "mmpretrain": Layout(
+    "the official MoCo": NamingScheme(
+        r"encoder_q\..*", ((r"encoder_([qk])\.(.*)", r"\1/\2"), *QUEUE)
+    ),
+    "mmpretrain": NamingScheme(
         r"encoder_k\.module\.0\..*",
         (
             (r"backbone\.(.*)", r"q/\1"),
@@ -57,7 +59,7 @@ LAYOUTS = {
         ),
         r"encoder_k\.steps|(data_preprocessor|head)\..*",
     ),
-    "lightly": Layout(
+    "lightly": NamingScheme(
         r"backbone\.0\.weight",
         (
             *((rf"backbone\.{i}\.(.*)", rf"q/{name}.\1") for i, name in CHILDREN.items()),
@@ -67,7 +69,7 @@ LAYOUTS = {
         ),
         r"criterion\..*",
     ),
-    "solo-learn": Layout(
+    "solo-learn": NamingScheme(
         r"(momentum_backbone|projector)\..*",
         (
             (r"backbone\.(.*)", r"q/\1"),
@@ -78,10 +80,10 @@ LAYOUTS = {
         ),
         r"(momentum_)?classifier\..*",
     ),
-    "a backbone alone": Layout(
+    "a backbone alone": NamingScheme(
         r"backbone\.conv1\..*", ((r"backbone\.(.*)", r"q/\1"),), r"(neck|head).*"
     ),
-    "torchvision": Layout(r"conv1\.weight", ((r"(.*)", r"q/\1"),)),
+    "torchvision": NamingScheme(r"conv1\.weight", ((r"(.*)", r"q/\1"),)),
 }
 
 
@@ -117,7 +119,7 @@ def parse(saved):
     """The `State` in what `torch_file.read` gives.
 
     Raises:
-        ValueError: for names of none of the `LAYOUTS`.
+        ValueError: for names of none of the `NAMING_SCHEMES`.
     """
     arrays = _state_dict(saved)
     layout, parts, names = _rename(arrays)
@@ -184,14 +186,16 @@ def _state_dict(saved):
 def _rename(arrays):
     """The layout, the arrays by their common names, and those names by the layout's own."""
     marked = [
-        n for n, layout in LAYOUTS.items() if any(re.fullmatch(layout.mark, a) for a in arrays)
+        n
+        for n, layout in NAMING_SCHEMES.items()
+        if any(re.fullmatch(layout.mark, a) for a in arrays)
     ]
     if not marked:
         raise ValueError(
-            f"The names in a PyTorch file must be those of {', '.join(LAYOUTS)}. Received: "
+            f"The names in a PyTorch file must be those of {', '.join(NAMING_SCHEMES)}. Received: "
             f"{', '.join(list(arrays)[:5])} and {max(len(arrays) - 5, 0)} more."
         )
-    layout = LAYOUTS[marked[0]]
+    layout = NAMING_SCHEMES[marked[0]]
     parts, names, unknown = {}, {}, []
     for name in arrays:
         found = [m.expand(new) for p, new in layout.rules if (m := re.fullmatch(p, name))]
