@@ -20,7 +20,7 @@ RUN = ("config.json", "encoder.keras", "checkpoints", IMPORTED)  # what makes a 
 
 
 def encoder_of(state, name="The file"):
-    """The query encoder of a `naming_schemes.State`, a `keras.Model`; without a head if it has none.
+    """The query encoder of a `naming_schemes.State`, without a head if it has none.
 
     Raises:
         ValueError: for weights of another architecture.
