@@ -1,6 +1,6 @@
 """Training and inference of a detector, on a random image of full size; and where the time goes.
 
-    python benchmarks/detection.py [--kind=fpn|c4|dc5] [--short_px=800] [--rounds=3] [--profile]
+    python benchmarks/detection.py [--architecture=fpn|c4|dc5] [--short_px=800] [--profile]
 
 Mask R-CNN on a ResNet-50 with the paper's numbers: 512 regions in training; in inference 1,000
 proposals, and 100 detections of 80 classes. Two workers in turn, each with the whole machine and a
@@ -22,7 +22,7 @@ LARGEST_PX = 256  # side of an object
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kind", choices=("fpn", "c4", "dc5"), default="fpn")
+    parser.add_argument("--architecture", choices=("fpn", "c4", "dc5"), default="fpn")
     parser.add_argument("--backbone", default="resnet50", help="of `moco_tf.resnet`")
     parser.add_argument("--short_px", type=int, default=800, help="the long side is 5/3 of it")
     parser.add_argument("--rounds", type=int, default=3)
@@ -30,7 +30,7 @@ def main():
     parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     long_px = -(-args.short_px * 5 // 3 // 32) * 32
-    title = f"Mask R-CNN {args.kind}, {args.backbone}, {args.short_px} x {long_px} px"
+    title = f"Mask R-CNN {args.architecture}, {args.backbone}, {args.short_px} x {long_px} px"
     if args.worker:
         __import__("tensorflow")
         base = harness.peak_memory()  # the library's own
@@ -73,9 +73,9 @@ def make(args, long_px):
 
     keras.utils.set_random_seed(0)
     encoder = heads.encoder(getattr(resnet, args.backbone)(), heads.mlp)
-    network = make_network(encoder, args.kind, CLASSES, masks=True)
+    network = make_network(encoder, args.architecture, CLASSES, masks=True)
     # No score of an untrained network is above the usual .05.
-    numbers = dataclasses.replace(RCNN_SETTINGS[args.kind], lowest_score=0.0)
+    numbers = dataclasses.replace(RCNN_SETTINGS[args.architecture], lowest_score=0.0)
     model = Detector(network, lambda x: tf.cast(x, tf.float32) / 255 - 0.5, numbers)
     model.compile(SGD(0.0, weight_decay=1e-4))
     model.optimizer.build(model.trainable_variables)

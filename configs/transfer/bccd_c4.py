@@ -30,7 +30,7 @@ def get_config():
             milestones_steps=(420, 540),
             warmup_steps=50,
         ),
-        kind="c4",
+        architecture="c4",
         metric="voc",
         before_nms=(2000, 1000),
         after_nms=(500, 200),

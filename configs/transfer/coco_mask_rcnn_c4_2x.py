@@ -29,7 +29,7 @@ def get_config():
             milestones_steps=(120_000, 160_000),
             warmup_steps=1000,
         ),
-        kind="c4",
+        architecture="c4",
         masks=True,
         steps=180_000,
     )

@@ -21,6 +21,6 @@ def get_config():
             train="coco:coco/train2017,coco/annotations/instances_train2017.json",
             test="coco:coco/val2017,coco/annotations/instances_val2017.json",
         ),
-        kind="fpn",
+        architecture="fpn",
         masks=True,
     )

@@ -39,7 +39,7 @@ def get_config(heads="masks"):
         ),
         masks=masks,
         keypoints=not masks,
-        narrow=4,
+        width_divisor=4,
         before_nms=(1000, 500),
         after_nms=(500, 200),
         regions=128 if masks else 64,

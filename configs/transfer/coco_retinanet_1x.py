@@ -29,5 +29,5 @@ def get_config():
             milestones_steps=(60_000, 80_000),
             warmup_steps=1000,
         ),
-        kind="retinanet",
+        architecture="retinanet",
     )

@@ -30,7 +30,7 @@ def get_config():
             milestones_steps=(18_000, 22_000),
             warmup_steps=100,
         ),
-        kind="c4",
+        architecture="c4",
         metric="voc",
         steps=24_000,
     )

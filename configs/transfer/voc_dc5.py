@@ -29,7 +29,7 @@ def get_config():
             milestones_steps=(18_000, 22_000),
             warmup_steps=100,
         ),
-        kind="dc5",
+        architecture="dc5",
         metric="voc",
         steps=24_000,
     )

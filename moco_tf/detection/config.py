@@ -10,8 +10,15 @@ from moco_tf.training.config import Optimizer
 METRICS = ("coco", "voc", "lvis", "cityscapes")
 # What only R-CNNs have: other heads, other widths, proposals and regions.
 R_CNN = (
-    *("masks", "keypoints", "densepose", "narrow", "before_nms", "after_nms", "regions"),
-    *("box_beta", "sampling_ratio"),
+    "masks",
+    "keypoints",
+    "densepose",
+    "width_divisor",
+    "before_nms",
+    "after_nms",
+    "regions",
+    "box_beta",
+    "sampling_ratio",
 )
 MULTIPLE_PX = 32  # of the sizes of padded images, whose smallest maps are 1/32
 
@@ -28,7 +35,7 @@ class Data:
     longest_px: int = 1333  # long sides are at most this
     pad_px: int = 32  # padded sizes are multiples of it; of a larger one there are fewer
     square_px: int = 0  # all images padded to one square, on TPU needed; 0 does not
-    slots: int = 100  # objects of an image at most, in training
+    max_objects: int = 100  # objects of an image at most, in training
     repeat_threshold: float = 0.0  # images of classes in a smaller share of all come more often
     check_images: bool = True  # decode all of them before training, minutes for COCO
 
@@ -47,7 +54,7 @@ class Detection:
             warmup_steps=1000,
         )
     )
-    kind: str = "fpn"  # or "c4", "dc5": see network.py; "retinanet": see retinanet.py
+    architecture: str = "fpn"  # or "c4", "dc5": see network.py; "retinanet": see retinanet.py
     masks: bool = False  # with a mask head
     keypoints: bool = False  # with a keypoint head
     densepose: bool = False  # with DensePose's head
@@ -55,8 +62,8 @@ class Detection:
     metric: str = "coco"  # or "voc", "lvis", "cityscapes": whose average precision
     frozen_bn: bool = False  # BN as constants, as supervised networks are mostly fine-tuned
     random_init: bool = False  # the same architecture from scratch, as the control
-    narrow: int = 1  # divides the widths of the pyramid and the heads, for small tasks
-    before_nms: tuple = ()  # proposals of a level: (training, test); () is the kind's own
+    width_divisor: int = 1  # divides the widths of the pyramid and the heads, for small tasks
+    before_nms: tuple = ()  # proposals of a level: (training, test); () is the architecture's own
     after_nms: tuple = ()  # of an image, likewise
     regions: int = 512  # of an image that the heads are trained on
     detections: int = 100  # of an image at most
@@ -83,12 +90,18 @@ def check(config):
         ValueError: naming the field, what must hold, and the value.
     """
     check_training(config, Detection, "detection")
-    positive = ("data.test_short_px", "data.longest_px", "data.slots", "narrow", "detections")
-    for name in (*positive, "bn_statistics_batches"):
+    for name in (
+        "data.test_short_px",
+        "data.longest_px",
+        "data.max_objects",
+        "width_divisor",
+        "detections",
+        "bn_statistics_batches",
+    ):
         require(config, name, lambda v: v > 0, "positive")
     for name in ("sampling_ratio", "box_beta"):
         require(config, name, lambda v: v >= 0, "zero or more")
-    for name, valid in (("kind", tuple(RCNN_SETTINGS)), ("metric", METRICS)):
+    for name, valid in (("architecture", tuple(RCNN_SETTINGS)), ("metric", METRICS)):
         require(config, name, lambda v, valid=valid: v in valid, f"one of {', '.join(valid)}")
     _check_data(config)
     _check_heads(config)
@@ -113,24 +126,24 @@ def _check_data(config):
 
 def _check_heads(config):
     require(config, "lowest_score", lambda v: 0 <= v < 1, "in [0, 1)")
-    require(config, "narrow", lambda v: v <= 32, "at most 32")
+    require(config, "width_divisor", lambda v: v <= 32, "at most 32")
     for name in ("before_nms", "after_nms"):
         rule = "empty, or two positive whole numbers: (training, test)"
         require(config, name, lambda v: not v or (len(v) == 2 and _whole(v)), rule)
-    most = (config.after_nms or RCNN_SETTINGS[config.kind].after_nms)[0]
+    most = (config.after_nms or RCNN_SETTINGS[config.architecture].after_nms)[0]
     require(
         config,
         "regions",
         lambda v: 4 <= v <= most,
         f"at least 4, and at most the proposals that they are drawn from, {most}",
     )
-    if config.kind == "retinanet":
+    if config.architecture == "retinanet":
         for name in R_CNN:
             usual = getattr(Detection(), name)
-            rule = f"left at {usual!r} with kind=retinanet, which is no R-CNN"
+            rule = f"left at {usual!r} with architecture=retinanet, which is no R-CNN"
             require(config, name, lambda v, usual=usual: v == usual, rule)
-    if config.kind == "c4":
-        rule = "false with kind=c4, whose regions are too small"
+    if config.architecture == "c4":
+        rule = "false with architecture=c4, whose regions are too small"
         for name in ("keypoints", "densepose"):
             require(config, name, lambda v: not v, rule)
     if config.metric != "coco":

@@ -139,15 +139,15 @@ def _open(config):
 def _model(config, encoder, recipe, strategy, annotations):
     classes = len(annotations.classes)
     options = {name: getattr(config, name) for name in ("frozen_bn", "random_init", "seed")}
-    if config.kind == "retinanet":
+    if config.architecture == "retinanet":
         network = make_retinanet(encoder, classes, **options)
     else:
         network = make_network(
-            *(encoder, config.kind, classes),
+            *(encoder, config.architecture, classes),
             masks=config.masks,
             num_keypoints=len(annotations.keypoint_names),
             densepose=config.densepose,
-            narrow=config.narrow,
+            width_divisor=config.width_divisor,
             **options,
         )
     model = make_detector(config, network, recipe, isinstance(strategy, tf.distribute.TPUStrategy))
@@ -174,8 +174,8 @@ def make_detector(config, network, recipe, products=False):
     """
     given = {f.name: getattr(config, f.name) for f in dataclasses.fields(RCNNSettings)}
     given = {name: value for name, value in given.items() if value != ()}
-    numbers = dataclasses.replace(RCNN_SETTINGS[config.kind], **given)
-    detector = RetinaNetDetector if config.kind == "retinanet" else Detector
+    numbers = dataclasses.replace(RCNN_SETTINGS[config.architecture], **given)
+    detector = RetinaNetDetector if config.architecture == "retinanet" else Detector
     return detector(network, lambda x: normalized(recipe, x), numbers, products, config.seed)
 
 
@@ -191,7 +191,7 @@ def _dataset(config, annotations, layout, recipe, symmetry):
             longest_px=data.longest_px,
             pad_px=data.pad_px,
             square_px=data.square_px,
-            slots=data.slots,
+            max_objects=data.max_objects,
             repeat_threshold=data.repeat_threshold,
             host=host,
             seed=config.seed,
@@ -231,7 +231,7 @@ def _write_predictions(workdir, annotations, predictions, kinds):
 
 def _protocol(config, plan):
     heads = [name for name in ("masks", "keypoints", "densepose") if getattr(config, name)]
-    network = "RetinaNet" if config.kind == "retinanet" else f"R-CNN {config.kind}"
+    network = "RetinaNet" if config.architecture == "retinanet" else f"R-CNN {config.architecture}"
     text = " with ".join([network, *([" and ".join(heads)] if heads else [])])
     text += f", end to end, {plan.stop} steps of {config.batch_size} images"
     if plan.stop < plan.total:

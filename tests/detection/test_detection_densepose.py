@@ -19,7 +19,7 @@ from moco_tf.detection.model import densepose_head, keypoint_head
 from moco_tf.detection.model.detector import Detector
 from moco_tf.detection.model.roi_align import roi_align
 
-OPTIONS = {"fill": (10, 20, 30), "short_px": (64,), "longest_px": 120, "slots": 3}
+OPTIONS = {"fill": (10, 20, 30), "short_px": (64,), "longest_px": 120, "max_objects": 3}
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +240,7 @@ def test_the_head_learns_persons(persons):
 
 def test_a_detector_trains_predicts_and_is_the_same_after_reload(persons, tmp_path):
     batch = next(iter(pipeline.detection_dataset(persons, BatchLayout(2), **OPTIONS)))
-    model = make("fpn", masks=False, densepose=True, narrow=32)
+    model = make("fpn", masks=False, densepose=True, width_divisor=32)
     assert model.network.densepose.output_shape == (None, 56, 56, 90)
     before = model.network.densepose.get_weights()
     losses = model.step(batch)

@@ -188,14 +188,14 @@ def make_config(**given):
     """A checked config of a step of training."""
     config = configs.Detection()
     given = {
-        "kind": "dc5",
+        "architecture": "dc5",
         "frozen_bn": True,
         "densepose": True,
         "steps": 1,
         "masks": False,
         **given,
     }
-    given |= {"optimizer.milestones_steps": (), "lowest_score": 0.0, "narrow": 32}
+    given |= {"optimizer.milestones_steps": (), "lowest_score": 0.0, "width_divisor": 32}
     for field, value in {**SMALL, "data.test_short_px": 64, **given}.items():
         part, _, last = field.rpartition(".")
         setattr(getattr(config, part) if part else config, last, value)
@@ -247,7 +247,10 @@ def test_predictions_are_whole_numbers():
 @pytest.mark.parametrize(
     "given, message",
     [
-        ({"kind": "c4", "densepose": True}, "`config.densepose` must be false with kind=c4"),
+        (
+            {"architecture": "c4", "densepose": True},
+            "`config.densepose` must be false with architecture=c4",
+        ),
         ({"metric": "lvis", "densepose": True}, "`config.densepose` must be false with metric=lv"),
         ({"densepose_files": "x"}, "`config.densepose_files` must be empty without densepose"),
     ],

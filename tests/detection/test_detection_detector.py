@@ -15,12 +15,12 @@ from moco_tf.detection.model.detector import Detector, RCNNSettings, estimate_st
 SMALL = RCNNSettings((300, 300), (150, 100), regions=64, detections=20, sampling_ratio=2)
 
 
-def make(kind, width=8, rate=0.01, numbers=SMALL, products=False, **options):
+def make(architecture, width=8, rate=0.01, numbers=SMALL, products=False, **options):
     """A small detector of three classes."""
     keras.utils.set_random_seed(0)
     encoder = heads.encoder(resnet.resnet18(width=width), None)
-    options = {"masks": True, "narrow": 8, **options}
-    network = networks.make_network(encoder, kind, 3, **options)
+    options = {"masks": True, "width_divisor": 8, **options}
+    network = networks.make_network(encoder, architecture, 3, **options)
     model = Detector(network, lambda x: tf.cast(x, tf.float32) / 64 - 2, numbers, products)
     model.compile(optim.SGD(rate, momentum=0.9, weight_decay=1e-4))
     model.optimizer.build(model.trainable_variables)
@@ -58,10 +58,10 @@ def test_it_finds_shapes_it_has_not_seen():
     assert empty.any() and not found["score"][empty].any() and not found["boxes"][empty].any()
 
 
-@pytest.mark.parametrize("kind", ["fpn", "c4", pytest.param("dc5", marks=pytest.mark.slow)])
-def test_all_heads_learn_a_batch_by_heart(kind):
-    rate, steps = {"fpn": (0.002, 40), "c4": (0.01, 40), "dc5": (0.002, 80)}[kind]
-    model = make(kind, num_keypoints=0 if kind == "c4" else 2, rate=rate)
+@pytest.mark.parametrize("architecture", ["fpn", "c4", pytest.param("dc5", marks=pytest.mark.slow)])
+def test_all_heads_learn_a_batch_by_heart(architecture):
+    rate, steps = {"fpn": (0.002, 40), "c4": (0.01, 40), "dc5": (0.002, 80)}[architecture]
+    model = make(architecture, num_keypoints=0 if architecture == "c4" else 2, rate=rate)
     step = tf.function(model.step, autograph=False)
     batch = shapes.batch(0, 2)
     first = {name: float(loss) for name, loss in step(batch).items()}
@@ -69,14 +69,14 @@ def test_all_heads_learn_a_batch_by_heart(kind):
         last = step(batch)
     assert last["loss"] < 0.7 * first["loss"]
     assert last["mask"] < 0.9 * first["mask"]
-    assert kind == "c4" or last["keypoint"] < 0.5 * first["keypoint"]
+    assert architecture == "c4" or last["keypoint"] < 0.5 * first["keypoint"]
     found = predictions(model, batch)
-    assert found["mask"].shape == (2, 20, *[14 if kind == "c4" else 28] * 2)
-    assert kind == "c4" or found["keypoints"].shape == (2, 20, 2, 3)
+    assert found["mask"].shape == (2, 20, *[14 if architecture == "c4" else 28] * 2)
+    assert architecture == "c4" or found["keypoints"].shape == (2, 20, 2, 3)
 
 
-@pytest.mark.parametrize("kind", ["fpn", pytest.param("c4", marks=pytest.mark.slow)])
-def test_replicas_train_as_one_device_does(kind, mirrored):
+@pytest.mark.parametrize("architecture", ["fpn", pytest.param("c4", marks=pytest.mark.slow)])
+def test_replicas_train_as_one_device_does(architecture, mirrored):
     """At a rate that hardly moves the weights: else rounding changes the rank of a box, and with it
     what is drawn. Velocities are the sums of the gradients: in the second step, rounding on the
     wrong side of a ReLU has cost 4 % of a norm; a replica left out would cost about half.
@@ -85,7 +85,7 @@ def test_replicas_train_as_one_device_does(kind, mirrored):
     for replicas in (1, 2):
         strategy = mirrored(replicas)
         with strategy.scope():
-            model = make(kind, num_keypoints=2 if kind == "fpn" else 0, rate=1e-7)
+            model = make(architecture, num_keypoints=2 if architecture == "fpn" else 0, rate=1e-7)
         run = tf.function(lambda b, m=model, s=strategy: s.run(m.step, (b,)), autograph=False)
         losses, velocities = [], []
         for i in range(2):
@@ -115,16 +115,16 @@ def test_the_step_compiles():
     batch = shapes.batch(0, 2)
     results = {}
     for way, products in (("crops", False), ("products", True), ("compiled", True)):
-        model = make("fpn", products=products, num_keypoints=2, narrow=32)
+        model = make("fpn", products=products, num_keypoints=2, width_divisor=32)
         step = tf.function(model.step, autograph=False, jit_compile=way == "compiled")
         results[way] = [float(loss) for loss in step(batch).values()]
     np.testing.assert_allclose(results["products"], results["crops"], rtol=1e-4)
     np.testing.assert_allclose(results["compiled"], results["crops"], rtol=0.05)
 
 
-@pytest.mark.parametrize("kind", networks.KINDS)
-def test_a_network_is_the_same_after_reload(kind, tmp_path):
-    model = make(kind, num_keypoints=0 if kind == "c4" else 2)
+@pytest.mark.parametrize("architecture", networks.ARCHITECTURES)
+def test_a_network_is_the_same_after_reload(architecture, tmp_path):
+    model = make(architecture, num_keypoints=0 if architecture == "c4" else 2)
     model.step(shapes.batch(0, 2))
     path = str(tmp_path / "network.keras")
     model.network.save(path)
@@ -157,9 +157,9 @@ def test_statistics_are_means_over_batches():
         np.testing.assert_array_equal(v, old)
 
 
-@pytest.mark.parametrize("kind", networks.KINDS)
-def test_frozen_bn_is_constant_and_nowhere_new(kind):
-    model = make(kind, frozen_bn=True)
+@pytest.mark.parametrize("architecture", networks.ARCHITECTURES)
+def test_frozen_bn_is_constant_and_nowhere_new(architecture):
+    model = make(architecture, frozen_bn=True)
     parts = [model.network.features, model.network.region]
     norms = {
         layer.name: layer
@@ -186,19 +186,23 @@ def test_the_region_head_is_the_backbones_last_stage():
             for got, want in zip(layer.weights, backbone.get_layer(layer.name).weights):
                 np.testing.assert_array_equal(got, want)
     assert network.region.layers[-1].name == "region.bn"
-    reduced = networks.make_network(encoder, "dc5", 3, narrow=8)
+    reduced = networks.make_network(encoder, "dc5", 3, width_divisor=8)
     assert [layer.name for layer in reduced.features.layers[-2:]] == ["reduce", "reduce.bn"]
     assert reduced.features.outputs[0].shape[-1] == 64
-    assert [len(make(kind).network.norms()) for kind in networks.KINDS] == [21, 21, 28]
+    trained = [len(make(name).network.norms()) for name in networks.ARCHITECTURES]
+    assert trained == [21, 21, 28]
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"kind": "c5"}, "`kind` must be one of c4, dc5, fpn. Received: kind='c5'"),
-        ({"kind": "c4", "num_keypoints": 17}, 'A keypoint head needs kind="fpn" or "dc5"'),
+        ({"architecture": "c5"}, "`architecture` must be one of c4, dc5, fpn. Received: 'c5'"),
         (
-            {"numbers": RCNNSettings(regions=9999), "kind": "c4"},
+            {"architecture": "c4", "num_keypoints": 17},
+            'Keypoint and DensePose heads need architecture="fpn" or "dc5"',
+        ),
+        (
+            {"numbers": RCNNSettings(regions=9999), "architecture": "c4"},
             "`regions` must be at most `after_nms`",
         ),
     ],

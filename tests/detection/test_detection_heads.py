@@ -21,14 +21,14 @@ def test_sizes_and_initialisation():
     assert [box.get_layer(f"fc{i}").units for i in (1, 2)] == [1024, 1024]
     assert 0.008 < np.std(box.get_layer("classes").kernel) < 0.012
     assert 0.0008 < np.std(box.get_layer("boxes").kernel) < 0.0012
-    mean = box_head.box_head((7, 7, 16), 5, mean=True)
+    mean = box_head.box_head((7, 7, 16), 5, average_pool=True)
     x = np.random.default_rng(0).normal(size=(2, 7, 7, 16)).astype(np.float32)
     want = x.mean((1, 2)) @ mean.get_layer("classes").kernel.numpy()
     np.testing.assert_allclose(mean(x)[0], want, atol=1e-5)
     masks = mask_head.mask_head((14, 14, 16), 5)
     assert masks.output_shape == (None, 28, 28, 5)
     assert mask_head.mask_head((7, 7, 16), 5, convs=0).output_shape == (None, 14, 14, 5)
-    points = keypoint_head.keypoint_head((14, 14, 16), 17, narrow=8)
+    points = keypoint_head.keypoint_head((14, 14, 16), 17, width_divisor=8)
     assert points.output_shape == (None, 56, 56, 17)
     assert sum("conv" in layer.name for layer in points.layers) == 8
 

@@ -37,7 +37,7 @@ def annotations(tmp_path_factory):
 
 def batches(annotations, count, batch=2, start=0, host=0, hosts=1, replicas=1, **options):
     layout = BatchLayout(batch, hosts, max(hosts, replicas))
-    options = {"fill": FILL, "short_px": (40, 80), "longest_px": 120, "slots": 3, **options}
+    options = {"fill": FILL, "short_px": (40, 80), "longest_px": 120, "max_objects": 3, **options}
     data = pipeline.detection_dataset(annotations, layout, host=host, start_step=start, **options)
     return list(data.take(count).as_numpy_iterator())
 
@@ -138,7 +138,7 @@ def test_of_too_many_objects_a_random_subset_is_taken(tmp_path, caplog):
     caplog.set_level(logging.INFO, "moco_tf")
     records = [annotation(1, (i, 0, i + 2, 8)) for i in range(20)]
     found = open_annotations(write_coco(tmp_path / "set", [(40, 40)], records), training=True)
-    options = {"fill": FILL, "short_px": (40,), "slots": 5}
+    options = {"fill": FILL, "short_px": (40,), "max_objects": 5}
     data = pipeline.detection_dataset(found, BatchLayout(1), **options)
     assert "1 images have more than 5 objects" in caplog.messages[-1]
     taken = []

@@ -16,7 +16,7 @@ from moco_tf.detection import task
 from moco_tf.detection.model import retinanet
 from moco_tf.detection.model.detector import RCNNSettings
 
-R_CNN = ("masks", "narrow", "before_nms", "after_nms", "regions", "sampling_ratio")
+R_CNN = ("masks", "width_divisor", "before_nms", "after_nms", "regions", "sampling_ratio")
 
 
 def encoder(width=4):
@@ -183,7 +183,7 @@ def test_a_run_is_scored_reported_and_saved(tmp_path, mirrored):
     keras.utils.set_random_seed(0)
     heads.encoder(resnet.resnet18(width=4), heads.mlp, 8).save(tmp_path / "encoder.keras")
     data = (write(tmp_path / "set", 4, 0),) * 2
-    options = {"kind": "retinanet", "steps": 1, "optimizer__milestones_steps": ()}
+    options = {"architecture": "retinanet", "steps": 1, "optimizer__milestones_steps": ()}
     options |= {"lowest_score": 0.0, "bn_statistics_batches": 1, "data__check_images": False}
     config = make(data, **options, **usual())
     workdir = tmp_path / "run"
@@ -205,8 +205,8 @@ def usual():
 
 @pytest.mark.parametrize("name, value", [("masks", True), ("keypoints", True), ("regions", 64)])
 def test_what_only_r_cnns_have_is_refused(name, value):
-    options = usual() | {"kind": "retinanet"}
-    assert make(("a", "b"), **options).kind == "retinanet"
+    options = usual() | {"architecture": "retinanet"}
+    assert make(("a", "b"), **options).architecture == "retinanet"
     message = f"`config.{name}` must be left at {512 if name == 'regions' else False}"
     with pytest.raises(ValueError, match=re.escape(message)):
         make(("a", "b"), **options | {name: value})

@@ -76,7 +76,7 @@ def test_without_repeats_the_order_is_that_of_permutations():
 
 
 def test_the_dataset_repeats(annotations):
-    options = {"fill": FILL, "short_px": (20,), "slots": 4, "repeat_threshold": 0.5}
+    options = {"fill": FILL, "short_px": (20,), "max_objects": 4, "repeat_threshold": 0.5}
 
     def names(steps, host=0, hosts=1, start=0, **more):
         layout = BatchLayout(2, hosts, hosts)

@@ -28,7 +28,7 @@ COLORS = {3: (230, 30, 30), 9: (30, 200, 120)}
 JOINTS = [f"{side}_{i}" for side in ("left", "right") for i in range(8)] + ["nose"]
 SMALL = {
     **{"data.short_px": (64, 72), "data.test_short_px": 64, "data.longest_px": 96},
-    **{"data.slots": 4, "masks": True, "narrow": 16, "sampling_ratio": 2},
+    **{"data.max_objects": 4, "masks": True, "width_divisor": 16, "sampling_ratio": 2},
     **{"before_nms": (200, 100), "after_nms": (64, 32), "regions": 32, "detections": 10},
     **{"optimizer.milestones_steps": (8,), "optimizer.warmup_steps": 2},
     **{"batch_size": 4, "steps": 10, "bn_statistics_batches": 2, "test_every_steps": 5},
@@ -128,7 +128,7 @@ def test_a_killed_run_resumes_to_the_same_and_is_reported(data, encoder, tmp_pat
 def test_what_two_replicas_learn_is_scored_shown_saved_and_found_by_one(
     data, encoder, tmp_path, mirrored
 ):
-    options = {"narrow": 8, "steps": 80, "test_every_steps": 1000}
+    options = {"width_divisor": 8, "steps": 80, "test_every_steps": 1000}
     options |= {"optimizer__milestones_steps": (65,), "optimizer__learning_rate": 0.08}
     workdir = tmp_path / "a"
     found = detect(data, encoder, workdir, mirrored(2), **options)
@@ -162,13 +162,13 @@ def test_what_two_replicas_learn_is_scored_shown_saved_and_found_by_one(
 
 def test_other_heads_norms_metrics_and_controls(data, encoder, tmp_path):
     short = {"masks": False, "steps": 1, "optimizer__milestones_steps": (), "random_init": True}
-    keypoints = {"kind": "dc5", "keypoints": True, "frozen_bn": True, "lowest_score": 0.0}
+    keypoints = {"architecture": "dc5", "keypoints": True, "frozen_bn": True, "lowest_score": 0.0}
     found = detect(data, encoder, tmp_path / "keypoints", **short, **keypoints)
     assert found["metrics"].keys() == metric_names("box", "keypoint")
     assert found["data"]["keypoint_names"] == JOINTS
     saved = json.loads((tmp_path / "keypoints" / "predictions.json").read_text())
     assert len(saved) == 70 and all(len(p["keypoints"]) == 51 for p in saved)
-    voc = {"kind": "c4", "metric": "voc", "data__check_images": False}
+    voc = {"architecture": "c4", "metric": "voc", "data__check_images": False}
     found = detect(data, encoder, tmp_path / "voc", **short, **voc)
     assert found["metrics"].keys() == metric_names("box") and "AP of voc" in found["protocol"]
     workdirs = [str(tmp_path / name) for name in ("keypoints", "voc")]
@@ -201,8 +201,8 @@ def test_what_is_found_is_brought_back_to_the_image():
 @pytest.mark.parametrize(
     "field, value, message",
     [
-        ("kind", "c5", "`config.kind` must be one of c4, dc5, fpn, retinanet. Received: 'c5'"),
-        ("keypoints", True, "`config.keypoints` must be false with kind=c4, whose regions"),
+        ("architecture", "c5", "must be one of c4, dc5, fpn, retinanet. Received: 'c5'"),
+        ("keypoints", True, "`config.keypoints` must be false with architecture=c4, whose regions"),
         ("metric", "voc", "`config.masks` must be false with metric=voc"),
         ("regions", 65, "at most the proposals that they are drawn from, 64"),
         ("data.pad_px", 48, "`config.data.pad_px` must be a positive multiple of 32"),
@@ -214,7 +214,7 @@ def test_what_is_found_is_brought_back_to_the_image():
 )
 def test_a_config_that_cannot_be_is_refused(field, value, message, data):
     with pytest.raises(ValueError, match=re.escape(message)):
-        make(data, **{"kind": "c4", field: value})
+        make(data, **{"architecture": "c4", field: value})
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_every_detection_is_valid_and_survives_json(path):
     assert (*o.milestones_steps, config.steps) == tuple(1000 * s for s in schedule)
     assert config.masks == ("mask" in path.stem) and config.keypoints == ("keypoint" in path.stem)
     assert config.densepose == ("densepose" in path.stem)
-    assert config.kind in path.stem.split("_")
+    assert config.architecture in path.stem.split("_")
     assert config.metric == path.stem.split("_")[0]
     beta = 0.5 if config.keypoints else 0.0
     assert config.box_beta == beta and config.after_nms == ((1500, 1000) if beta else ())

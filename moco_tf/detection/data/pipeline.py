@@ -25,7 +25,7 @@ def detection_dataset(
     longest_px=1333,
     pad_px=32,
     square_px=0,
-    slots=100,
+    max_objects=100,
     repeat_threshold=0.0,
     host=0,
     seed=0,
@@ -50,7 +50,7 @@ def detection_dataset(
         pad_px: padded sizes are multiples of it, so that they are few.
         square_px: side to which all images are padded, at least longest_px: one static shape, for
             TPU; 0 does not.
-        slots: G; of more objects in an image a random subset is taken.
+        max_objects: G; of more objects in an image a random subset is taken.
         repeat_threshold: of `sampling.repeat_factors`; 0 repeats no image.
         host: which of the layout's hosts this one is.
         seed: int, of the run.
@@ -67,14 +67,18 @@ def detection_dataset(
             step: int64 n; ok: bool n, true; name: uint8 n x 120.
     """
     _require_square(square_px, longest_px)
-    crowded = int(np.sum(annotations.counts > slots))
+    crowded = int(np.sum(annotations.counts > max_objects))
     if crowded:
-        log.info("%d images have more than %d objects: a random subset each time", crowded, slots)
+        log.info(
+            "%d images have more than %d objects; each time, a random subset of them is used",
+            crowded,
+            max_objects,
+        )
     factors = sampling.repeat_factors(annotations, repeat_threshold)
     images_of = sampling.image_order(annotations.sizes, factors, layout.batch, seed)
     find = _rows_of_step(annotations, images_of, layout, host, seed, short_px, longest_px)
     data = tf.data.Dataset.range(start_step, tf.int64.max).map(find).unbatch()
-    make = _example(annotations, fill, pad_px, square_px, slots, seed, symmetry)
+    make = _example(annotations, fill, pad_px, square_px, max_objects, seed, symmetry)
     data = data.map(make, tf.data.AUTOTUNE).batch(layout.replica_rows, drop_remainder=True)
     return endless(data).prefetch(2 * layout.replicas // layout.hosts)
 
@@ -107,9 +111,9 @@ def _rows_of_step(annotations, images_of, layout, host, seed, short_px, longest_
     return find
 
 
-def _example(annotations, fill, pad_px, square_px, slots, seed, symmetry):
+def _example(annotations, fill, pad_px, square_px, max_objects, seed, symmetry):
     """Graph function from a row of `_rows_of_step` to an example."""
-    path, objects = paths(annotations), _Objects(annotations, slots, symmetry)
+    path, objects = paths(annotations), _Objects(annotations, max_objects, symmetry)
 
     @plain
     def make(row):
@@ -144,10 +148,10 @@ def _example(annotations, fill, pad_px, square_px, slots, seed, symmetry):
 
 
 class _Objects:
-    """The objects of an image, as tensors: at most `slots`."""
+    """The objects of an image, as tensors: at most `max_objects`."""
 
-    def __init__(self, annotations, slots, symmetry):
-        self.slots = slots
+    def __init__(self, annotations, max_objects, symmetry):
+        self.max_objects = max_objects
         self.can_be_mirrored = annotations.densepose_points is None or symmetry is not None
         with tf.device("CPU"):
             self.offsets = tf.constant(annotations.offsets)
@@ -169,7 +173,7 @@ class _Objects:
         """Those of an image: a random subset if they are too many. `factor`: of x and of y."""
         start, stop = self.offsets[index], self.offsets[index + 1]
         order = tf.argsort(tf.random.stateless_uniform([stop - start], key, alg="philox"))
-        chosen = start + tf.cast(tf.sort(order[: self.slots]), tf.int64)
+        chosen = start + tf.cast(tf.sort(order[: self.max_objects]), tf.int64)
         found = {name: tf.gather(column, chosen) for name, column in self.columns.items()}
         found["boxes"] *= tf.tile(factor, [2])
         if "mask" in found:
@@ -197,12 +201,12 @@ class _Objects:
         return mirrored
 
     def filled_up(self, found):
-        """The same with empty slots, of static shapes."""
+        """The same with rows for no object, of static shapes."""
 
         def fill_up(x, value):
-            beyond = [[0, self.slots - tf.shape(x)[0]]] + [[0, 0]] * (x.shape.rank - 1)
+            beyond = [[0, self.max_objects - tf.shape(x)[0]]] + [[0, 0]] * (x.shape.rank - 1)
             x = tf.pad(x, beyond, constant_values=value)
-            return tf.ensure_shape(x, [self.slots, *x.shape[1:]])
+            return tf.ensure_shape(x, [self.max_objects, *x.shape[1:]])
 
         return {name: fill_up(x, EMPTY if name == "label" else 0) for name, x in found.items()}
 

@@ -18,28 +18,31 @@ CANDIDATES = 5000  # boxes before NMS at most: classes x regions would be 80,000
 HIDDEN = 1024
 
 
-def box_head(shape, num_classes, mean=False, narrow=1):
+def box_head(shape, num_classes, average_pool=False, width_divisor=1):
     """From regions to classes and boxes.
 
     Args:
         shape: of a region, SxSxC.
         num_classes: K.
-        mean: the mean over SxS instead of two linear layers.
-        narrow: divides the width of these.
+        average_pool: takes the mean over SxS instead of two linear layers.
+        width_divisor: divides the width of these.
 
     Returns:
         A `keras.Model` from MxSxSxC to float32 logits Mx(K + 1), the background last, and deltas
         MxKx4.
     """
     regions = keras.Input(shape, name="regions")
-    if mean:
+    if average_pool:
         x = layers.GlobalAveragePooling2D(name="mean")(regions)
     else:
         x = layers.Flatten(name="flatten")(regions)
         for i in (1, 2):
             initializer = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
             x = layers.Dense(
-                HIDDEN // narrow, activation="relu", kernel_initializer=initializer, name=f"fc{i}"
+                HIDDEN // width_divisor,
+                activation="relu",
+                kernel_initializer=initializer,
+                name=f"fc{i}",
             )(x)
 
     def dense(units, std, name):

@@ -65,7 +65,7 @@ class Detector(keras.Model):
     def __init__(self, network, normalize, numbers=None, products=False, seed=0):
         super().__init__()
         self.network, self._normalize = network, normalize
-        self.numbers = numbers or RCNN_SETTINGS[network.kind]
+        self.numbers = numbers or RCNN_SETTINGS[network.architecture]
         if self.numbers.regions > self.numbers.after_nms[0]:
             raise ValueError(
                 "`regions` must be at most `after_nms` of training, out of which they are drawn. "
@@ -118,7 +118,7 @@ class Detector(keras.Model):
         losses["box_class"], losses["box_delta"] = box_head.losses(
             *(logits, deltas, drawn, truth, label, numbers.box_beta)
         )
-        if network.outlines:
+        if network.predicts_outlines:
             # All positives are in the first slots.
             first = int(numbers.regions * box_head.POSITIVE_SHARE)
             drawn = {name: x[:, :first] for name, x in drawn.items()}
@@ -175,7 +175,7 @@ class Detector(keras.Model):
         found = box_head.detections(
             *(logits, deltas, boxes, found, size, numbers.detections, numbers.lowest_score)
         )
-        if network.outlines:
+        if network.predicts_outlines:
             regions = network.regions(maps, found["boxes"], LARGE, **self._pooling)
         if network.mask:
             logits = self._by_image(network.mask(regions), images)

@@ -14,13 +14,13 @@ from moco_tf.backbones.resnet import KAIMING_FAN_OUT
 CONVS, CHANNELS = 8, 512
 
 
-def keypoint_head(shape, num_keypoints, narrow=1, name="keypoint"):
+def keypoint_head(shape, num_keypoints, width_divisor=1, name="keypoint"):
     """From regions to heat maps of four times their side.
 
     Args:
         shape: of a region, SxSxC.
         num_keypoints: K.
-        narrow: divides the width of the convolutions.
+        width_divisor: divides the width of the convolutions.
         name: of the model.
 
     Returns:
@@ -29,7 +29,7 @@ def keypoint_head(shape, num_keypoints, narrow=1, name="keypoint"):
     regions = x = keras.Input(shape, name="regions")
     for i in range(1, CONVS + 1):
         x = layers.Conv2D(
-            CHANNELS // narrow,
+            CHANNELS // width_divisor,
             3,
             padding="same",
             activation="relu",

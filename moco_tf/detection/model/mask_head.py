@@ -14,19 +14,19 @@ from moco_tf.detection.model.roi_align import roi_align
 CHANNELS = 256
 
 
-def mask_head(shape, num_classes, convs=4, narrow=1):
+def mask_head(shape, num_classes, convs=4, width_divisor=1):
     """From regions to masks of twice their side.
 
     Args:
         shape: of a region, SxSxC.
         num_classes: K.
         convs: 3x3 convolutions before the one that doubles the side.
-        narrow: divides their width.
+        width_divisor: divides their width.
 
     Returns:
         A `keras.Model` from MxSxSxC to float32 logits Mx2Sx2SxK.
     """
-    channels = CHANNELS // narrow
+    channels = CHANNELS // width_divisor
     regions = x = keras.Input(shape, name="regions")
     options = {"activation": "relu", "kernel_initializer": KAIMING_FAN_OUT()}
     for i in range(1, convs + 1):

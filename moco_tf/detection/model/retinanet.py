@@ -94,7 +94,7 @@ class RetinaNetwork(keras.Model):
             classification, NxAxK.
     """
 
-    kind = "retinanet"
+    architecture = "retinanet"
     mask = keypoint = densepose = None
 
     def __init__(self, box_head, **kwargs):
