@@ -161,9 +161,8 @@ def test_sizes_are_those_of_the_short_side():
         want = [shortest_edge(*size, short, longest) for size in sizes.tolist()]
         found = scaling.resized(tf.constant(sizes, tf.int32), short, longest).numpy()
         np.testing.assert_array_equal(found, want)
-    assert scaling.resized(tf.constant([[480, 640], [427, 640]]), 800, 1333).numpy().tolist() == [
-        *([800, 1067], [800, 1199])
-    ]
+    found = scaling.resized(tf.constant([[480, 640], [427, 640]]), 800, 1333).numpy()
+    assert found.tolist() == [[800, 1067], [800, 1199]]
 
 
 @pytest.mark.parametrize("size", [(31, 47), (90, 130), (20, 200)])

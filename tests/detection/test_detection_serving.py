@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import serving
 import tensorflow as tf
+from detection_runs import CLASSES, JOINTS, detect, write_set
 from PIL import Image
-from test_detection_task import CLASSES, JOINTS, detect, write
 
 from moco_tf.backbones import heads, resnet
 from moco_tf.commands import export
@@ -42,10 +42,14 @@ def workdir(tmp_path_factory):
         patch.setattr(task.fitting, "fit", grown)
         patch.setattr(task.pictures, "write", lambda *_: None)  # there was no training to show
         detect(
-            (write(root / "train", 4, 0), write(root / "test", 4, 1)),
-            *(root / "encoder.keras", root / "run"),
-            **{"keypoints": True, "frozen_bn": True, "data__test_short_px": 72},
-            **{"lowest_score": 0.3, "test_batch_size": 1},
+            (write_set(root / "train", 4, 0), write_set(root / "test", 4, 1)),
+            root / "encoder.keras",
+            root / "run",
+            keypoints=True,
+            frozen_bn=True,
+            data__test_short_px=72,
+            lowest_score=0.3,
+            test_batch_size=1,
         )
     return root / "run"
 

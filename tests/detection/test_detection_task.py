@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
+from detection_runs import JOINTS, command, detect, make_config, metric_names, write_set
 from detection_sets import annotation, write_coco
 from pycocotools import mask as coco_mask
 from test_train import kill_at
@@ -22,45 +23,6 @@ from moco_tf.detection import task
 from moco_tf.detection import tester as testing
 from moco_tf.detection.data import annotations as records
 from moco_tf.evaluation import run as evaluation
-
-CLASSES = ({"id": 3, "name": "red"}, {"id": 9, "name": "<green>"})
-COLORS = {3: (230, 30, 30), 9: (30, 200, 120)}
-JOINTS = [f"{side}_{i}" for side in ("left", "right") for i in range(8)] + ["nose"]
-SMALL = {
-    **{"data.short_px": (64, 72), "data.test_short_px": 64, "data.longest_px": 96},
-    **{"data.max_objects": 4, "masks": True, "width_divisor": 16, "sampling_ratio": 2},
-    **{"before_nms": (200, 100), "after_nms": (64, 32), "regions": 32, "detections": 10},
-    **{"optimizer.milestones_steps": (8,), "optimizer.warmup_steps": 2},
-    **{"batch_size": 4, "steps": 10, "bn_statistics_batches": 2, "test_every_steps": 5},
-    **{"test_batch_size": 4, "log_every_steps": 1, "checkpoint_every_steps": 3},
-}
-
-
-def write(folder, count, seed):
-    """Bright boxes on noise, two an image; the third has a crowd too, the last has nothing.
-
-    The keypoints of a box are on its diagonal.
-    """
-    rng, annotations, images = np.random.default_rng(seed), [], []
-    for number in range(1, count + 1):
-        height, width = (64, 80) if number % 3 else (80, 64)
-        image = rng.integers(60, 120, (height, width, 3)).astype(np.uint8)
-        for left in (0, 32) if number < count else ():
-            category = int(rng.choice([*COLORS]))
-            x1, y1 = left + rng.integers(2, 8), rng.integers(2, 28)
-            x2, y2 = x1 + rng.integers(14, 24), y1 + rng.integers(16, 30)
-            image[y1:y2, x1:x2] = COLORS[category]
-            points = np.linspace([x1 + 1, y1 + 1, 2], [x2 - 1, y2 - 1, 2], 17).ravel().tolist()
-            box = tuple(map(int, (x1, y1, x2, y2)))
-            annotations.append(annotation(number, box, category, keypoints=points))
-        if number == 3:
-            rle = {"size": [height, width], "counts": [50, height - 50] * width}
-            crowd = annotation(3, (0, 50, width, height), 3, iscrowd=1, keypoints=[0] * 51)
-            annotations.append(crowd | {"segmentation": rle})
-        images.append(image)
-    sizes = [image.shape[:2] for image in images]
-    classes = [{**c, "keypoints": JOINTS} for c in CLASSES]
-    return write_coco(folder, sizes, annotations, classes, images)
 
 
 @pytest.fixture(scope="module")
@@ -76,34 +38,7 @@ def encoder(tmp_path_factory):
 def data(tmp_path_factory):
     """Addresses of training and test images."""
     root = tmp_path_factory.mktemp("sets")
-    return write(root / "train", 13, 0), write(root / "test", 7, 1)
-
-
-def make(data, **overrides):
-    """The checked config of a short run; a field of a part is given as part__field."""
-    config = configs.Detection()
-    given = {"data.train": data[0], "data.test": data[1], **SMALL}
-    given |= {name.replace("__", "."): value for name, value in overrides.items()}
-    for name, value in given.items():
-        part, _, last = name.rpartition(".")
-        setattr(getattr(config, part) if part else config, last, value)
-    configs.check(config)
-    return config
-
-
-def detect(data, encoder, workdir, strategy=None, **overrides):
-    strategy = strategy or tf.distribute.get_strategy()
-    return task.detect(make(data, **overrides), str(encoder), str(workdir), strategy)
-
-
-def command(encoder, workdir, data, *flags):
-    """Such a run, as a user starts it."""
-    config = f"--config={tiny.ROOT}/configs/transfer/coco_mask_rcnn_c4_1x.py"
-    given = {"data.train": data[0], "data.test": data[1], **SMALL}
-    given["deterministic"] = True  # else threads add up the gradients of RoIAlign in any order
-    flags = [*(f"--config.{name}={value}" for name, value in given.items()), *flags]
-    tasks = ["--script=evaluate.py", "--task=detection", f"--checkpoint={encoder}"]
-    return [*tiny.command(workdir)[:3], *tasks, config, f"--workdir={workdir}", *flags]
+    return write_set(root / "train", 13, 0), write_set(root / "test", 7, 1)
 
 
 def test_a_killed_run_resumes_to_the_same_and_is_reported(data, encoder, tmp_path):
@@ -176,10 +111,6 @@ def test_other_heads_norms_metrics_and_controls(data, encoder, tmp_path):
     assert "| box AP | box AP50 |" in table and "| untrained | 0." in table
 
 
-def metric_names(*parts):
-    return {f"{of}_{ap}" for of in parts for ap in ("ap", "ap50", "ap75")}
-
-
 def test_what_is_found_is_brought_back_to_the_image():
     """A box of 20 x 10 px in an input of twice the width and four times the height."""
     found = {
@@ -214,7 +145,7 @@ def test_what_is_found_is_brought_back_to_the_image():
 )
 def test_a_config_that_cannot_be_is_refused(field, value, message, data):
     with pytest.raises(ValueError, match=re.escape(message)):
-        make(data, **{"architecture": "c4", field: value})
+        make_config(data, **{"architecture": "c4", field: value})
 
 
 @pytest.mark.parametrize(

@@ -3,33 +3,18 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from numpy_boxes import (
+    float32,
+    numpy_area,
+    numpy_iou,
+    numpy_match,
+    numpy_nms,
+    numpy_overlap,
+    random_boxes,
+)
 
 from moco_tf.detection.model import anchors, boxes, matching
 from moco_tf.detection.model.nms import nms
-
-
-def random_boxes(rng, *shape, side=100.0):
-    corner = rng.uniform(0, 0.8 * side, (*shape, 2))
-    return np.concatenate([corner, corner + rng.uniform(1, side / 2, (*shape, 2))], -1)
-
-
-def float32(x):
-    return np.asarray(x, np.float32)
-
-
-def numpy_overlap(a, b):
-    """The area in common of two boxes."""
-    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    return np.prod(np.maximum(sides, 0))
-
-
-def numpy_area(a):
-    return (a[2] - a[0]) * (a[3] - a[1])
-
-
-def numpy_iou(a, b):
-    common = numpy_overlap(a, b)
-    return common / (numpy_area(a) + numpy_area(b) - common)
 
 
 def test_overlaps_and_clipping():
@@ -69,20 +54,6 @@ def test_anchors():
     np.testing.assert_allclose(cells[:, :2], -cells[:, 2:])
     grid = anchors.grid_anchors(cells, 16, 3, 5).numpy().reshape(3, 5, 6, 4)
     np.testing.assert_allclose(grid[2, 4], cells + np.array([64, 32, 64, 32]))
-
-
-def numpy_match(a, truth, label, low, high, low_quality):
-    """One image, box by box."""
-    table = [[numpy_iou(x, t) if c >= 0 else 0 for t, c in zip(truth, label)] for x in a]
-    table = np.array(table)
-    positive = table.max(1) >= high
-    if low_quality:
-        for slot in np.flatnonzero(label >= 0):
-            if table[:, slot].max() > 0:
-                positive |= table[:, slot] == table[:, slot].max()
-    crowds = truth[label == matching.CROWD]
-    crowded = [any(numpy_overlap(x, c) / numpy_area(x) > 0.5 for c in crowds) for x in a]
-    return table.argmax(1), positive, (table.max(1) < low) & ~positive & ~np.array(crowded)
 
 
 @pytest.mark.parametrize("low, high, low_quality", [(0.3, 0.7, True), (0.5, 0.5, False)])
@@ -131,16 +102,6 @@ def test_sampling():
     assert counts[:40].min() > 20 and counts[:40].max() < 90 and counts[90:].sum() == 0
     again, _, _ = matching.sample(*many, keys, 20, 0.25)
     np.testing.assert_array_equal(index, again)
-
-
-def numpy_nms(a, score, group, threshold):
-    kept = []
-    for i in np.argsort(-score):
-        if np.isfinite(score[i]) and all(
-            group[i] != group[j] or numpy_iou(a[i], a[j]) <= threshold for j in kept
-        ):
-            kept.append(i)
-    return kept
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])

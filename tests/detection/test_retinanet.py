@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import shapes
 import tensorflow as tf
-from test_detection_task import SMALL, make, metric_names, write
+from detection_runs import SHORT_RUN, make_config, metric_names, write_set
 
 from moco_tf import optim
 from moco_tf.backbones import heads, resnet
@@ -182,10 +182,10 @@ def test_frozen_bn_is_constant_and_nowhere_new():
 def test_a_run_is_scored_reported_and_saved(tmp_path, mirrored):
     keras.utils.set_random_seed(0)
     heads.encoder(resnet.resnet18(width=4), heads.mlp, 8).save(tmp_path / "encoder.keras")
-    data = (write(tmp_path / "set", 4, 0),) * 2
+    data = (write_set(tmp_path / "set", 4, 0),) * 2
     options = {"architecture": "retinanet", "steps": 1, "optimizer__milestones_steps": ()}
     options |= {"lowest_score": 0.0, "bn_statistics_batches": 1, "data__check_images": False}
-    config = make(data, **options, **usual())
+    config = make_config(data, **options, **usual())
     workdir = tmp_path / "run"
     found = task.detect(config, str(tmp_path / "encoder.keras"), str(workdir), mirrored(2))
     assert found["metrics"].keys() == metric_names("box")
@@ -198,15 +198,15 @@ def test_a_run_is_scored_reported_and_saved(tmp_path, mirrored):
 
 
 def usual():
-    """What only R-CNNs have, in place of what is in `SMALL`."""
-    default = type(make(("a", "b")))()
-    return {name: getattr(default, name) for name in R_CNN if name in SMALL}
+    """What only R-CNNs have, in place of what is in `SHORT_RUN`."""
+    default = type(make_config(("a", "b")))()
+    return {name: getattr(default, name) for name in R_CNN if name in SHORT_RUN}
 
 
 @pytest.mark.parametrize("name, value", [("masks", True), ("keypoints", True), ("regions", 64)])
 def test_what_only_r_cnns_have_is_refused(name, value):
     options = usual() | {"architecture": "retinanet"}
-    assert make(("a", "b"), **options).architecture == "retinanet"
+    assert make_config(("a", "b"), **options).architecture == "retinanet"
     message = f"`config.{name}` must be left at {512 if name == 'regions' else False}"
     with pytest.raises(ValueError, match=re.escape(message)):
-        make(("a", "b"), **options | {name: value})
+        make_config(("a", "b"), **options | {name: value})

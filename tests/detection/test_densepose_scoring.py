@@ -12,9 +12,9 @@ import pytest
 import scipy.io
 import tensorflow as tf
 from densepose_sets import CATEGORIES, mesh, person, python2_pickle, write_files, write_persons
+from detection_runs import SHORT_RUN, metric_names
 from detection_sets import annotation, truth, write_coco
 from scipy.spatial import distance
-from test_detection_task import SMALL, metric_names
 
 from moco_tf.backbones import heads, resnet
 from moco_tf.detection import config as configs
@@ -196,7 +196,7 @@ def make_config(**given):
         **given,
     }
     given |= {"optimizer.milestones_steps": (), "lowest_score": 0.0, "width_divisor": 32}
-    for field, value in {**SMALL, "data.test_short_px": 64, **given}.items():
+    for field, value in {**SHORT_RUN, "data.test_short_px": 64, **given}.items():
         part, _, last = field.rpartition(".")
         setattr(getattr(config, part) if part else config, last, value)
     configs.check(config)

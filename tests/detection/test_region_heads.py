@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import shapes
 import tensorflow as tf
-from test_detection_boxes import float32, numpy_iou, random_boxes
+from numpy_boxes import float32, numpy_iou, random_boxes
 
 from moco_tf.detection.model import box_head, boxes, keypoint_head, mask_head
 from moco_tf.detection.model.roi_align import roi_align

@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 from densepose_sets import CATEGORIES, law, person, write_files, write_persons
 from detection_sets import annotation, write_coco
+from numpy_boxes import float32
 from scipy import ndimage
-from test_detection_boxes import float32
-from test_detection_detector import SMALL, make
+from small_detectors import SETTINGS, make_detector
 
 from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.detection.data import densepose, densepose_surface, pipeline
@@ -240,7 +240,7 @@ def test_the_head_learns_persons(persons):
 
 def test_a_detector_trains_predicts_and_is_the_same_after_reload(persons, tmp_path):
     batch = next(iter(pipeline.detection_dataset(persons, BatchLayout(2), **OPTIONS)))
-    model = make("fpn", masks=False, densepose=True, width_divisor=32)
+    model = make_detector("fpn", masks=False, densepose=True, width_divisor=32)
     assert model.network.densepose.output_shape == (None, 56, 56, 90)
     before = model.network.densepose.get_weights()
     losses = model.step(batch)
@@ -254,11 +254,11 @@ def test_a_detector_trains_predicts_and_is_the_same_after_reload(persons, tmp_pa
     assert found["densepose"].shape == (2, 20, 56, 56, 3)
     path = str(tmp_path / "network.keras")
     model.network.save(path)
-    again = Detector(keras.models.load_model(path, compile=False), model._normalize, SMALL)
+    again = Detector(keras.models.load_model(path, compile=False), model._normalize, SETTINGS)
     for name, value in again.predict(batch["x"], batch["size"]).items():
         np.testing.assert_array_equal(value, found[name])
 
 
 def test_regions_of_c4_are_too_small():
     with pytest.raises(ValueError, match="So does DensePose's.*densepose=True"):
-        make("c4", densepose=True)
+        make_detector("c4", densepose=True)

@@ -5,26 +5,13 @@ import numpy as np
 import pytest
 import shapes
 import tensorflow as tf
+from small_detectors import SETTINGS, make_detector
 
 from moco_tf import optim
 from moco_tf.backbones import heads, resnet
 from moco_tf.backbones.batch_norm import BatchNorm
 from moco_tf.detection.model import network as networks
 from moco_tf.detection.model.detector import Detector, RCNNSettings, estimate_statistics
-
-SMALL = RCNNSettings((300, 300), (150, 100), regions=64, detections=20, sampling_ratio=2)
-
-
-def make(architecture, width=8, rate=0.01, numbers=SMALL, products=False, **options):
-    """A small detector of three classes."""
-    keras.utils.set_random_seed(0)
-    encoder = heads.encoder(resnet.resnet18(width=width), None)
-    options = {"masks": True, "width_divisor": 8, **options}
-    network = networks.make_network(encoder, architecture, 3, **options)
-    model = Detector(network, lambda x: tf.cast(x, tf.float32) / 64 - 2, numbers, products)
-    model.compile(optim.SGD(rate, momentum=0.9, weight_decay=1e-4))
-    model.optimizer.build(model.trainable_variables)
-    return model
 
 
 def predictions(model, batch, rows=10):
@@ -38,7 +25,7 @@ def predictions(model, batch, rows=10):
 
 
 def test_it_finds_shapes_it_has_not_seen():
-    model = make("fpn", width=16, rate=optim.Steps(0.1, [200, 235], 0.2, 20))
+    model = make_detector("fpn", width=16, rate=optim.Steps(0.1, [200, 235], 0.2, 20))
     step = tf.function(model.step, autograph=False)
     train, test = shapes.batch(0, 1000), shapes.batch(10_000, 50)
     untrained = shapes.average_precisions(test, predictions(model, test))
@@ -61,7 +48,7 @@ def test_it_finds_shapes_it_has_not_seen():
 @pytest.mark.parametrize("architecture", ["fpn", "c4", pytest.param("dc5", marks=pytest.mark.slow)])
 def test_all_heads_learn_a_batch_by_heart(architecture):
     rate, steps = {"fpn": (0.002, 40), "c4": (0.01, 40), "dc5": (0.002, 80)}[architecture]
-    model = make(architecture, num_keypoints=0 if architecture == "c4" else 2, rate=rate)
+    model = make_detector(architecture, num_keypoints=0 if architecture == "c4" else 2, rate=rate)
     step = tf.function(model.step, autograph=False)
     batch = shapes.batch(0, 2)
     first = {name: float(loss) for name, loss in step(batch).items()}
@@ -85,7 +72,8 @@ def test_replicas_train_as_one_device_does(architecture, mirrored):
     for replicas in (1, 2):
         strategy = mirrored(replicas)
         with strategy.scope():
-            model = make(architecture, num_keypoints=2 if architecture == "fpn" else 0, rate=1e-7)
+            num_keypoints = 2 if architecture == "fpn" else 0
+            model = make_detector(architecture, num_keypoints=num_keypoints, rate=1e-7)
         run = tf.function(lambda b, m=model, s=strategy: s.run(m.step, (b,)), autograph=False)
         losses, velocities = [], []
         for i in range(2):
@@ -115,7 +103,7 @@ def test_the_step_compiles():
     batch = shapes.batch(0, 2)
     results = {}
     for way, products in (("crops", False), ("products", True), ("compiled", True)):
-        model = make("fpn", products=products, num_keypoints=2, width_divisor=32)
+        model = make_detector("fpn", products=products, num_keypoints=2, width_divisor=32)
         step = tf.function(model.step, autograph=False, jit_compile=way == "compiled")
         results[way] = [float(loss) for loss in step(batch).values()]
     np.testing.assert_allclose(results["products"], results["crops"], rtol=1e-4)
@@ -124,11 +112,11 @@ def test_the_step_compiles():
 
 @pytest.mark.parametrize("architecture", networks.ARCHITECTURES)
 def test_a_network_is_the_same_after_reload(architecture, tmp_path):
-    model = make(architecture, num_keypoints=0 if architecture == "c4" else 2)
+    model = make_detector(architecture, num_keypoints=0 if architecture == "c4" else 2)
     model.step(shapes.batch(0, 2))
     path = str(tmp_path / "network.keras")
     model.network.save(path)
-    again = Detector(keras.models.load_model(path, compile=False), model._normalize, SMALL)
+    again = Detector(keras.models.load_model(path, compile=False), model._normalize, SETTINGS)
     batch = shapes.batch(5, 2)
     want, got = predictions(model, batch), predictions(again, batch)
     assert got.keys() == want.keys() and again.network.num_classes == 3
@@ -141,7 +129,7 @@ def test_a_network_is_the_same_after_reload(architecture, tmp_path):
 
 
 def test_statistics_are_means_over_batches():
-    model = make("c4", masks=False)
+    model = make_detector("c4", masks=False)
     before = [v.numpy() for v in model.trainable_variables]
     batches = [shapes.batch(2 * i, 2, step=i) for i in range(3)]
     arrays = {name: np.stack([b[name] for b in batches]) for name in batches[0]}
@@ -159,7 +147,7 @@ def test_statistics_are_means_over_batches():
 
 @pytest.mark.parametrize("architecture", networks.ARCHITECTURES)
 def test_frozen_bn_is_constant_and_nowhere_new(architecture):
-    model = make(architecture, frozen_bn=True)
+    model = make_detector(architecture, frozen_bn=True)
     parts = [model.network.features, model.network.region]
     norms = {
         layer.name: layer
@@ -189,7 +177,7 @@ def test_the_region_head_is_the_backbones_last_stage():
     reduced = networks.make_network(encoder, "dc5", 3, width_divisor=8)
     assert [layer.name for layer in reduced.features.layers[-2:]] == ["reduce", "reduce.bn"]
     assert reduced.features.outputs[0].shape[-1] == 64
-    trained = [len(make(name).network.norms()) for name in networks.ARCHITECTURES]
+    trained = [len(make_detector(name).network.norms()) for name in networks.ARCHITECTURES]
     assert trained == [21, 21, 28]
 
 
@@ -209,7 +197,7 @@ def test_the_region_head_is_the_backbones_last_stage():
 )
 def test_mistakes_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        make(**options)
+        make_detector(**options)
     small = heads.encoder(resnet.resnet18(width=4, stem="cifar"), None)
     with pytest.raises(ValueError, match="needs a backbone with ImageNet's stem"):
         networks.make_network(small, "fpn", 3)

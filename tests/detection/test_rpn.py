@@ -2,7 +2,7 @@
 
 import numpy as np
 import tensorflow as tf
-from test_detection_boxes import float32, numpy_match, numpy_nms, random_boxes
+from numpy_boxes import float32, numpy_match, numpy_nms, random_boxes
 
 from moco_tf.detection.model import anchors, boxes, rpn
 
