@@ -1,37 +1,109 @@
-"""Addresses such as "resnet:resnet50": a module, and what to take from it."""
+"""Addresses such as "resnet:resnet50": a module, a colon, and what to take from the module.
+
+The module is one of the package's own, or any other that Python can import: "moco:v2" is the
+recipe `v2` of moco_tf/data/recipes/moco.py, "my_project.augmentations:weak" is one of yours.
+"""
 
 import importlib
 import pkgutil
+from types import ModuleType
+from typing import Any
 
 
-def module_of(package, address, kind):
-    """Imports the module that `address` names in `package`.
+def module_of(package: ModuleType, address: str, kind: str) -> tuple[ModuleType, str]:
+    """Imports the module that an address names and returns it with the rest of the address.
+
+    Such a module, the package's own or yours, lists the forms of its addresses in `ADDRESSES`.
 
     Args:
-        package: imported package to look in.
+        package: imported package whose modules come first.
         address: "MODULE:REST".
-        kind: what is looked for, for the error, such as "data.source".
+        kind: name of the option, for the error, such as "data.source".
 
     Returns:
         `(module, rest)`.
 
     Raises:
-        ValueError: if there is no such module; it lists those there are.
+        ValueError: if there is no such module; the message lists the package's own addresses.
+
+    Example:
+        >>> from moco_tf.data import sources
+        >>> module_of(sources, "synthetic:shapes:test", "data.source")[1]
+        'shapes:test'
     """
-    name, colon, rest = address.partition(":")
-    names = [m.name for m in pkgutil.iter_modules(package.__path__)]
-    modules = {n: importlib.import_module(f"{package.__name__}.{n}") for n in names}
-    known = {n: module for n, module in modules.items() if hasattr(module, "ADDRESSES")}
-    if not colon or name not in known:
-        forms = ", ".join(form for module in known.values() for form in module.ADDRESSES)
-        raise ValueError(f"`{kind}` must be one of {forms}. Received: {address!r}.")
-    return known[name], rest
+    module, rest = _import(package, address, kind)
+    if not hasattr(module, "ADDRESSES"):
+        raise _error(package, address, kind, "which has no ADDRESSES")
+    return module, rest
 
 
-def resolve(package, address, kind):
-    """The object that "MODULE:NAME" names in `package`; errors as `module_of`."""
-    module, name = module_of(package, address, kind)
-    if address not in module.ADDRESSES:
-        valid = ", ".join(module.ADDRESSES)
-        raise ValueError(f"`{kind}` must be one of {valid}. Received: {address!r}.")
+def resolve(package: ModuleType, address: str, kind: str, instance_of: type = object) -> Any:
+    """Returns the object that an address names.
+
+    Args:
+        package: imported package whose modules come first. Of these, only what a module lists in
+            `ADDRESSES` can be named.
+        address: "MODULE:NAME".
+        kind: name of the option, for the error, such as "data.recipe".
+        instance_of: class that the object must belong to.
+
+    Raises:
+        ValueError: if there is no such object; the message lists the package's own addresses.
+
+    Example:
+        >>> from moco_tf.data import recipes
+        >>> resolve(recipes, "moco:v2", "data.recipe").crop.scale
+        (0.2, 1.0)
+    """
+    module, name = _import(package, address, kind)
+    is_listed = address in getattr(module, "ADDRESSES", ())
+    is_inside = module is _module_in(package, address.partition(":")[0])
+    if not hasattr(module, name) or (is_inside and not is_listed):
+        raise _error(package, address, kind, f"which {module.__name__} does not have")
+    if not isinstance(getattr(module, name), instance_of):
+        raise _error(package, address, kind, f"which is no {instance_of.__name__}")
     return getattr(module, name)
+
+
+def _import(package, address, kind):
+    """The module of an address and the rest of it."""
+    name, colon, rest = address.partition(":")
+    if not colon:
+        raise _error(package, address, kind, "which has no colon")
+    module = _module_in(package, name) or _import_outside(name)
+    if module is None:
+        raise _error(package, address, kind, f"but Python finds no module {name!r}")
+    return module, rest
+
+
+def _error(package, address, kind, problem):
+    names = [m.name for m in pkgutil.iter_modules(package.__path__)]
+    modules = [module for module in (_module_in(package, name) for name in names) if module]
+    forms = ", ".join(form for module in modules for form in module.ADDRESSES)
+    return ValueError(
+        f"`{kind}` must be one of {forms}, or the import path of yours, such as my_module:name "
+        f"with my_module installed or in a folder of PYTHONPATH. Received: {address!r}, {problem}."
+    )
+
+
+def _module_in(package, name):
+    """The package's own module of that name, None if there is none that has addresses."""
+    if name not in [m.name for m in pkgutil.iter_modules(package.__path__)]:
+        return None
+    module = importlib.import_module(f"{package.__name__}.{name}")
+    return module if hasattr(module, "ADDRESSES") else None
+
+
+def _import_outside(name):
+    """A module from outside the package by its import path, None if there is none."""
+    parts = name.split(".")
+    if not all(part.isidentifier() for part in parts):
+        return None
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # A module that it imports itself may be the one that is missing: that is another error.
+        prefixes = {".".join(parts[:i]) for i in range(1, len(parts) + 1)}
+        if error.name in prefixes:
+            return None
+        raise

@@ -9,7 +9,7 @@ import zipfile
 import keras
 import tensorflow as tf
 
-from moco_tf import addresses, schema
+from moco_tf import schema
 from moco_tf.backbones.heads import backbone_of  # and registers what a .keras file may hold
 from moco_tf.data import recipes
 from moco_tf.interop import naming_schemes, torch_file, training_state, weights
@@ -177,8 +177,8 @@ def preprocessing(loaded, image_size_px=0, resize_px=0, recipe=""):
 
 def recipe_of(loaded, recipe=""):
     """The `Recipe` of an address, or of the encoder's run, or else the one for ImageNet."""
-    own = loaded.run.data.recipe if loaded.run else STANDARD_RECIPE
-    return addresses.resolve(recipes, recipe or own, "recipe")
+    default = loaded.run.data.recipe if loaded.run else STANDARD_RECIPE
+    return recipes.find(recipe or default, "recipe")
 
 
 def digest(model):

@@ -10,7 +10,7 @@ import sys
 import keras
 import tensorflow as tf
 
-from moco_tf import addresses, schema
+from moco_tf import schema
 from moco_tf.data import recipes, sources
 from moco_tf.pretraining import report
 from moco_tf.pretraining.config import Config
@@ -30,14 +30,15 @@ def main(argv):
     workdir = argv[0]
     with tf.io.gfile.GFile(os.path.join(workdir, "config.json")) as file:
         config = schema.from_dict(Config, json.load(file))
-    recipe = addresses.resolve(recipes, config.data.recipe, "data.recipe")
+    recipe, recipe_k = recipes.find_both(config.data.recipe, config.data.recipe_k)
     source = sources.open_source(
         config.data.source, config.data.data_dir or None, config.data.num_examples
     )
     encoder = os.path.join(workdir, "encoder.keras")
     if not tf.io.gfile.exists(encoder):
         sys.exit(f"There is no {encoder} yet: the run writes it with its first checkpoint.")
-    print(report.write(workdir, source, recipe, keras.models.load_model(encoder), config))
+    model = keras.models.load_model(encoder)
+    print(report.write(workdir, source, recipe, recipe_k, model, config))
 
 
 def run():

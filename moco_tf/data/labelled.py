@@ -11,7 +11,7 @@ import tensorflow as tf
 from moco_tf.data import bad_images
 from moco_tf.data.image_ops import resize_and_center_crop
 from moco_tf.data.sources import Stream
-from moco_tf.data.tfdata import endless, examples, joined, plain, split
+from moco_tf.data.tfdata import endless, examples, join, no_autograph, split
 
 
 def labelled_dataset(
@@ -45,15 +45,15 @@ def labelled_dataset(
             ok, name: as of `input_pipeline.labelled_dataset`; a replaced image brings its label.
     """
 
-    @plain
+    @no_autograph
     def crop(key, slot):
         u = recipe.draw(seed, slot, view=0)
         x = recipe.geometry(source.image(key), u, image_size_px)
         return {"x": x, "label": source.label(key)}
 
-    @plain
+    @no_autograph
     def finish(batch):
-        batch = bad_images.replace(batch, crop, layout.group_rows)
+        batch = bad_images.replace_bad(batch, crop, layout.group_rows)
         if num_classes is not None:
             # Here, on the host: on a GPU the loss of such a label is no number.
             text = f"Labels must be in 0..{num_classes - 1}."
@@ -64,8 +64,8 @@ def labelled_dataset(
 
     data = examples(source, layout, host, seed, start_step, shuffle_buffer, shard_files=False)
     chunk = data.element_spec["slot"].shape[0]
-    data = bad_images.mark(data, crop, source.name)
-    data = joined(data, layout.host_rows // chunk).map(finish)
+    data = bad_images.make_samples(data, crop, source.name)
+    data = join(data, layout.host_rows // chunk).map(finish)
     local = layout.replicas // layout.hosts
     return endless(split(data, local)).prefetch(2 * local)
 
@@ -85,7 +85,7 @@ def evaluation_dataset(source, *, image_size_px, resize_px, batch, rows=slice(No
         false where an image cannot be decoded.
     """
 
-    @plain
+    @no_autograph
     def crop(key, slot):
         del slot  # nothing is random
         image = resize_and_center_crop(source.image(key), resize_px, image_size_px)
@@ -97,7 +97,7 @@ def evaluation_dataset(source, *, image_size_px, resize_px, batch, rows=slice(No
     chunk = math.gcd(n, 16)
     data = keys.map(lambda key: key[rows]).unbatch().batch(chunk, drop_remainder=True)
     data = data.map(lambda key: {"slot": tf.zeros(chunk, tf.int64), "key": key})
-    data = joined(bad_images.mark(data, crop, source.name), n // chunk)
+    data = join(bad_images.make_samples(data, crop, source.name), n // chunk)
     return data.map(lambda e: {name: e[name] for name in ("x", "label", "ok")}).prefetch(2)
 
 

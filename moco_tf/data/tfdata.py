@@ -1,22 +1,23 @@
-"""What the input pipelines share: slots, examples of slots, batches and their parts."""
+"""Building blocks of the input pipelines: image order, chunks of examples, joins and splits."""
 
 import tensorflow as tf
 
+from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.random_key import random_key
-from moco_tf.data.sources import Stream
+from moco_tf.data.sources import Source, Stream
 
-# Nothing here needs AutoGraph, which multiplies the time to build a data set.
-plain = tf.autograph.experimental.do_not_convert
+# Functions that tf.data calls need no AutoGraph, which multiplies the time to build a dataset.
+no_autograph = tf.autograph.experimental.do_not_convert
 
 
-def image_of_slot(slot, batch, num_examples, seed):
-    """Index of the image in a slot: each epoch a new permutation, without its incomplete batch.
+def image_of_slot(slot, batch: int, num_examples: int, seed: int) -> tf.Tensor:
+    """Number of the image in a slot: each epoch a new permutation, without its incomplete batch.
 
     Args:
         slot: int64, scalar or vector of slots of one epoch.
         batch: rows of the global batch.
-        num_examples: images of the source.
-        seed: int, of the run.
+        num_examples: number of images in the source.
+        seed: seed of the run.
 
     Returns:
         int64 of the same shape, in [0, num_examples).
@@ -26,62 +27,97 @@ def image_of_slot(slot, batch, num_examples, seed):
     return tf.random.experimental.index_shuffle(slot % epoch_slots, key, num_examples - 1)
 
 
-def examples(source, layout, host, seed, start_step, shuffle_buffer, shard_files):
-    """This host's examples in order, in chunks: `slot` (int64) and `key`."""
-    first, rows = host * layout.host_rows, layout.host_rows
+def examples(
+    source: Source | Stream,
+    layout: BatchLayout,
+    host: int,
+    seed: int,
+    start_step: int,
+    shuffle_buffer: int,
+    shard_files: bool,
+) -> tf.data.Dataset:
+    """Which images a host trains on, in order, `chunk_rows(layout)` at a time.
+
+    Args:
+        source: `Source` or `Stream` of images.
+        layout: `BatchLayout`.
+        host: number of this host.
+        seed: seed of the run.
+        start_step: first step to yield.
+        shuffle_buffer: records that a `Stream` holds in memory.
+        shard_files: each host reads files of its own; for a `Stream`.
+
+    Returns:
+        `tf.data.Dataset` of dicts:
+            slot: int64 n, the numbers of the samples in the whole run.
+            key: int64 n, image numbers; or string n, records of a `Stream`.
+    """
+    rows = layout.host_rows
+    first_row = host * rows
     chunk = chunk_rows(layout)
     slots = tf.data.Dataset.range(start_step, tf.int64.max).map(
-        lambda step: step * layout.batch + first + tf.range(rows, dtype=tf.int64)
+        lambda step: step * layout.batch + first_row + tf.range(rows, dtype=tf.int64)
     )
     if not isinstance(source, Stream):
 
-        def find(slots):
+        def with_key(slots):
             index = image_of_slot(slots, layout.batch, source.num_examples, seed)
             return {"slot": slots, "key": index}
 
-        return slots.map(find).unbatch().batch(chunk, drop_remainder=True)
+        return slots.map(with_key).unbatch().batch(chunk, drop_remainder=True)
 
-    batch, files = (rows, (layout.hosts, host)) if shard_files else (layout.batch, (1, 0))
+    if shard_files:
+        batch = rows
+        shards = (layout.hosts, host)
+    else:
+        batch = layout.batch
+        shards = (1, 0)
     steps_per_epoch = source.num_examples // layout.batch
     epoch, offset = divmod(start_step, steps_per_epoch)
     # A host with few records in its files sees them again, so that each epoch is as long.
     records = tf.data.Dataset.range(epoch, tf.int64.max).flat_map(
         lambda e: (
-            source.epoch(seed, e, shuffle_buffer, files).repeat().take(steps_per_epoch * batch)
+            source.epoch(seed, e, shuffle_buffer, shards).repeat().take(steps_per_epoch * batch)
         )
     )
-    # A resume reads the records before it again, without decoding them.
+    # A resumed run reads the records before its step again, without decoding them.
     records = records.skip(offset * batch)
     if batch > rows:
-        records = records.batch(batch).map(lambda r: r[first : first + rows]).unbatch()
+        records = records.batch(batch).map(lambda r: r[first_row : first_row + rows]).unbatch()
 
     pairs = tf.data.Dataset.zip({"slot": slots.unbatch(), "key": records})
     return pairs.batch(chunk, drop_remainder=True)
 
 
-def split(data, count):
-    """Batches to `count` equal parts of each, in turn."""
+def split(data: tf.data.Dataset, count: int) -> tf.data.Dataset:
+    """Splits each batch into `count` batches of equal length, in order."""
 
-    def parts(batch):
-        return {n: tf.reshape(x, [count, -1, *x.shape[1:]]) for n, x in batch.items()}
+    def reshape(batch):
+        return {name: tf.reshape(x, [count, -1, *x.shape[1:]]) for name, x in batch.items()}
 
-    return data.map(parts).unbatch()
-
-
-def joined(data, count):
-    """The reverse of `split`."""
-
-    def join(parts):
-        return {n: tf.reshape(x, [-1, *x.shape[2:]]) for n, x in parts.items()}
-
-    return data.batch(count, drop_remainder=True).map(join)
+    return data.map(reshape).unbatch()
 
 
-def endless(data):
-    """Data that repeats, and says so: it keeps its static shapes when it is distributed."""
+def join(data: tf.data.Dataset, count: int) -> tf.data.Dataset:
+    """Joins each `count` batches into one, the reverse of `split`."""
+
+    def reshape(batches):
+        return {name: tf.reshape(x, [-1, *x.shape[2:]]) for name, x in batches.items()}
+
+    return data.batch(count, drop_remainder=True).map(reshape)
+
+
+def endless(data: tf.data.Dataset) -> tf.data.Dataset:
+    """Declares data infinite, so that tf.distribute keeps its static shapes."""
     return data.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
 
-def chunk_rows(layout):
-    """Examples that are made together, for little overhead each: a divisor of a replica's rows."""
+def chunk_rows(layout: BatchLayout) -> int:
+    """Examples in a chunk: the largest divisor of a replica's rows up to 16.
+
+    Examples are decoded in chunks to share the cost of starting a tf.data function.
+    """
     return max(n for n in range(1, 17) if layout.replica_rows % n == 0)
+
+
+plain = no_autograph  # its name until 0.1.0

@@ -1,71 +1,82 @@
-"""Source and recipe to batches of two views, as a pure function of (seed, step).
+"""Input pipeline of pre-training: batches of two views, a pure function of (seed, step).
 
-Slots number the samples of a run: slot = step * global batch + row. Which image fills a
-slot, and how it is augmented, depends on the seed and the slot alone, so that a run
-resumes at any step and means the same on any number of hosts and replicas.
+Slots number the samples of a run: slot = step * global batch + row. The slot and the seed alone
+say which image fills a slot and how its views are made. So a run can resume at any step, and it
+sees the same views on any number of hosts and replicas.
+
+`moco_tf.data.batch` documents the batch key by key.
 """
 
 import functools
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from moco_tf.data import bad_images
+from moco_tf.data.batch import TwoViewBatch
+from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.random_key import random_key
-from moco_tf.data.sources import Stream
-from moco_tf.data.tfdata import chunk_rows, endless, examples, joined, plain, split
+from moco_tf.data.recipes.recipe import Recipe
+from moco_tf.data.sources import Source, Stream
+from moco_tf.data.tfdata import chunk_rows, endless, examples, join, no_autograph, split
+
+QUERY, KEY = 0, 1  # the views, for `Recipe.draw`
 
 
 def two_view_dataset(
-    source,
-    recipe,
-    layout,
+    source: Source | Stream,
+    recipe: Recipe,
+    layout: BatchLayout,
     *,
-    host=0,
-    image_size_px=224,
-    seed=0,
-    start_step=0,
-    shuffle=True,
-    augment_on="host",
-    jit_compile=True,
-    shuffle_buffer=10_000,
-    shard_files=False,
-    with_index=False,
-):
-    """Batches of two views for one host, forever.
+    recipe_k: Recipe | None = None,
+    host: int = 0,
+    image_size_px: int = 224,
+    seed: int = 0,
+    start_step: int = 0,
+    shuffle: bool = True,
+    augment_on: str = "host",
+    jit_compile: bool = True,
+    shuffle_buffer: int = 10_000,
+    shard_files: bool = False,
+    with_index: bool = False,
+) -> tf.data.Dataset:
+    """Endless batches of two views for one host, one replica's rows at a time.
 
     Args:
-        source: `datasets.Source` or `Stream`.
-        recipe: `recipes.recipe.Recipe`.
+        source: `Source` or `Stream` of images.
+        recipe: augmentation of the query view, and of the key view without `recipe_k`.
         layout: `BatchLayout`.
-        host: which of the layout's hosts this one is.
+        recipe_k: augmentation of the key view; None for `recipe`.
+        host: number of this host, in 0..layout.hosts - 1.
         image_size_px: side of the views.
-        seed: int, of the run.
+        seed: seed of the run.
         start_step: first step to yield.
-        shuffle: shuffle-BN; permutes the key views if the layout says so.
-        augment_on: "host", or "device": colors and blur are then left to the recipe's
-            `photometric`, and views are uint8.
-        jit_compile: colors and blur on the host are compiled by XLA: the same pixels at several
+        shuffle: shuffle-BN: permute the key views if the layout says so.
+        augment_on: "host", or "device": views are then uint8 crops, and `color_views` finishes
+            them in the training step.
+        jit_compile: compile colors and blur on the host with XLA: the same pixels at several
             times the speed, after a second or two of compilation.
-        shuffle_buffer: records, of a `Stream`.
-        shard_files: each host reads files of its own instead of rows of one global order: less
-            reading, but then the order depends on the number of hosts.
+        shuffle_buffer: records that a `Stream` holds in memory to shuffle them.
+        shard_files: each host reads files of its own instead of rows of one global order. It reads
+            less, but the order then depends on the number of hosts.
         with_index: also yield the images' numbers in the source, which a `Stream` does not have.
 
     Returns:
-        `tf.data.Dataset`, one element per replica of this host in turn, n = replica_rows:
-            x_q, x_k: float32 (host) or uint8 (device) nxSxSx3.
-            row: int32 n, the global row of each query; order: likewise of each key view (only if
-                permuted).
-            draws_q, draws_k: float32 n x recipe.num_draws (device only).
-            ok: bool n, false where an undecodable image was replaced by the next good one of its
-                BN group, or by black if the whole batch has none.
-            name: uint8 n x 120, the image's name, zero-padded at the end (its last 120 bytes).
-            index: int64 n, the number of the image that the queries show: where an undecodable
-                one was replaced, of the one that stands in for it (only `with_index`).
+        `tf.data.Dataset` of `TwoViewBatch`, one element for each replica of this host in turn.
 
     Raises:
-        ValueError: if the source has fewer images than one batch, or lacks what is asked for.
+        ValueError: if the source has fewer images than one batch, or no numbers for `with_index`.
+
+    Example:
+        >>> from moco_tf.data import recipes, sources
+        >>> source = sources.open_source("synthetic:shapes")
+        >>> data = two_view_dataset(
+        ...     source, recipes.find("moco:v2"), BatchLayout(batch=64), image_size_px=32
+        ... )
+        >>> next(iter(data))["x_q"].shape
+        TensorShape([64, 32, 32, 3])
     """
+    recipe_k = recipe_k or recipe
     if with_index:
         require_index(source)
     if source.num_examples < layout.batch:
@@ -74,38 +85,83 @@ def two_view_dataset(
             f"{source.num_examples} images, batch {layout.batch}. Lower the batch size."
         )
 
-    @plain
-    def views(key, slot):
-        image, result = source.image(key), {"index": key} if with_index else {}
-        for view, letter in enumerate("qk"):
-            u = recipe.draw(seed, slot, view)
-            result[f"x_{letter}"] = recipe.geometry(image, u, image_size_px)
-            result[f"draws_{letter}"] = u
-        return result
+    @no_autograph
+    def make_views(key, slot):
+        """Two crops of one image, and the draws that their colors will need."""
+        image = source.image(key)
+        draws_q = recipe.draw(seed, slot, QUERY)
+        draws_k = recipe_k.draw(seed, slot, KEY)
+        sample = {
+            "x_q": recipe.geometry(image, draws_q, image_size_px),
+            "draws_q": draws_q,
+            "x_k": recipe_k.geometry(image, draws_k, image_size_px),
+            "draws_k": draws_k,
+        }
+        if with_index:
+            sample["index"] = key
+        return sample
 
-    data = examples(source, layout, host, seed, start_step, shuffle_buffer, shard_files)
-    chunks = layout.host_rows // chunk_rows(layout)
-    data = joined(bad_images.mark(data, views, source.name), chunks)
+    first_row = host * layout.host_rows
     permute = shuffle and layout.shuffling == "input"
-    steps = tf.data.Dataset.range(start_step, tf.int64.max)
 
-    @plain
+    @no_autograph
     def finish(step, batch):
-        batch = bad_images.replace(batch, views, layout.group_rows)
+        """This host's rows of a step: bad images replaced, key views permuted."""
+        batch = bad_images.replace_bad(batch, make_views, layout.group_rows)
         batch["name"] = bad_images.encode_names(batch["name"])
-        return _order(batch, layout, host, permute and (seed, step))
+        batch["row"] = first_row + tf.range(layout.host_rows)
+        if permute:
+            order = key_order(layout.host_rows, seed, step, host)
+            batch["x_k"] = tf.gather(batch["x_k"], order)
+            batch["draws_k"] = tf.gather(batch["draws_k"], order)
+            batch["order"] = first_row + order
+        return batch
 
+    # Small chunks of rows until here, since many are made at a time; then all rows of a step.
+    data = examples(source, layout, host, seed, start_step, shuffle_buffer, shard_files)
+    data = bad_images.make_samples(data, make_views, source.name)
+    chunks = layout.host_rows // chunk_rows(layout)
+    data = join(data, chunks)
+    steps = tf.data.Dataset.range(start_step, tf.int64.max)
     data = tf.data.Dataset.zip(steps, data).map(finish)
-    local = layout.replicas // layout.hosts
+
+    local_replicas = layout.replicas // layout.hosts
     if augment_on == "host":
-        data = split(data, chunks).map(_color(recipe, jit_compile), tf.data.AUTOTUNE)
-        data = joined(data, chunks // local)
+        photometric_q = _one_by_one(recipe, jit_compile)
+        photometric_k = photometric_q if recipe_k is recipe else _one_by_one(recipe_k, jit_compile)
+
+        @no_autograph
+        def color(batch):
+            return color_views(batch, photometric_q, photometric_k)
+
+        data = split(data, chunks).map(color, tf.data.AUTOTUNE)
+        data = join(data, chunks // local_replicas)
     else:
-        data = split(data, local)
-    return endless(data).prefetch(2 * local)
+        data = split(data, local_replicas)
+    return endless(data).prefetch(2 * local_replicas)
 
 
-def require_index(source):
+def color_views(
+    batch: TwoViewBatch, photometric_q: Callable, photometric_k: Callable
+) -> TwoViewBatch:
+    """Finishes the views of a batch that still has their draws: colors, blur, normalization.
+
+    Args:
+        batch: `TwoViewBatch`; without draws it is returned as it is.
+        photometric_q: `Recipe.photometric` of the query views, perhaps compiled.
+        photometric_k: `Recipe.photometric` of the key views, perhaps compiled.
+
+    Returns:
+        The batch with float32 views and without draws.
+    """
+    batch = dict(batch)
+    if "draws_q" in batch:
+        batch["x_q"] = photometric_q(batch["x_q"], batch.pop("draws_q"))
+        batch["x_k"] = photometric_k(batch["x_k"], batch.pop("draws_k"))
+    return batch
+
+
+def require_index(source: Source | Stream):
     """Checks that the images of a source have numbers.
 
     Raises:
@@ -119,41 +175,24 @@ def require_index(source):
         )
 
 
-def key_order(n, seed, step, host):
+def key_order(n, seed, step, host) -> tf.Tensor:
     """Permutation of a host's n key views at a step: position j holds row order[j]; int32, n."""
     key = random_key("key order", seed, tf.cast(step, tf.int64) * 4096 + host)
     uniform = tf.random.stateless_uniform([n], key, alg="philox")
     return tf.argsort(uniform, stable=True)
 
 
-def _order(batch, layout, host, permute):
-    """Adds the queries' global rows and permutes, by (seed, step), all that belongs to the keys."""
-    first, n = host * layout.host_rows, layout.host_rows
-    batch["row"] = first + tf.range(n)
-    if permute:
-        order = key_order(n, *permute, host)
-        for name in ("x_k", "draws_k"):
-            batch[name] = tf.gather(batch[name], order)
-        batch["order"] = first + order
-    return batch
+def _one_by_one(recipe, jit_compile):
+    """`recipe.photometric`, compiled, image by image, since each image needs few of the ops."""
 
-
-def _color(recipe, jit_compile):
-    """Function that applies the photometric half to the views in a batch."""
-
-    def one(view):
+    def one_image(view):
         x, u = view
         return recipe.photometric(x[None], u[None])[0]
 
-    # Image by image, since each needs few of the ops. XLA compiles for one shape of image, which
-    # is why geometry, with images of all sizes, is not in it.
+    # XLA compiles for one shape of image, which is why geometry, with images of all sizes, is not
+    # in it.
     @functools.partial(tf.function, jit_compile=jit_compile, autograph=False)
-    def all_views(x, u):
-        return tf.map_fn(one, (x, u), fn_output_signature=tf.TensorSpec(x.shape[1:]))
+    def photometric(x, u):
+        return tf.map_fn(one_image, (x, u), fn_output_signature=tf.TensorSpec(x.shape[1:]))
 
-    @plain
-    def color(batch):
-        views = {f"x_{i}": all_views(batch[f"x_{i}"], batch.pop(f"draws_{i}")) for i in "qk"}
-        return batch | views
-
-    return color
+    return photometric

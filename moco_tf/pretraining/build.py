@@ -9,7 +9,7 @@ import tensorflow as tf
 from moco_tf import addresses, backbones, distribute, optim
 from moco_tf.backbones import heads
 from moco_tf.data.batch_layout import BatchLayout
-from moco_tf.data.two_views import two_view_dataset
+from moco_tf.data.two_views import color_views, two_view_dataset
 from moco_tf.log import log
 from moco_tf.mechanisms import EndToEnd, MemoryBank
 from moco_tf.moco import MoCo
@@ -122,14 +122,15 @@ def _accelerators():
     return tf.config.list_logical_devices("GPU") + tf.config.list_logical_devices("TPU")
 
 
-def distribute_data(source, recipe, config, layout, strategy, start_step):
-    """Iterator over distributed batches from `start_step` on."""
+def distribute_data(source, recipe, recipe_k, config, layout, strategy, start_step):
+    """Iterator over distributed `TwoViewBatch`es from `start_step` on."""
 
     def dataset(context):
         return two_view_dataset(
             source,
             recipe,
             layout,
+            recipe_k=recipe_k,
             host=context.input_pipeline_id,
             image_size_px=config.data.image_size_px,
             seed=config.seed,
@@ -162,7 +163,7 @@ def input_remedy(config):
     )
 
 
-def make_step(model, recipe, config, strategy):
+def make_step(model, recipe, recipe_k, config, strategy):
     """What a replica does with a batch: colors and blur if they are left to it, and `model.step`.
 
     A TPU compiles all of it. Elsewhere the photometric half is a program of its own under XLA,
@@ -177,18 +178,16 @@ def make_step(model, recipe, config, strategy):
             "`config.jit_compile` must be false on several GPUs: XLA programs cannot hold their "
             f"collectives. Received: true, with {strategy.num_replicas_in_sync} replicas."
         )
-    photometric = recipe.photometric
+    photometric_q, photometric_k = recipe.photometric, recipe_k.photometric
     if not on_tpu:
-        jit = config.data.jit_compile
-        photometric = tf.function(recipe.photometric, jit_compile=jit, autograph=False)
+        compiled = functools.partial(
+            tf.function, jit_compile=config.data.jit_compile, autograph=False
+        )
+        photometric_q = compiled(recipe.photometric)
+        photometric_k = photometric_q if recipe_k is recipe else compiled(recipe_k.photometric)
 
     def step(batch):
-        batch = dict(batch)
-        for letter in "qk":
-            if f"draws_{letter}" in batch:
-                draws = batch.pop(f"draws_{letter}")
-                batch[f"x_{letter}"] = photometric(batch[f"x_{letter}"], draws)
-        return model.step(batch)
+        return model.step(color_views(batch, photometric_q, photometric_k))
 
     if config.jit_compile and not on_tpu:
         return tf.function(step, jit_compile=True, autograph=False)

@@ -17,7 +17,8 @@ class Data:
 
     source: str = "synthetic:shapes"  # see moco_tf/data/sources
     data_dir: str = ""  # folder of prepared TFDS data sets; "" is TFDS' default
-    recipe: str = "moco:v2"  # see moco_tf/data/recipes
+    recipe: str = "moco:v2"  # see moco_tf/data/recipes, or my_module:name
+    recipe_k: str = ""  # of the key view; "" is data.recipe
     image_size_px: int = 224  # side of the views
     num_examples: int = 0  # records of tfrecord:, 0 counts them
     augment_on: str = "auto"  # colors and blur on "host" or "device"; auto: device on GPU, TPU

@@ -22,13 +22,14 @@ from moco_tf.training.callbacks import read_metrics
 PAIRS, QUERIES, NEIGHBOURS, GALLERY = 12, 8, 8, 1024
 
 
-def write(workdir, source, recipe, encoder, config):
+def write(workdir, source, recipe, recipe_k, encoder, config):
     """Writes WORKDIR/report.html: curves, augmented pairs, nearest neighbours, config.
 
     Args:
         workdir: local or gs:// folder with a metrics.jsonl.
         source: `datasets.Source` or `Stream`.
-        recipe: of the run.
+        recipe: `Recipe` of the query views.
+        recipe_k: `Recipe` of the key views.
         encoder: query encoder.
         config: `Config` of the run.
 
@@ -47,7 +48,7 @@ def write(workdir, source, recipe, encoder, config):
         "<h2>Curves</h2>",
         _curves(metrics, config),
         "<h2>Augmented pairs</h2><p>Each column: two views of one image.</p>",
-        _pairs(source, recipe, config),
+        _pairs(source, recipe, recipe_k, config),
         "<h2>Nearest neighbours</h2><p>First column: the query; then the most similar of "
         f"{len(images)} images by the backbone's features, nearest first.</p>",
         _neighbours(images, recipe, encoder),
@@ -121,7 +122,7 @@ def _curves(metrics, config):
     return pages.figure(figure)
 
 
-def _pairs(source, recipe, config):
+def _pairs(source, recipe, recipe_k, config):
     count = min(PAIRS, source.num_examples)
     batch = next(
         iter(
@@ -129,6 +130,7 @@ def _pairs(source, recipe, config):
                 source,
                 recipe,
                 BatchLayout(count),
+                recipe_k=recipe_k,
                 image_size_px=config.data.image_size_px,
                 seed=config.seed,
                 jit_compile=config.data.jit_compile,
@@ -136,8 +138,9 @@ def _pairs(source, recipe, config):
             )
         )
     )
-    pixels = [batch[name] * recipe.std + recipe.mean for name in ("x_q", "x_k")]
-    return pages.grid([np.asarray(p) * 255 for p in pixels])
+    queries = np.asarray(batch["x_q"] * recipe.std + recipe.mean)
+    keys = np.asarray(batch["x_k"] * recipe_k.std + recipe_k.mean)
+    return pages.grid([queries * 255, keys * 255])
 
 
 def _neighbours(images, recipe, encoder):

@@ -4,7 +4,7 @@ import os
 
 import keras
 
-from moco_tf import addresses, distribute, schema
+from moco_tf import distribute, schema
 from moco_tf.data import recipes, sources
 from moco_tf.data.two_views import require_index
 from moco_tf.pretraining import build, diagnostics, report
@@ -27,7 +27,7 @@ def pretrain(config, workdir, strategy, stop=lambda: False):
     """
     chief = distribute.is_chief(strategy)
     layout = build.make_layout(config, strategy)
-    recipe = addresses.resolve(recipes, config.data.recipe, "data.recipe")
+    recipe, recipe_k = recipes.find_both(config.data.recipe, config.data.recipe_k)
     source = sources.open_source(
         config.data.source, config.data.data_dir or None, config.data.num_examples
     )
@@ -69,8 +69,8 @@ def pretrain(config, workdir, strategy, stop=lambda: False):
     ]
     done = loop.train(
         model,
-        build.distribute_data(source, recipe, config, layout, strategy, start),
-        build.make_step(model, recipe, config, strategy),
+        build.distribute_data(source, recipe, recipe_k, config, layout, strategy, start),
+        build.make_step(model, recipe, recipe_k, config, strategy),
         start=start,
         plan=plan,
         every=(*every, plan.monitor_every if scores else 0),
@@ -82,5 +82,5 @@ def pretrain(config, workdir, strategy, stop=lambda: False):
     )
     finished = done >= plan.stop  # an imported run may be beyond it
     if chief and finished:
-        report.write(workdir, source, recipe, model.encoder_q, config)
+        report.write(workdir, source, recipe, recipe_k, model.encoder_q, config)
     return done, finished

@@ -1,13 +1,16 @@
-"""What an augmentation recipe is: geometry on the host, photometric ops anywhere.
+"""Augmentation recipes: a random crop, color and blur ops in order, normalization.
 
-All randomness is one vector of uniform numbers per view, drawn on the host from (seed,
-sample index, view). The ops compute their parameters from it, so that they give
-the same pixels on host and device.
+All randomness of a view is one vector of uniform numbers, its draws, made from (seed, slot, view).
+Each op computes its parameters from its part of the draws. So an op gives the same pixels on host
+and device, and a run that resumes continues with the same pixels.
+
+To write an op of your own, see `PhotometricOp`; to put ops together, see `Recipe`.
 """
 
 import dataclasses
 import math
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, Protocol
 
 import tensorflow as tf
 
@@ -16,6 +19,64 @@ from moco_tf.data.random_key import random_key
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 CIFAR10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
+
+
+class PhotometricOp(Protocol):
+    """What an op on colors or sharpness gets and gives: any callable with a `num_draws`.
+
+    It may use TensorFlow's ops only, no randomness but `u`, and static shapes: it runs in tf.data
+    on the host, image by image, or in batches on a GPU or TPU, compiled by XLA in both places.
+    Image i of the result depends on image i and row i of `u` only.
+
+    Example, the solarization of BYOL:
+
+        @dataclasses.dataclass(frozen=True)
+        class Solarize:
+            p: float
+            num_draws: ClassVar[int] = 1
+
+            def __call__(self, x, u):
+                return apply_to(u[:, 0] < self.p, lambda: tf.where(x < 0.5, x, 1 - x), x)
+
+    Attributes:
+        num_draws: how many uniform numbers the op needs for one image; a constant.
+    """
+
+    num_draws: int
+
+    def __call__(self, x: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
+        """Changes the images of a batch, each by its own draws.
+
+        Args:
+            x: float32 Nx3xSxS in [0, 1]: planes, channel before row and column; N is 1 on the
+                host. `moco_tf.data.image_ops` has functions on this layout.
+            u: float32 N x num_draws, uniform in [0, 1): this op's part of the draws.
+
+        Returns:
+            float32 Nx3xSxS in [0, 1].
+        """
+
+
+class GeometryOp(Protocol):
+    """What the crop of a recipe gets and gives: a callable with a `num_draws`, on the host only.
+
+    Attributes:
+        num_draws: how many uniform numbers it needs for one image; a constant.
+    """
+
+    num_draws: int
+
+    def __call__(self, image: tf.Tensor, u: tf.Tensor, size: int) -> tf.Tensor:
+        """Makes a square view of one image.
+
+        Args:
+            image: uint8 HxWx3, of any size.
+            u: float32, num_draws, uniform in [0, 1).
+            size: side of the view, px.
+
+        Returns:
+            uint8 size x size x 3, of static shape.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +88,6 @@ class RandomResizedCrop:
     num_draws: ClassVar[int] = 23
 
     def __call__(self, image, u, size):
-        """uint8 HxWx3 and 23 uniform numbers to uint8 size x size x 3."""
         height, width = tf.unstack(tf.shape(image)[:2])
         box = image_ops.random_crop_box(u[:22], height, width, self.scale, self.ratio)
         crop = image_ops.crop_and_resize(image, box, size)
@@ -52,7 +112,7 @@ class ColorJitter:
         high = tf.constant([1 + value for value in values] + [self.hue])
         factors = low + u[:, 1:5] * (high - low)
         order = tf.argsort(u[:, 5:9], axis=1)
-        return _apply(u[:, 0] < self.p, lambda: image_ops.color_jitter(x, factors, order), x)
+        return apply_to(u[:, 0] < self.p, lambda: image_ops.color_jitter(x, factors, order), x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +123,7 @@ class Grayscale:
     num_draws: ClassVar[int] = 1
 
     def __call__(self, x, u):
-        return _apply(u[:, 0] < self.p, lambda: image_ops.grayscale(x), x)
+        return apply_to(u[:, 0] < self.p, lambda: image_ops.grayscale(x), x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,11 +137,20 @@ class GaussianBlur:
     def __call__(self, x, u):
         sigma = self.sigma[0] + u[:, 1] * (self.sigma[1] - self.sigma[0])
         radius = math.ceil(3 * self.sigma[1])
-        return _apply(u[:, 0] < self.p, lambda: image_ops.gaussian_blur(x, sigma, radius), x)
+        return apply_to(u[:, 0] < self.p, lambda: image_ops.gaussian_blur(x, sigma, radius), x)
 
 
-def _apply(chosen, op, x):
-    """`op()` for the chosen images (bool N), `x` for the others."""
+def apply_to(chosen: tf.Tensor, op: Callable[[], tf.Tensor], x: tf.Tensor) -> tf.Tensor:
+    """Applies an op to some images of a batch and leaves the others as they are.
+
+    Args:
+        chosen: bool N, the images to change.
+        op: function without arguments that returns all N changed images.
+        x: float32 Nx3xSxS, the unchanged images.
+
+    Returns:
+        float32 Nx3xSxS.
+    """
     if x.shape[0] == 1:  # one image: skip the work
         return tf.ensure_shape(tf.cond(chosen[0], op, lambda: x), x.shape)
     return tf.where(tf.reshape(chosen, [-1, 1, 1, 1]), op(), x)
@@ -89,41 +158,47 @@ def _apply(chosen, op, x):
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Ordered ops that make one random view of an image.
+    """A crop and ordered photometric ops that make one random view of an image.
 
     Attributes:
-        crop: the geometry, from an image of any size to a square crop.
-        photometric_ops: applied in order to float images in [0, 1].
-        mean, std: of the channels, for the normalisation at the end.
+        crop: `GeometryOp`, from an image of any size to a square view.
+        photometric_ops: `PhotometricOp`s, applied in order.
+        mean: of the channels, for the normalization at the end.
+        std: standard deviation of the channels, likewise.
+
+    Example:
+        >>> weak = Recipe(RandomResizedCrop((0.2, 1.0)), (Grayscale(p=0.2),), **IMAGENET)
+        >>> weak.num_draws
+        24
     """
 
-    crop: RandomResizedCrop
-    photometric_ops: tuple
+    crop: GeometryOp
+    photometric_ops: tuple[PhotometricOp, ...]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
     @property
-    def num_draws(self):
+    def num_draws(self) -> int:
         """Length of the vector of uniform numbers that makes one view."""
         return self.crop.num_draws + sum(op.num_draws for op in self.photometric_ops)
 
-    def draw(self, seed, index, view):
+    def draw(self, seed, slot, view) -> tf.Tensor:
         """Uniform numbers in [0, 1) for one view: float32, num_draws.
 
         Args:
             seed: int, of the run.
-            index: int64, sample index: step * global batch + row, counted over the whole run.
+            slot: int64, step * global batch + row: the number of the sample in the whole run.
             view: 0 (query) or 1 (key).
         """
-        key = random_key("augmentation", seed, 2 * tf.cast(index, tf.int64) + view)
+        key = random_key("augmentation", seed, 2 * tf.cast(slot, tf.int64) + view)
         return tf.random.stateless_uniform([self.num_draws], key, alg="philox")
 
-    def geometry(self, image, u, size):
+    def geometry(self, image, u, size) -> tf.Tensor:
         """Crops, resizes and flips uint8 HxWx3 to uint8 size x size x 3. On the host."""
         return self.crop(image, u[: self.crop.num_draws], size)
 
-    def photometric(self, images, u):
-        """Colors, blurs and normalises a batch. On host or device.
+    def photometric(self, images, u) -> tf.Tensor:
+        """Applies color and blur to a batch and normalizes it. On host or device.
 
         Args:
             images: uint8 NxSxSx3, from `geometry`.
@@ -139,6 +214,6 @@ class Recipe:
             start += op.num_draws
         return self.normalize(image_ops.from_planes(x))
 
-    def normalize(self, x):
-        """Float images in [0, 1] to zero mean and unit variance per channel."""
+    def normalize(self, x) -> tf.Tensor:
+        """Float images in [0, 1], NxHxWx3, to zero mean and unit variance per channel."""
         return image_ops.normalize(x, self.mean, self.std)

@@ -1,0 +1,133 @@
+"""A recipe, an op and a source by their import paths, and another recipe for the key view."""
+
+import re
+
+import numpy as np
+import own_views
+import pytest
+import tensorflow as tf
+import tiny
+from PIL import Image, ImageOps
+from test_recipes import crop_box
+
+from moco_tf.data import recipes, sources
+from moco_tf.data.batch import TwoViewBatch
+from moco_tf.data.batch_layout import BatchLayout
+from moco_tf.data.two_views import two_view_dataset
+from moco_tf.pretraining import run as pretraining
+
+SIZE, SEED, BATCH = 32, 7, 16
+
+
+def pil_view(image, u, scale, grays):
+    """A view of `own_views` in PIL: uint8 SxSx3."""
+    image = Image.fromarray(image)
+    u = u.astype(float)
+    top, left, height, width = crop_box(u[:22], image.height, image.width, scale)
+    image = image.crop((left, top, left + width, top + height))
+    image = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    if u[22] < 0.5:
+        image = ImageOps.mirror(image)
+    if u[23] < 0.5:
+        image = ImageOps.solarize(image, 128)
+    if grays and u[24] < 0.5:
+        image = image.convert("L").convert("RGB")
+    return np.asarray(image)
+
+
+def batches(augment_on, jit_compile=True):
+    recipe, recipe_k = recipes.find_both("own_views:strong", "own_views:weak")
+    data = two_view_dataset(
+        sources.open_source("own_views:50"),
+        recipe,
+        BatchLayout(BATCH, group=4),
+        recipe_k=recipe_k,
+        image_size_px=SIZE,
+        seed=SEED,
+        start_step=2,
+        augment_on=augment_on,
+        jit_compile=jit_compile,
+        with_index=True,
+    )
+    return next(iter(data.as_numpy_iterator()))
+
+
+def pixels(x, recipe):
+    """0..255 again, by the recipe's own mean and standard deviation."""
+    return (x * np.array(recipe.std) + np.array(recipe.mean)) * 255
+
+
+@pytest.mark.parametrize("place", ["host", "host without XLA", "device"])
+def test_each_view_has_its_own_recipe_and_normalization(place):
+    images, _ = own_views.synthetic.shapes(50, seed=3)
+    batch = batches(place.split()[0], jit_compile="without" not in place)
+    assert set(batch) <= set(TwoViewBatch.__annotations__)
+    index, order = batch["index"], batch["order"]
+    assert (order != np.arange(BATCH)).any()
+    draws_q = np.stack([own_views.strong.draw(SEED, 2 * BATCH + i, 0) for i in range(BATCH)])
+    draws_k = np.stack([own_views.weak.draw(SEED, 2 * BATCH + i, 1) for i in range(BATCH)])
+    x_q, x_k = batch["x_q"], batch["x_k"]
+    if place == "device":
+        assert draws_q.shape == (BATCH, 25) and draws_k.shape == (BATCH, 24)
+        np.testing.assert_array_equal(batch["draws_q"], draws_q)
+        np.testing.assert_array_equal(batch["draws_k"], draws_k[order])
+        x_q = own_views.strong.photometric(x_q, batch["draws_q"])
+        x_k = own_views.weak.photometric(x_k, batch["draws_k"])
+    for i in range(BATCH):
+        want = pil_view(images[index[i]], draws_q[i], (0.2, 1.0), grays=True)
+        assert np.abs(pixels(x_q[i], own_views.strong) - want).max() < 2.1  # bytes, rounded twice
+        j = order[i]
+        want = pil_view(images[index[j]], draws_k[j], (0.7, 1.0), grays=False)
+        assert np.abs(pixels(x_k[i], own_views.weak) - want).max() < 1.1
+
+
+def test_without_a_second_recipe_both_views_share_the_first():
+    one, other = recipes.find_both("own_views:weak", "")
+    assert one is other is own_views.weak
+    one, other = recipes.find_both("moco:v1", "moco:v2")
+    assert one is recipes.find("moco:v1") and other is recipes.find("moco:v2")
+
+
+def test_a_run_takes_recipes_and_source_by_their_import_paths(tmp_path):
+    def first_loss(name, **overrides):
+        flags = {"data.source": "own_views:48", "data.recipe": "own_views:strong"}
+        config = tiny.config(stop_after_steps=1, log_every_steps=1, **flags, **overrides)
+        pretraining.pretrain(config, str(tmp_path / name), tf.distribute.get_strategy())
+        assert (tmp_path / name / "report.html").exists()
+        return tiny.losses(tmp_path / name)[0]
+
+    weak_keys = {"data.recipe_k": "own_views:weak"}
+    loss = first_loss("host", **weak_keys)
+    assert np.isfinite(loss)
+    assert abs(first_loss("device", **weak_keys, **{"data.augment_on": "device"}) - loss) < 1e-3
+    assert abs(first_loss("shared") - loss) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [
+        ("own_views:none", "which own_views does not have"),
+        ("own_views:Solarize", "which is no Recipe"),
+        ("no_such.module:weak", "but Python finds no module 'no_such.module'"),
+        ("own_views.more:weak", "but Python finds no module 'own_views.more'"),
+        ("../own_views:weak", "but Python finds no module"),
+    ],
+)
+def test_what_is_no_recipe_is_refused_with_both_ways_to_name_one(address, problem):
+    with pytest.raises(ValueError) as error:
+        recipes.find_both("moco:v2", address)
+    both = "`data.recipe_k` must be one of moco:v1, moco:v2, moco:cifar10, or the import path"
+    assert str(error.value).startswith(both)
+    assert f"Received: {address!r}, {problem}" in str(error.value)
+
+
+def test_a_module_without_addresses_is_no_source():
+    with pytest.raises(ValueError, match="folder:DIR.*Received: 'json:x', which has no ADDRESSES"):
+        sources.open_source("json:x")
+
+
+def test_an_import_that_fails_inside_the_module_is_not_hidden(tmp_path, monkeypatch):
+    (tmp_path / "needs_more.py").write_text("import not_installed_anywhere\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match=re.escape("'not_installed_anywhere'")):
+        recipes.find("needs_more:weak")
