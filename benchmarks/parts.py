@@ -72,6 +72,8 @@ def profile(workload, batch, bfloat16):
     """
     import tensorflow as tf
 
+    from moco_tf.contrastive import info_nce
+
     model, views = make_model(workload, batch, bfloat16)
     variables = model.encoder_q.trainable_variables
     x_q, x_k = views["x_q"], views["x_k"]
@@ -88,16 +90,17 @@ def profile(workload, batch, bfloat16):
         with tf.GradientTape() as tape:
             tape.watch(fixed)
             l_pos = tf.reduce_sum(fixed * fixed, axis=1)
-            loss, _ = model._info_nce(l_pos, tf.matmul(fixed, model.queue, transpose_b=True))
-        return tape.gradient(loss, fixed)
+            l_neg = tf.matmul(fixed, model.queue, transpose_b=True)
+            logs = info_nce(l_pos, l_neg, model.temperature)
+        return tape.gradient(logs["loss"], fixed)
 
     steps = {
         "whole step": lambda: model.step(dict(views))["loss"],
         "query encoder, forward and backward": encode_queries,
         "key encoder, forward": lambda: model.encoder_k(x_k, training=True),
-        "momentum update": model._update_key_encoder,
+        "momentum update": model._momentum_update_key_encoder,
         "logits, loss, accuracy and their gradient": contrast,
-        "enqueue": lambda: model._enqueue(fixed),
+        "enqueue": lambda: model._dequeue_and_enqueue(fixed, True),
         "optimizer": lambda: model.optimizer.apply(gradients, variables),
     }
     seconds = {name: measure(compiled(fn)) for name, fn in steps.items()}

@@ -1,78 +1,15 @@
-"""Strategies and replicas: the only file that knows there is more than one device.
+"""Hosts and replicas: the only file that knows there is more than one device.
 
 Everything else calls these functions, which do the right thing for one replica as
 for many. Rows of the global batch are numbered 0..B-1; a replica holds B/R of them.
 """
 
 import functools
-import json
 import math
-import os
 
 import numpy as np
 import tensorflow as tf
-
-STRATEGIES = ("auto", "none", "mirrored", "multiworker", "tpu")
-
-
-def make_strategy(name="auto", tpu=None):
-    """Makes the `tf.distribute.Strategy` for a name of `STRATEGIES`.
-
-    Args:
-        name: "none" (one device), "mirrored" (all local GPUs, or all logical CPUs where
-            there is no GPU), "multiworker" (`TF_CONFIG` names the cluster), "tpu", or "auto":
-            multiworker if `TF_CONFIG` has a cluster, else TPU if `tpu` is given or a TPU is
-            attached, else mirrored if there are several GPUs, else none.
-        tpu: the TPU's name for "tpu"; None means "local", right on a TPU VM.
-
-    Returns:
-        A strategy; TensorFlow's default one for "none".
-
-    Raises:
-        ValueError: for an unknown name, or a cluster or devices that are not there.
-    """
-    if name not in STRATEGIES:
-        raise ValueError(
-            f"`--strategy` must be one of {', '.join(STRATEGIES)}. Received: {name!r}."
-        )
-    if name == "auto":
-        name = _detect(tpu)
-    gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
-    if name == "tpu":
-        return _make_tpu_strategy(tpu or "local")
-    if name == "multiworker":
-        if not _cluster():
-            raise ValueError(
-                "`--strategy=multiworker` needs the cluster in the environment variable TF_CONFIG. "
-                f"Received: TF_CONFIG={os.environ.get('TF_CONFIG')!r}. See README, several hosts."
-            )
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    if name == "mirrored":
-        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-        return tf.distribute.MirroredStrategy([d.name for d in devices])
-    return tf.distribute.get_strategy()
-
-
-def _detect(tpu):
-    if _cluster():
-        return "multiworker"
-    if tpu or tf.config.list_physical_devices("TPU") or os.path.exists("/dev/accel0"):
-        return "tpu"
-    return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "none"
-
-
-def _cluster():
-    return json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster")
-
-
-def _make_tpu_strategy(tpu):
-    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu)
-    if tpu != "local":
-        tf.config.experimental_connect_to_cluster(resolver)
-    tf.tpu.experimental.initialize_tpu_system(resolver)
-    return tf.distribute.TPUStrategy(resolver)
+from tqdm import tqdm
 
 
 def is_chief(strategy):
@@ -120,6 +57,53 @@ def _has_workers(strategy):
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
+def make_predict_all(strategy, predict):
+    """Makes a function that predicts a whole test set on all replicas, compiled once.
+
+    Args:
+        strategy: of the network's variables.
+        predict: function from one replica's batch to a dict of tensors with one row an example.
+
+    Returns:
+        Generator function `predict_all(dataset, num_examples, batch_size, title=None)`:
+            dataset: function `(batch_size, rows)` to a `tf.data.Dataset` of these rows (a slice)
+                of each global batch of the test set in order; the last batch is filled up.
+            num_examples: of the test set.
+            batch_size: rows over all replicas, rounded up to a multiple of them.
+            title: of a progress bar; None for none.
+        It yields `(first, outputs)`: a dict of arrays with the rows first, first + 1, ... of the
+        test set, the same on every process.
+    """
+
+    def replica(batch):
+        return {name: all_gather(x) for name, x in predict(batch).items()}
+
+    @tf.function(autograph=False)
+    def run(iterator):
+        outputs = strategy.run(replica, (next(iterator),))
+        return {n: strategy.experimental_local_results(x)[0] for n, x in outputs.items()}
+
+    def predict_all(dataset, num_examples, batch_size, title=None):
+        per_replica = -(-batch_size // strategy.num_replicas_in_sync)
+        batch_size = per_replica * strategy.num_replicas_in_sync
+
+        def host_dataset(context):
+            rows = batch_size // context.num_input_pipelines
+            first = context.input_pipeline_id * rows
+            data = dataset(batch_size, slice(first, first + rows))
+            if rows > per_replica:
+                data = data.unbatch().batch(per_replica, drop_remainder=True)
+            return data.repeat()  # without end it keeps its static shapes when it is distributed
+
+        iterator = iter(strategy.distribute_datasets_from_function(host_dataset))
+        starts = range(0, num_examples, batch_size)
+        for first in tqdm(starts, title, unit="batch", disable=title is None):
+            outputs = run(iterator)
+            yield first, {n: x.numpy()[: num_examples - first] for n, x in outputs.items()}
+
+    return predict_all
+
+
 # Inside `strategy.run`, in replica context ------------------------------------------------------
 
 
@@ -133,8 +117,12 @@ def all_gather(x):
     if num_replicas() == 1:
         return x
     context = tf.distribute.get_replica_context()
-    # The identity gives multi-worker a tensor of its own; the gather loses the static shape.
-    gathered = context.all_gather(tf.identity(x), axis=0)
+    dtype = x.dtype
+    # It takes no others. A cast or the identity gives multi-worker a tensor of its own.
+    wider = {tf.bool: tf.int32, tf.uint8: tf.int32, tf.bfloat16: tf.float32}
+    x = tf.cast(x, wider[dtype]) if dtype in wider else tf.identity(x)
+    gathered = tf.cast(context.all_gather(x, axis=0), dtype)
+    # The gather loses the static shape.
     return tf.ensure_shape(gathered, [num_replicas() * x.shape[0], *x.shape[1:]])
 
 
@@ -156,13 +144,76 @@ def average(variables):
         variable.assign(tf.reshape(part, variable.shape))
 
 
-def poison(loss, gradients):
-    """Loss and gradients, all of them NaN if any gradient is not finite, else as they are.
+def minimize(optimizer, loss_fn, variables, statistics=()):
+    """One optimizer step on a loss, or none at all if anything in it is not finite.
 
-    The sum over replicas then has a NaN in every gradient, so that `optim.SGD` applies all or none.
+    Args:
+        optimizer: built `keras.optimizers.Optimizer`.
+        loss_fn: function without arguments to a dict of tensors with "loss", the mean over this
+            replica's rows.
+        variables: Keras variables to train.
+        statistics: variables that `loss_fn` moves, such as BN statistics.
+
+    Returns:
+        `(logs, counts)`: the dict, with a NaN loss if the step was skipped on all replicas; and a
+        bool scalar, the same on all replicas, false if it was.
     """
-    nothing = nan_unless_finite(gradients)
-    return loss + nothing, [g + tf.cast(nothing, g.dtype) for g in gradients]
+    before = values(statistics)
+    steps, logs = gradients(loss_fn, variables)
+    logs, counts = apply_if_finite(optimizer, steps, variables, logs)
+    restore_unless(counts, statistics, before)
+    return logs, counts
+
+
+def gradients(loss_fn, variables, micro_batches=1):
+    """Gradients of a loss, whose sums over replicas and micro-batches are those of the mean loss.
+
+    Args:
+        loss_fn: same as in `minimize`.
+        variables: Keras variables.
+        micro_batches: number of calls whose gradients will be added up.
+
+    Returns:
+        `(list of gradients, dict of loss_fn)`.
+    """
+    with tf.GradientTape() as tape:
+        logs = loss_fn()
+        # The optimizer adds up the gradients of the replicas.
+        scaled = logs["loss"] / (micro_batches * num_replicas())
+    return tape.gradient(scaled, variables), logs
+
+
+def apply_if_finite(optimizer, gradients, variables, logs):
+    """Applies gradients, unless the loss or a gradient of any replica is not finite.
+
+    Then all gradients become NaN, which `optim.SGD` skips, and so does the loss in `logs`.
+
+    Returns:
+        Same as `minimize`.
+    """
+    finite = tf.equal(nan_unless_finite([logs["loss"], *gradients]), 0.0)
+    counts = mean(tf.cast(finite, tf.float32)) >= 1.0
+    nothing = tf.where(counts, 0.0, float("nan"))
+    gradients = [g + tf.cast(nothing, g.dtype) for g in gradients]
+    optimizer.apply(gradients, variables)
+    return logs | {"loss": logs["loss"] + nothing}, counts
+
+
+def restore_unless(counts, variables, before):
+    """Gives variables their values from before, see `values`, unless the step counts."""
+    for variable, value in zip(variables, before, strict=True):
+        variable.assign(tf.where(counts, variable.value, value))
+
+
+def values(variables):
+    """The present values of variables, which later assignments do not change: list of tensors."""
+    return [tf.identity(v.value) for v in variables]
+
+
+def assign(variables, values):
+    """Sets variables to values."""
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def nan_unless_finite(tensors):

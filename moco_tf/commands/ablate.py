@@ -38,7 +38,7 @@ def ablate(ablation, workdir, strategy, stop=lambda: False):
     Args:
         ablation: `Ablation`.
         workdir: folder of all, local or gs://.
-        strategy: of `distribute.make_strategy`.
+        strategy: of `strategies.make_strategy`.
         stop: function that says whether to stop early.
 
     Returns:

@@ -4,11 +4,11 @@ import tensorflow as tf
 from absl import flags
 from ml_collections import config_flags
 
-from moco_tf import distribute
+from moco_tf import strategies
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, a file of configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, local or gs://.")
-STRATEGY = flags.DEFINE_enum("strategy", "auto", distribute.STRATEGIES, "tf.distribute strategy.")
+STRATEGY = flags.DEFINE_enum("strategy", "auto", strategies.STRATEGIES, "tf.distribute strategy.")
 TPU = flags.DEFINE_string("tpu", None, "Name of the TPU; on a TPU VM leave it out.")
 
 
@@ -27,4 +27,4 @@ def start(config):
     """
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
-    return distribute.make_strategy(STRATEGY.value, TPU.value)
+    return strategies.make_strategy(STRATEGY.value, TPU.value)

@@ -40,7 +40,7 @@ def detect(config, encoder, workdir, strategy, stop=lambda: False):
         config: checked `Detection`.
         encoder: as of `encoders.load`.
         workdir: folder of the run, local or gs://.
-        strategy: of `distribute.make_strategy`.
+        strategy: of `strategies.make_strategy`.
         stop: function that says whether to stop early.
 
     Returns:

@@ -42,25 +42,28 @@ class Classifier(keras.Model):
             highest (`top1`) or one of the five highest (`top5`) logits.
         """
         x, label = batch["x"], batch["label"]
+        # ReLU turns NaN into 0 on most devices, and a frozen backbone has no gradient that would tell.
+        nothing = distribute.nan_unless_finite([x])
         if self.frozen:
             x = self.backbone(x, training=False)
-        with tf.GradientTape() as tape:
+        statistics = [] if self.frozen else self.backbone.non_trainable_variables
+
+        def loss_fn():
             logits = self.fc(x if self.frozen else self.backbone(x, training=True))  # NxK
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(label, logits)
-            # The optimizer adds up the replicas' gradients.
-            loss = tf.reduce_mean(losses)
-            scaled = loss / distribute.num_replicas()
-        gradients = tape.gradient(scaled, self.trainable_variables)
-        loss, gradients = distribute.poison(loss, gradients)
-        self.optimizer.apply(gradients, self.trainable_variables)
-        if not self.frozen:
-            # Inference needs one set of BN statistics, which replicas have of their own rows.
-            distribute.average(self.backbone.non_trainable_variables)
-        own = tf.gather(logits, label, batch_dims=1)
-        # "Not below" rather than "above": a NaN must not pass for a hit.
-        rank = tf.math.count_nonzero(~(logits <= own[:, None]), axis=1)
-        top1, top5 = (tf.reduce_mean(tf.cast(rank < n, tf.float32)) for n in (1, 5))
-        return {"loss": loss, "top1": top1, "top5": top5}
+            label_logit = tf.gather(logits, label, batch_dims=1)  # N
+            # "Not below" rather than "above": a NaN must not pass for a hit.
+            rank = tf.math.count_nonzero(~(logits <= label_logit[:, None]), axis=1)
+            return {
+                "loss": tf.reduce_mean(losses) + nothing,
+                "top1": tf.reduce_mean(tf.cast(rank < 1, tf.float32)),
+                "top5": tf.reduce_mean(tf.cast(rank < 5, tf.float32)),
+            }
+
+        logs, _ = distribute.minimize(self.optimizer, loss_fn, self.trainable_variables, statistics)
+        # Inference needs one set of BN statistics, which replicas have of their own rows.
+        distribute.average(statistics)
+        return logs
 
     def call(self, images, training=False):
         """Logits, NxK."""

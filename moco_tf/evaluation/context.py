@@ -70,7 +70,6 @@ class Context:
         return features.extract(
             run,
             source,
-            self.strategy,
             image_size_px=self.crop.image_size_px,
             resize_px=self.crop.resize_px,
             batch=self.config.rows,
@@ -126,7 +125,7 @@ def prepare(config, checkpoint, workdir, strategy):
         config: checked, of a task.
         checkpoint: as of `encoders.load`.
         workdir: folder of the evaluation.
-        strategy: of `distribute.make_strategy`.
+        strategy: of `strategies.make_strategy`.
 
     Raises:
         ValueError: for what `encoders` and `labelled` refuse.

@@ -19,7 +19,7 @@ def evaluate(task, config, encoder, workdir, strategy, stop=lambda: False):
         config: checked, of the task.
         encoder: workdir of a pre-training run, or an encoder's .keras file.
         workdir: folder of the evaluation, local or gs://.
-        strategy: of `distribute.make_strategy`.
+        strategy: of `strategies.make_strategy`.
         stop: function that says whether to stop early; asked by tasks that train step by step.
 
     Returns:

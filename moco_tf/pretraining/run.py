@@ -19,7 +19,7 @@ def pretrain(config, workdir, strategy, stop=lambda: False):
     Args:
         config: checked `Config`.
         workdir: folder of the run, local or gs://.
-        strategy: of `distribute.make_strategy`.
+        strategy: of `strategies.make_strategy`.
         stop: function that says whether to stop early.
 
     Returns:

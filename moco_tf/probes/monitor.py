@@ -69,7 +69,7 @@ class Probe:
 
     def _features(self, which):
         """Features and labels of the images that can be decoded."""
-        found = features.extract(self.run, self.sources[which], self.strategy, **self.crop)
+        found = features.extract(self.run, self.sources[which], **self.crop)
         bad = int(np.sum(~found.ok))
         if bad and which not in self.said:
             self.said.add(which)

@@ -35,24 +35,27 @@ class Segmenter(keras.Model):
         label = batch["label"]
         counted = label != IGNORED
         # The mean is over the pixels of all replicas, of which each may have another number.
-        own = tf.reduce_sum(tf.cast(counted, tf.float32))
-        mean = tf.maximum(distribute.mean(own), 1.0)
-        with tf.GradientTape() as tape:
+        pixels = tf.reduce_sum(tf.cast(counted, tf.float32))
+        mean = tf.maximum(distribute.mean(pixels), 1.0)
+
+        def loss_fn():
             logits = self.network(self._normalize(batch["x"]), training=True)  # NxHxWxK
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
                 tf.where(counted, label, 0), logits
             )
-            loss = tf.reduce_sum(tf.where(counted, losses, 0.0)) / mean
-            # The optimizer adds up the replicas' gradients.
-            scaled = loss / distribute.num_replicas()
-        gradients = tape.gradient(scaled, self.network.trainable_variables)
-        loss, gradients = distribute.poison(loss, gradients)
-        self.optimizer.apply(gradients, self.network.trainable_variables)
-        # Inference needs one set of BN statistics, also of layers that do not synchronise them.
-        distribute.average(self.network.non_trainable_variables)
-        hits = counted & (tf.argmax(logits, axis=-1, output_type=tf.int32) == label)
-        accuracy = tf.reduce_sum(tf.cast(hits, tf.float32)) / mean
-        return {"loss": loss, "pixel_accuracy": accuracy}
+            hits = counted & (tf.argmax(logits, axis=-1, output_type=tf.int32) == label)
+            return {
+                "loss": tf.reduce_sum(tf.where(counted, losses, 0.0)) / mean,
+                "pixel_accuracy": tf.reduce_sum(tf.cast(hits, tf.float32)) / mean,
+            }
+
+        statistics = self.network.non_trainable_variables
+        logs, _ = distribute.minimize(
+            self.optimizer, loss_fn, self.network.trainable_variables, statistics
+        )
+        # Inference needs one set of BN statistics, also of layers that do not synchronize them.
+        distribute.average(statistics)
+        return logs
 
     def call(self, images, training=False):
         """Logits, NxHxWxK."""

@@ -25,7 +25,7 @@ def segment(config, encoder, workdir, strategy, stop=lambda: False):
         config: checked `Segmentation`.
         encoder: as of `encoders.load`.
         workdir: folder of the run, local or gs://.
-        strategy: of `distribute.make_strategy`.
+        strategy: of `strategies.make_strategy`.
         stop: function that says whether to stop early.
 
     Returns:

@@ -136,7 +136,7 @@ def claim_workdir(new, workdir, strategy):
     Args:
         new: the config, of `schema.to_dict`.
         workdir: local or gs:// folder.
-        strategy: of `distribute.make_strategy`, whose processes must all have this config and code.
+        strategy: of `strategies.make_strategy`, whose processes must all have this config and code.
 
     Raises:
         ValueError: as `check_workdir`; or on every process if one has another config or code.

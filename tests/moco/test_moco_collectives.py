@@ -42,28 +42,29 @@ def gradients(model):
 
 KEYS = "CollectiveGatherV2", "float32", 4 * N * DIM
 ORDER = "CollectiveGatherV2", "int32", 4 * N
+COUNTS = "CollectiveReduceV2", "float32", 4  # whether the step is finite on all replicas
 QUEUE_MEAN = "CollectiveReduceV2", "float32", 4 * QUEUE * DIM
 IMAGES = "CollectiveGatherV2", "float32", 4 * N * VIEW
 
 
-def test_step_exchanges_gradients_keys_and_order_alone(strategy):
+def test_step_exchanges_gradients_keys_order_and_one_number_alone(strategy):
     counts, model = collectives(strategy, Case())
-    assert counts == {gradients(model): 1, KEYS: 1, ORDER: 1}
+    assert counts == {gradients(model): 1, COUNTS: 1, KEYS: 1, ORDER: 1}
 
 
 def test_step_that_permutes_exchanges_the_key_views_too(strategy):
     counts, model = collectives(strategy, Case(), permuted_by="step")
-    assert counts == {gradients(model): 1, KEYS: 1, ORDER: 1, IMAGES: 1}
+    assert counts == {gradients(model): 1, COUNTS: 1, KEYS: 1, ORDER: 1, IMAGES: 1}
 
 
 def test_symmetric_step_exchanges_both_views_keys(strategy):
     counts, model = collectives(strategy, Case(symmetric=True))
-    assert counts == {gradients(model): 1, KEYS: 2, ORDER: 2}
+    assert counts == {gradients(model): 1, COUNTS: 1, KEYS: 2, ORDER: 2}
 
 
 def test_accumulated_step_exchanges_no_more(strategy):
     counts, model = collectives(strategy, Case(), gradient_accumulation=2)
-    assert counts == {gradients(model): 1, KEYS: 1, ORDER: 1}
+    assert counts == {gradients(model): 1, COUNTS: 1, KEYS: 1, ORDER: 1}
 
 
 def test_one_replica_exchanges_nothing():
@@ -81,8 +82,8 @@ def test_count_shows_a_queue_averaged_over_replicas(strategy):
             mean = {"aggregation": "mean"} if kwargs["name"] == "queue" else {}
             return super().add_weight(**kwargs | mean)
 
-        def _enqueue(self, keys):
+        def _dequeue_and_enqueue(self, keys, counts):
             self.queue.assign(self.queue + 1)
 
     counts, model = collectives(strategy, Case(), make=Averaging)
-    assert counts == {gradients(model): 1, KEYS: 1, ORDER: 1, QUEUE_MEAN: 1}
+    assert counts == {gradients(model): 1, COUNTS: 1, KEYS: 1, ORDER: 1, QUEUE_MEAN: 1}

@@ -12,16 +12,16 @@ NO_STRATEGY = tf.distribute.get_strategy()
 
 class EnqueueBeforeLogits(MoCo):
     def _contrast(self, x, row, keys):
-        super()._enqueue(keys)
+        super()._dequeue_and_enqueue(keys, True)
         return super()._contrast(x, row, keys)
 
-    def _enqueue(self, keys):
+    def _dequeue_and_enqueue(self, keys, counts):
         pass
 
 
 class AverageStatistics(MoCo):
-    def _update_key_encoder(self):
-        super()._update_key_encoder()
+    def _momentum_update_key_encoder(self):
+        super()._momentum_update_key_encoder()
         m = self.momentum
         pairs = zip(self.encoder_k.non_trainable_variables, self.encoder_q.non_trainable_variables)
         for v_k, v_q in pairs:
@@ -29,12 +29,12 @@ class AverageStatistics(MoCo):
 
 
 class MomentumUpdateLast(MoCo):
-    def _update_key_encoder(self):
+    def _momentum_update_key_encoder(self):
         pass
 
-    def _enqueue(self, keys):
-        super()._enqueue(keys)
-        super()._update_key_encoder()
+    def _dequeue_and_enqueue(self, keys, counts):
+        super()._dequeue_and_enqueue(keys, counts)
+        super()._momentum_update_key_encoder()
 
 
 class PositivesInKeyOrder(MoCo):
@@ -49,14 +49,14 @@ class KeysInInferenceMode(MoCo):
 
 
 class StandStillPointer(MoCo):
-    def _enqueue(self, keys):
-        super()._enqueue(keys)
+    def _dequeue_and_enqueue(self, keys, counts):
+        super()._dequeue_and_enqueue(keys, counts)
         self.queue_ptr.assign(0)
 
 
 class FirstViewLast(MoCo):
-    def _enqueue(self, keys):
-        super()._enqueue(tf.concat(tf.split(keys, 2)[::-1], axis=0))
+    def _dequeue_and_enqueue(self, keys, counts):
+        super()._dequeue_and_enqueue(tf.concat(tf.split(keys, 2)[::-1], axis=0), counts)
 
 
 class WeightsDecayAlone(SGD):

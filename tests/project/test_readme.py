@@ -7,7 +7,7 @@ import tensorflow as tf
 import tiny
 
 from moco_tf.data.sources import synthetic
-from moco_tf.distribute import STRATEGIES
+from moco_tf.strategies import STRATEGIES
 
 README = (tiny.ROOT / "README.md").read_text()
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from moco_tf import distribute, optim
+from moco_tf import optim, strategies
 from moco_tf.backbones import heads, resnet
 from moco_tf.data.recipes import moco
 from moco_tf.moco import MoCo
@@ -12,22 +12,22 @@ from moco_tf.moco import MoCo
 
 def test_a_wrong_name_says_which_are_right():
     with pytest.raises(ValueError, match="auto, none, mirrored, multiworker, tpu.*'gpu'"):
-        distribute.make_strategy("gpu")
+        strategies.make_strategy("gpu")
 
 
 def test_multiworker_without_a_cluster_names_tf_config(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     with pytest.raises(ValueError, match="TF_CONFIG"):
-        distribute.make_strategy("multiworker")
+        strategies.make_strategy("multiworker")
 
 
 def test_auto_is_one_device_here(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    assert distribute.make_strategy("auto").num_replicas_in_sync == 1
+    assert strategies.make_strategy("auto").num_replicas_in_sync == 1
 
 
 def test_mirrored_takes_all_logical_cpus_where_there_is_no_gpu():
-    assert distribute.make_strategy("mirrored").num_replicas_in_sync == 4
+    assert strategies.make_strategy("mirrored").num_replicas_in_sync == 4
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_tpu_set_up(tpu, name, connects, monkeypatch):
     monkeypatch.setattr(tf.config, "experimental_connect_to_cluster", note("connect"))
     monkeypatch.setattr(tf.tpu.experimental, "initialize_tpu_system", note("initialize"))
     monkeypatch.setattr(tf.distribute, "TPUStrategy", note("strategy"))
-    assert distribute.make_strategy("tpu", tpu) == "strategy"
+    assert strategies.make_strategy("tpu", tpu) == "strategy"
     assert calls[0] == ("resolver", (), {"tpu": name})
     wanted = ["resolver", *(["connect"] if connects else []), "initialize", "strategy"]
     assert [what for what, _, _ in calls] == wanted

@@ -91,13 +91,12 @@ class Detector(keras.Model):
         Returns:
             Dict of this replica's losses, scalars by `NAMES`.
         """
-        with tf.GradientTape() as tape:
-            losses = self.losses(batch)
-            # The optimizer adds up the replicas' gradients.
-            scaled = losses["loss"] / distribute.num_replicas()
-        gradients = tape.gradient(scaled, self.trainable_variables)
-        losses["loss"], gradients = distribute.poison(losses["loss"], gradients)
-        self.optimizer.apply(gradients, self.trainable_variables)
+        losses, _ = distribute.minimize(
+            self.optimizer,
+            lambda: self.losses(batch),
+            self.trainable_variables,
+            self.network.non_trainable_variables,
+        )
         return losses
 
     def losses(self, batch):

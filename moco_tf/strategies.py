@@ -1,0 +1,68 @@
+"""Makes the `tf.distribute.Strategy` of a run: one device, several, several hosts, or a TPU."""
+
+import json
+import os
+
+import tensorflow as tf
+
+STRATEGIES = ("auto", "none", "mirrored", "multiworker", "tpu")
+
+
+def make_strategy(name="auto", tpu=None):
+    """Makes the `tf.distribute.Strategy` for a name of `STRATEGIES`.
+
+    Args:
+        name: "none" (one device), "mirrored" (all local GPUs, or all logical CPUs where
+            there is no GPU), "multiworker" (`TF_CONFIG` names the cluster), "tpu", or "auto":
+            multiworker if `TF_CONFIG` has a cluster, else TPU if `tpu` is given or a TPU is
+            attached, else mirrored if there are several GPUs, else none.
+        tpu: the TPU's name for "tpu"; None means "local", right on a TPU VM.
+
+    Returns:
+        A strategy; TensorFlow's default one for "none".
+
+    Raises:
+        ValueError: for an unknown name, or a cluster or devices that are not there.
+    """
+    if name not in STRATEGIES:
+        raise ValueError(
+            f"`--strategy` must be one of {', '.join(STRATEGIES)}. Received: {name!r}."
+        )
+    if name == "auto":
+        name = _detect(tpu)
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    if name == "tpu":
+        return _make_tpu_strategy(tpu or "local")
+    if name == "multiworker":
+        if not _cluster():
+            raise ValueError(
+                "`--strategy=multiworker` needs the cluster in the environment variable TF_CONFIG. "
+                f"Received: TF_CONFIG={os.environ.get('TF_CONFIG')!r}. See README, several hosts."
+            )
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    if name == "mirrored":
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        return tf.distribute.MirroredStrategy([d.name for d in devices])
+    return tf.distribute.get_strategy()
+
+
+def _detect(tpu):
+    if _cluster():
+        return "multiworker"
+    if tpu or tf.config.list_physical_devices("TPU") or os.path.exists("/dev/accel0"):
+        return "tpu"
+    return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "none"
+
+
+def _cluster():
+    return json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster")
+
+
+def _make_tpu_strategy(tpu):
+    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu)
+    if tpu != "local":
+        tf.config.experimental_connect_to_cluster(resolver)
+    tf.tpu.experimental.initialize_tpu_system(resolver)
+    return tf.distribute.TPUStrategy(resolver)
