@@ -42,7 +42,7 @@ class Classifier(keras.Model):
             highest (`top1`) or one of the five highest (`top5`) logits.
         """
         x, label = batch["x"], batch["label"]
-        # ReLU turns NaN into 0 on most devices, and a frozen backbone has no gradient that would tell.
+        # ReLU turns NaN into 0 on most devices, and a frozen backbone has no gradient to tell.
         nothing = distribute.nan_unless_finite([x])
         if self.frozen:
             x = self.backbone(x, training=False)
