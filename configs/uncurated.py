@@ -22,7 +22,6 @@ def get_config():
         ),
         monitor=Monitor(source="off"),
         batch_size=1024,
-        epochs=0,
         steps=1_250_000,
         log_every_steps=100,
     )

@@ -144,13 +144,13 @@ class Preprocessing:
     resize_px: int
 
 
-def preprocessing(loaded, image_size_px=0, resize_px=0, recipe=""):
+def preprocessing(loaded, image_size_px=None, resize_px=None, recipe=None):
     """The `Preprocessing` of an encoder: as given, else as in its run, else as on ImageNet.
 
     Args:
         loaded: `Loaded`.
-        image_size_px, resize_px: px; 0 is the run's.
-        recipe: address; "" is the run's.
+        image_size_px, resize_px: px; None: the run's.
+        recipe: address; None: the run's.
 
     Raises:
         ValueError: for a crop larger than the image, or an unknown recipe.
@@ -175,7 +175,7 @@ def preprocessing(loaded, image_size_px=0, resize_px=0, recipe=""):
     return Preprocessing(recipe_of(loaded, recipe), size, resize)
 
 
-def recipe_of(loaded, recipe=""):
+def recipe_of(loaded, recipe=None):
     """The `Recipe` of an address, or of the encoder's run, or else the one for ImageNet."""
     default = loaded.run.data.recipe if loaded.run else STANDARD_RECIPE
     return recipes.find(recipe or default, "recipe")
@@ -207,7 +207,7 @@ def with_bn_groups(backbone, group_size):
 
 
 def require_backbone(loaded, name):
-    """Raises ValueError unless the encoder's backbone has this name ("" for any)."""
+    """Raises ValueError unless the encoder's backbone has this name (None: any)."""
     received = backbone_of(loaded.encoder).name
     if name and name != received:
         raise ValueError(

@@ -96,10 +96,10 @@ def export_server(
     loaded,
     output,
     *,
-    image_size_px=0,
-    resize_px=0,
-    recipe="",
-    classifier="",
+    image_size_px=None,
+    resize_px=None,
+    recipe=None,
+    classifier=None,
     bfloat16=False,
     jit_compile=False,
 ):
@@ -109,7 +109,7 @@ def export_server(
         loaded: `encoders.Loaded`.
         output: folder.
         image_size_px, resize_px, recipe: as of `encoders.preprocessing`.
-        classifier: workdir of a linear evaluation of this encoder; "" for none.
+        classifier: workdir of a linear evaluation of this encoder, if any.
         bfloat16, jit_compile: as of `interop.export_savedmodel`.
     """
     crop = encoders.preprocessing(loaded, image_size_px, resize_px, recipe)
@@ -156,11 +156,11 @@ def define_flags():
     flags.DEFINE_enum("format", None, list(FORMATS), "What to make.", required=True)
     flags.DEFINE_string("output", None, "File or folder, local or gs://.", required=True)
     flags.DEFINE_enum("part", "encoder", ["encoder", "backbone"], "keras: what to save.")
-    flags.DEFINE_integer("image_size_px", 0, "savedmodel: centre crop; 0 is the run's.", 0)
-    flags.DEFINE_integer("resize_px", 0, "savedmodel: short side before it; 0 is the run's.", 0)
-    flags.DEFINE_string("recipe", "", "savedmodel: whose normalisation; empty is the run's.")
+    flags.DEFINE_integer("image_size_px", None, "savedmodel: centre crop; default: the run's.", 1)
+    flags.DEFINE_integer("resize_px", None, "savedmodel: short side before; default: the run's.", 1)
+    flags.DEFINE_string("recipe", None, "savedmodel: whose normalisation; default: the run's.")
     flags.DEFINE_string(
-        "classifier", "", "savedmodel: workdir of a linear evaluation, for class scores."
+        "classifier", None, "savedmodel: workdir of a linear evaluation, for class scores."
     )
     flags.DEFINE_bool("bfloat16", False, "savedmodel: compute in bfloat16.")
     flags.DEFINE_bool("jit_compile", False, "savedmodel: compile by XLA.")

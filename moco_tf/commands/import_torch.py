@@ -8,13 +8,13 @@ A file with a key encoder becomes a run that train.py resumes: with the config g
 the one of MoCo v1 or v2 on ImageNet. Nothing in the file is executed.
 """
 
+import math
 import sys
 
 from absl import flags
-from ml_collections import config_flags
 
 from moco_tf import interop, schema
-from moco_tf.commands import script
+from moco_tf.commands import config_flag, script
 from moco_tf.interop.training_state import standard_config
 from moco_tf.pretraining import config as config_lib
 
@@ -23,7 +23,7 @@ FLAGS = flags.FLAGS
 
 def define_flags():
     """Here, so that a script with other flags can import this module."""
-    config_flags.DEFINE_config_file("config", None, "Recipe with which training goes on.")
+    config_flag.define("Recipe with which training goes on.")
     flags.DEFINE_string("output", None, "Folder to make, local or gs://.", required=True)
 
 
@@ -45,7 +45,7 @@ def main(rest):
         print(
             f"  train on from step {found.step}: python train.py --workdir={FLAGS.output} {flags_}"
         )
-        if found.epoch >= found.config.epochs > 0:
+        if found.epoch >= (found.config.length.epochs or math.inf):
             print(
                 f"  but its {found.epoch} epochs are all that this config has: import it anew with "
                 "more, such as --config=configs/moco_v2.py --config.epochs=1000"

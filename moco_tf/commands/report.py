@@ -31,9 +31,7 @@ def main(argv):
     with tf.io.gfile.GFile(os.path.join(workdir, "config.json")) as file:
         config = schema.from_dict(Config, json.load(file))
     recipe, recipe_k = recipes.find_both(config.data.recipe, config.data.recipe_k)
-    source = sources.open_source(
-        config.data.source, config.data.data_dir or None, config.data.num_examples
-    )
+    source = sources.open_source(config.data.source, config.data.data_dir, config.data.num_examples)
     encoder = os.path.join(workdir, "encoder.keras")
     if not tf.io.gfile.exists(encoder):
         sys.exit(f"There is no {encoder} yet: the run writes it with its first checkpoint.")

@@ -2,11 +2,11 @@
 
 import tensorflow as tf
 from absl import flags
-from ml_collections import config_flags
 
 from moco_tf import strategies
+from moco_tf.commands import config_flag
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, a file of configs/.")
+CONFIG = config_flag.define("Recipe, a file of configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, local or gs://.")
 STRATEGY = flags.DEFINE_enum("strategy", "auto", strategies.STRATEGIES, "tf.distribute strategy.")
 TPU = flags.DEFINE_string("tpu", None, "Name of the TPU; on a TPU VM leave it out.")

@@ -28,6 +28,7 @@ from moco_tf.evaluation import results
 from moco_tf.optim import SGD
 from moco_tf.training import checkpoint, fit
 from moco_tf.training import plan as plan_lib
+from moco_tf.training.config import Length
 
 
 def detect(config, encoder, workdir, strategy, stop=lambda: False):
@@ -70,7 +71,9 @@ def detect(config, encoder, workdir, strategy, stop=lambda: False):
 
     # Fewer images than a batch are seen several times in it.
     plan = plan_lib.make_plan(
-        config, max(train.num_examples, config.batch_size), 0, config.test_every_steps
+        config,
+        max(train.num_examples, config.batch_size),
+        Length(steps=config.test_every_steps),
     )
     path = os.path.join(workdir, "detector.keras")
     dataset = _dataset(config, train, layout, recipe, symmetry)
@@ -173,7 +176,7 @@ def make_detector(config, network, recipe, products=False):
         products: as of `Detector`.
     """
     given = {f.name: getattr(config, f.name) for f in dataclasses.fields(RCNNSettings)}
-    given = {name: value for name, value in given.items() if value != ()}
+    given = {name: value for name, value in given.items() if value is not None}
     numbers = dataclasses.replace(RCNN_SETTINGS[config.architecture], **given)
     detector = RetinaNetDetector if config.architecture == "retinanet" else Detector
     return detector(network, lambda x: normalized(recipe, x), numbers, products, config.seed)

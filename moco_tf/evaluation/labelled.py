@@ -47,8 +47,8 @@ def open_pair(data, run):
             images to learn from, or test images that are training images, too.
     """
     addresses = _addresses(data, run)
-    data_dir = data.data_dir or (run.data.data_dir if run else "") or None
-    sizes = (data.num_train or None, data.num_test or None)
+    data_dir = data.data_dir or (run.data.data_dir if run else None)
+    sizes = (data.num_train, data.num_test)
     train, test = (sources.open_source(a, data_dir, n) for a, n in zip(addresses, sizes))
     num_classes = data.num_classes or _count_classes(train, addresses[0])
     _check_labels(train, addresses[0], num_classes)
@@ -84,7 +84,7 @@ def _addresses(data, run):
         return data.train, data.test
     found = None
     if run:
-        data_dir = data.data_dir or run.data.data_dir or None
+        data_dir = data.data_dir or run.data.data_dir
         found = sources.labelled_splits(run.data.source, data_dir)
     if not found:
         raise ValueError(

@@ -18,6 +18,7 @@ from moco_tf.log import log
 from moco_tf.optim import SGD
 from moco_tf.training import callbacks, fit
 from moco_tf.training import plan as plan_lib
+from moco_tf.training.config import Length
 
 DIVERGED = (
     "This learning rate does not suit these features. --task=linear_cached finds one that does, of "
@@ -32,7 +33,9 @@ def prepare(context):
         ValueError: for a batch that does not divide, or is larger than the data.
     """
     config = context.config
-    plan = plan_lib.make_plan(config, context.pair.train.num_examples, config.test_every_epochs)
+    plan = plan_lib.make_plan(
+        config, context.pair.train.num_examples, Length(epochs=config.test_every_epochs)
+    )
     return _layout(config, context.strategy), plan
 
 
@@ -86,7 +89,7 @@ def run_supervised(context, layout, plan, stop):
 def _layout(config, strategy):
     """The batch on the strategy's replicas; raises ValueError if it does not divide."""
     replicas = strategy.num_replicas_in_sync
-    group = getattr(config, "bn_group_size", 0)
+    group = getattr(config, "bn_group_size", None)
     unit = replicas * (group or 1)
     if config.batch_size % unit:
         raise ValueError(
@@ -102,7 +105,7 @@ def _model(context, plan, frozen):
     config = context.config
     backbone = heads.backbone_of(context.loaded.encoder)
     if not frozen:
-        backbone = encoders.with_bn_groups(backbone, config.bn_group_size or None)
+        backbone = encoders.with_bn_groups(backbone, config.bn_group_size)
     model = Classifier(backbone, context.pair.num_classes, frozen, config.seed)
     model.compile(
         SGD(

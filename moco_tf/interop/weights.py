@@ -149,14 +149,14 @@ def describe(arrays):
             f"{kind} blocks {depths} in {groups} groups, {width} channels wide."
         )
     own = {_width(address): address for address in known[shape]}
-    model = Model(backbone=own.get(width, known[shape][0]), width=0 if width in own else width)
+    model = Model(backbone=own.get(width, known[shape][0]), width=None if width in own else width)
     model.stem = "imagenet" if stem.shape[2] == 7 else "cifar"
     for head, last in (("linear", "fc.weight"), ("mlp", "fc.2.weight")):
         if last in arrays:
             model.head, model.dim = head, arrays[last].shape[0]
     features = width * 8 * (4 if kind == "bottleneck" else 1)
     hidden = arrays["fc.0.weight"].shape[0] if "fc.0.weight" in arrays else features
-    model.hidden = 0 if hidden == features else hidden
+    model.hidden = None if hidden == features else hidden
     return model, any(name.startswith("fc.") for name in arrays)
 
 

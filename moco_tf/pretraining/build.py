@@ -35,9 +35,9 @@ def make_layout(config, strategy):
 def make_backbone(model, **options):
     """The untrained backbone of a `config.Model`; options as of `resnet`."""
     make = addresses.resolve(backbones, model.backbone, "model.backbone")
-    if model.width:
+    if model.width is not None:
         options["width"] = model.width
-    return make(stem=model.stem, bn_group_size=model.bn_group_size or None, **options)
+    return make(stem=model.stem, bn_group_size=model.bn_group_size, **options)
 
 
 def make_encoder(model, has_head=True):

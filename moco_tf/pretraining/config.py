@@ -7,58 +7,101 @@ import math
 from dataclasses import dataclass, field
 
 from moco_tf import schema
-from moco_tf.schema import require
-from moco_tf.training.config import Optimizer, check_optimizer
+from moco_tf.schema import option, require
+from moco_tf.training.config import Length, Optimizer, check_optimizer, length_of
 
 
 @dataclass
 class Data:
     """Where the images come from and how they are augmented."""
 
-    source: str = "synthetic:shapes"  # see moco_tf/data/sources
-    data_dir: str = ""  # folder of prepared TFDS data sets; "" is TFDS' default
-    recipe: str = "moco:v2"  # see moco_tf/data/recipes, or my_module:name
-    recipe_k: str = ""  # of the key view; "" is data.recipe
-    image_size_px: int = 224  # side of the views
-    num_examples: int = 0  # records of tfrecord:, 0 counts them
-    augment_on: str = "auto"  # colors and blur on "host" or "device"; auto: device on GPU, TPU
-    jit_compile: bool = True  # colors and blur compiled by XLA, on TPU always
-    max_bad_fraction: float = 0.01  # undecodable images tolerated, share in [0, 1]
-    shuffle_buffer: int = 10_000  # records, of sources that are streamed
-    shard_files: bool = False  # each host reads files of its own; the order depends on the hosts
+    source: str = option("synthetic:shapes", help="address, see moco_tf/data/sources")
+    data_dir: str | None = option(None, help="folder of prepared TFDS data sets; none: TFDS' own")
+    recipe: str = option(
+        "moco:v2", help="augmentation, see moco_tf/data/recipes, or my_module:name"
+    )
+    recipe_k: str | None = option(None, help="augmentation of the key view; none: data.recipe")
+    image_size_px: int = option(224, at_least=1, help="side of the views")
+    num_examples: int | None = option(
+        None, at_least=1, help="records of tfrecord:; none counts them"
+    )
+    augment_on: str = option(
+        "auto",
+        choices=("auto", "host", "device"),
+        help="where colors and blur are computed; auto: on the device if it is a GPU or TPU",
+    )
+    jit_compile: bool = option(True, help="colors and blur compiled by XLA, on TPU always")
+    max_bad_fraction: float = option(
+        0.01, at_least=0, at_most=1, help="share of undecodable images above which a run stops"
+    )
+    shuffle_buffer: int = option(10_000, at_least=1, help="records, for sources that are streamed")
+    shard_files: bool = option(
+        False, help="each host reads files of its own; the order then depends on the hosts"
+    )
 
 
 @dataclass
 class Model:
     """Encoder and MoCo. Source: v1 section 3, v2 table 1."""
 
-    mechanism: str = "queue"  # MoCo, or "end_to_end", "memory_bank" (v1 figure 2)
-    backbone: str = "resnet:resnet50"  # see moco_tf/backbones/resnet.py
-    stem: str = "imagenet"  # or "cifar": 3x3, stride 1, no max-pool
-    width: int = 0  # channels of the first stage, 0 is the backbone's own
-    head: str = "mlp"  # "linear" (v1) or "mlp" (v2)
-    hidden: int = 0  # units in the hidden layer of "mlp"; 0: as many as the backbone has features
-    dim: int = 128  # length of the embeddings
-    queue_size: int = 65536  # K, negatives; of "end_to_end" the batch gives them
-    momentum: float = 0.999  # m, of the key encoder
-    temperature: float = 0.2  # of the logits
-    symmetric: bool = False  # both views serve as query
-    shuffle: bool = True  # shuffle-BN
-    bn_group_size: int = 0  # rows that share BN statistics; 0: all rows of a replica
+    mechanism: str = option(
+        "queue",
+        choices=("queue", "end_to_end", "memory_bank"),
+        help="where keys come from: queue is MoCo (v1 figure 2)",
+    )
+    backbone: str = option("resnet:resnet50", help="address, see moco_tf/backbones/resnet.py")
+    stem: str = option(
+        "imagenet", choices=("imagenet", "cifar"), help="cifar: 3x3, stride 1, no max-pool"
+    )
+    width: int | None = option(
+        None, at_least=1, help="channels of the first stage; none: the backbone's own"
+    )
+    head: str = option("mlp", choices=("linear", "mlp"), help="linear (v1) or mlp (v2)")
+    hidden: int | None = option(
+        None, at_least=1, help="units in the hidden layer of mlp; none: as many as the features"
+    )
+    dim: int = option(128, at_least=1, help="length of the embeddings")
+    queue_size: int = option(
+        65536, at_least=1, help="K, number of negatives; end_to_end takes them from the batch"
+    )
+    momentum: float = option(0.999, at_least=0, at_most=1, help="m, of the key encoder")
+    temperature: float = option(0.2, above=0, help="tau, of the logits")
+    symmetric: bool = option(False, help="both views serve as query")
+    shuffle: bool = option(True, help="shuffle-BN")
+    bn_group_size: int | None = option(
+        None, at_least=1, help="rows that share BN statistics; none: all rows of a replica"
+    )
 
 
 @dataclass
 class Monitor:
     """kNN accuracy of the encoder during training. Source: the CIFAR-10 demo."""
 
-    source: str = "auto"  # "BANK,QUERIES" addresses, "auto" (the data's own splits) or "off"
-    every_epochs: int = 1  # also before the first and after the last
-    every_steps: int = 0  # instead, in runs counted in steps
-    features: str = "backbone"  # or "projection"
-    neighbours: int = 200  # k
-    temperature: float = 0.1
-    linear: bool = False  # a linear probe, too
-    resize_px: int = 0  # short side before the centre crop; 0 is 8/7 of the image size
+    source: str = option(
+        "auto", help="BANK,QUERIES (two addresses), auto (the data's own splits) or off"
+    )
+    every_epochs: int | None = option(
+        1, at_least=1, help="epochs between measurements, also before the first; none: never"
+    )
+    every_steps: int | None = option(
+        None, at_least=1, help="steps between measurements instead, if given"
+    )
+    features: str = option(
+        "backbone", choices=("backbone", "projection"), help="features before or after the head"
+    )
+    neighbours: int = option(200, at_least=1, help="k")
+    temperature: float = option(0.1, above=0, help="of the votes")
+    linear: bool = option(False, help="train a linear probe, too")
+    resize_px: int | None = option(
+        None, at_least=1, help="short side before the centre crop; none: 8/7 of the image size"
+    )
+
+    @property
+    def every(self) -> Length | None:
+        """Time between measurements; None: never."""
+        if self.source == "off" or (self.every_steps is None and self.every_epochs is None):
+            return None
+        return length_of(self.every_epochs, self.every_steps)
 
 
 @dataclass
@@ -70,21 +113,42 @@ class Config:
     optimizer: Optimizer = field(default_factory=Optimizer)
     monitor: Monitor = field(default_factory=Monitor)
 
-    seed: int = 0
-    batch_size: int = 256  # rows of the global batch, over all replicas
-    epochs: int = 200  # length of the run and of the schedule
-    steps: int = 0  # length in steps instead, for data without end; 0 counts epochs
-    stop_after_steps: int = 0  # end early, with the schedule of the whole run; 0 does not
-    gradient_accumulation: int = 1  # micro-batches per step
-    mixed_bfloat16: bool = False  # compute in bfloat16; for GPU and TPU
-    jit_compile: bool = False  # whole step compiled by XLA, on one GPU; on TPU it always is
-    deterministic: bool = False  # bitwise repeatable ops, slower on GPU
-    steps_per_call: int = 0  # steps in one call to the device; 0: 1, and log_every_steps on TPU
-    max_skipped_steps: int = 0  # steps whose loss or gradient is not finite change nothing
-    log_every_steps: int = 20
-    checkpoint_every_steps: int = 1000
-    keep_checkpoints: int = 3  # at least 2
-    profile_steps: tuple = ()  # (first, last) step to profile for TensorBoard
+    seed: int = option(0, at_least=0, help="seed of weights, data order and augmentation")
+    batch_size: int = option(256, at_least=1, help="rows of the global batch, over all replicas")
+    epochs: int | None = option(200, at_least=1, help="length of the run and of the schedule")
+    steps: int | None = option(
+        None, at_least=1, help="length in steps instead, for data without end"
+    )
+    stop_after_steps: int | None = option(
+        None, at_least=1, help="end early, with the schedule of the whole run"
+    )
+    gradient_accumulation: int = option(1, at_least=1, help="micro-batches per step")
+    mixed_bfloat16: bool = option(False, help="compute in bfloat16; for GPU and TPU")
+    jit_compile: bool = option(
+        False, help="compile the whole step by XLA, on one GPU; on TPU it always is"
+    )
+    deterministic: bool = option(False, help="bitwise repeatable ops, slower on GPU")
+    steps_per_call: int | None = option(
+        None,
+        at_least=1,
+        help="steps in one call to the device; none: 1, and log_every_steps on TPU",
+    )
+    max_skipped_steps: int = option(
+        0, at_least=0, help="steps that may be skipped as their loss or gradient is not finite"
+    )
+    log_every_steps: int = option(20, at_least=1, help="steps between lines of the log")
+    checkpoint_every_steps: int = option(1000, at_least=1, help="steps between checkpoints")
+    keep_checkpoints: int = option(
+        3, at_least=2, help="newest checkpoints to keep; one is replaced only by one read again"
+    )
+    profile_steps: tuple[int, int] | None = option(
+        None, at_least=1, help="first and last step to profile for TensorBoard"
+    )
+
+    @property
+    def length(self) -> Length:
+        """`Length` of the run."""
+        return length_of(self.epochs, self.steps)
 
 
 def check(config):
@@ -93,42 +157,12 @@ def check(config):
     Raises:
         ValueError: naming the field, what must hold, and the value.
     """
-    schema.check_types(config)
-    positive = (
-        *("batch_size", "gradient_accumulation", "log_every_steps", "checkpoint_every_steps"),
-        *("data.image_size_px", "data.shuffle_buffer", "model.dim"),
-        *("model.queue_size", "model.temperature", "monitor.neighbours", "monitor.temperature"),
-    )
-    for name in positive:
-        require(config, name, lambda v: v > 0, "positive")
-    not_negative = (
-        *("seed", "epochs", "steps", "stop_after_steps", "steps_per_call", "data.num_examples"),
-        *("max_skipped_steps",),
-        *("model.width", "model.hidden", "model.bn_group_size"),
-        *("monitor.every_epochs", "monitor.every_steps", "monitor.resize_px"),
-    )
-    for name in not_negative:
-        require(config, name, lambda v: v >= 0, "zero or more")
-    for name in ("model.momentum", "data.max_bad_fraction"):
-        require(config, name, lambda v: 0 <= v <= 1, "in [0, 1]")
-    rule = "at least 2: the last good one is kept until the next was read again"
-    require(config, "keep_checkpoints", lambda v: v >= 2, rule)
-    choices = {
-        "data.augment_on": ("auto", "host", "device"),
-        "model.mechanism": ("queue", "end_to_end", "memory_bank"),
-        "model.stem": ("imagenet", "cifar"),
-        "model.head": ("linear", "mlp"),
-        "monitor.features": ("backbone", "projection"),
-    }
-    for name, valid in choices.items():
-        require(config, name, lambda v, valid=valid: v in valid, f"one of {', '.join(valid)}")
+    schema.check(config)
     require(
         config,
         "profile_steps",
-        lambda v: (
-            not v or (len(v) == 2 and all(isinstance(x, int) for x in v) and 0 < v[0] <= v[1])
-        ),
-        "empty or the first and the last step, such as 10,20",
+        lambda v: v is None or v[0] <= v[1],
+        "the first and the last step, such as 10,20, or none",
     )
     check_optimizer(config)
     _check_pairs(config)
@@ -137,7 +171,10 @@ def check(config):
 def _check_pairs(config):
     size = config.data.image_size_px
     require(
-        config, "monitor.resize_px", lambda v: v == 0 or v >= size, f"0, or at least {size} (image)"
+        config,
+        "monitor.resize_px",
+        lambda v: v is None or v >= size,
+        f"none, or at least {size}, the image size",
     )
     keys = config.batch_size * (2 if config.model.symmetric else 1)
     if config.model.mechanism == "queue":

@@ -28,14 +28,10 @@ def pretrain(config, workdir, strategy, stop=lambda: False):
     chief = distribute.is_chief(strategy)
     layout = build.make_layout(config, strategy)
     recipe, recipe_k = recipes.find_both(config.data.recipe, config.data.recipe_k)
-    source = sources.open_source(
-        config.data.source, config.data.data_dir or None, config.data.num_examples
-    )
+    source = sources.open_source(config.data.source, config.data.data_dir, config.data.num_examples)
     if config.model.mechanism == "memory_bank":
         require_index(source)
-    monitor = config.monitor
-    every = (0,) if monitor.source == "off" else (monitor.every_epochs, monitor.every_steps)
-    plan = plan_lib.make_plan(config, source.num_examples, *every)
+    plan = plan_lib.make_plan(config, source.num_examples, config.monitor.every)
     with strategy.scope():
         model = build.make_model(config, plan.num_images, plan.steps_per_epoch)
     scores = monitors.make_scores(config, model, recipe, strategy, plan)

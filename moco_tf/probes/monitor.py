@@ -114,7 +114,7 @@ def make_scores(config, model, recipe, strategy, plan):
         log.info("The kNN monitor is off.")
         return None
     if monitor.source == "auto":
-        addresses = sources.labelled_splits(data.source, data.data_dir or None)
+        addresses = sources.labelled_splits(data.source, data.data_dir)
     else:
         addresses = monitor.source.split(",")
     if addresses is None:
@@ -129,7 +129,7 @@ def make_scores(config, model, recipe, strategy, plan):
             "`config.monitor.source` must be auto, off or BANK,QUERIES, two addresses with a comma "
             f"between. Received: {monitor.source!r}."
         )
-    bank, queries = (sources.open_source(a, data.data_dir or None) for a in addresses)
+    bank, queries = (sources.open_source(a, data.data_dir) for a in addresses)
     for address, source in zip(addresses, (bank, queries)):
         if isinstance(source, Stream) or source.labels is None:
             rule = "The kNN monitor needs labelled images with random access"

@@ -96,13 +96,13 @@ def _gather(paths, index):
         return tf.gather(tf.constant(paths), index)
 
 
-def open_pairs(address, num_classes=0, ignored=()):
+def open_pairs(address, num_classes=None, ignored=()):
     """Opens the images and label maps of an address.
 
     Args:
         address: of `ADDRESSES`; DIR is a folder, SPLIT such as train. VOC's train_aug (with SBD)
             takes its maps from SegmentationClassAug.
-        num_classes: classes that the maps number from 0, for folders:; 0 elsewhere.
+        num_classes: classes that the maps number from 0, for folders:; None elsewhere.
         ignored: numbers in the maps that are no class, besides 255.
 
     Returns:
@@ -118,7 +118,7 @@ def open_pairs(address, num_classes=0, ignored=()):
             f"A source of label maps must be one of {', '.join(ADDRESSES)}. Received: {address!r}."
         )
     images, labels, numbers, classes = makers[kind](address, rest)
-    classes = classes or tuple(map(str, range(num_classes)))
+    classes = classes or tuple(map(str, range(num_classes or 0)))
     if not classes or (num_classes and num_classes != len(classes)):
         raise ValueError(
             "`config.data.num_classes` must be the number of classes in the label maps"

@@ -16,6 +16,7 @@ from moco_tf.segmentation import networks, pipeline, report, scoring, sources
 from moco_tf.segmentation.segmenter import Segmenter, make_predict
 from moco_tf.training import checkpoint, fit
 from moco_tf.training import plan as plan_lib
+from moco_tf.training.config import Length
 
 
 def segment(config, encoder, workdir, strategy, stop=lambda: False):
@@ -93,7 +94,7 @@ def _open(config, address):
 def _plan(config, pairs):
     # Fewer images than a batch are seen several times in it.
     num_examples = max(pairs.num_examples, config.batch_size)
-    return plan_lib.make_plan(config, num_examples, 0, config.test_every_steps)
+    return plan_lib.make_plan(config, num_examples, Length(steps=config.test_every_steps))
 
 
 def _model(config, encoder, recipe, num_classes):

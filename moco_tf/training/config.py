@@ -1,51 +1,145 @@
-"""What the configs of all runs that train have in common."""
+"""What the configs of all runs that train have in common: optimizer and length."""
 
 from dataclasses import dataclass
 
-from moco_tf.schema import require
+from moco_tf import schema
+from moco_tf.schema import option, require
 
 
 @dataclass
 class Optimizer:
-    """SGD, with torch's semantics."""
+    """SGD with torch's semantics, and its learning-rate schedule."""
 
-    learning_rate: float = 0.03  # for `reference_batch` rows, scaled linearly with the batch
-    reference_batch: int = 256  # rows
-    momentum: float = 0.9
-    weight_decay: float = 1e-4  # L2, on every parameter
-    schedule: str = "cosine"  # or "step"
-    first_epoch: int = 0  # number of the first epoch, for the cosine; 1 in the CIFAR-10 demo
-    milestones_epochs: tuple = ()  # for "step"
-    milestones_steps: tuple = ()  # for "step" in runs counted in steps
-    factor: float = 0.1  # at each milestone
-    warmup_epochs: float = 0.0  # linear rise from 0
-    warmup_steps: int = 0  # likewise, in runs counted in steps
+    learning_rate: float = option(
+        0.03, above=0, help="for `reference_batch` rows; scaled linearly with the batch"
+    )
+    reference_batch: int = option(256, at_least=1, help="rows the learning rate is given for")
+    momentum: float = option(0.9, at_least=0, below=1, help="momentum of SGD")
+    weight_decay: float = option(1e-4, at_least=0, help="L2, on every parameter")
+    schedule: str = option("cosine", choices=("cosine", "step"), help="how the rate falls")
+    first_epoch: int = option(
+        0, at_least=0, help="number of the first epoch, for the cosine; 1 in the CIFAR-10 demo"
+    )
+    milestones_epochs: tuple[int, ...] = option(
+        (), at_least=1, increasing=True, help="epochs at which the rate falls, for step"
+    )
+    milestones_steps: tuple[int, ...] = option(
+        (), at_least=1, increasing=True, help="the same in runs counted in steps"
+    )
+    factor: float = option(0.1, at_least=0, help="factor of the rate at each milestone")
+    warmup_epochs: float = option(0.0, at_least=0, help="linear rise from 0, in epochs")
+    warmup_steps: int = option(0, at_least=0, help="the same in runs counted in steps")
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a run is, in epochs or in steps; its schedule has the same length.
+
+    Attributes:
+        epochs: number of epochs, None in a run that is counted in steps.
+        steps: number of steps, None in a run that is counted in epochs.
+
+    Example:
+        Length(epochs=2).total_steps(steps_per_epoch=10)  # 20
+        Length(steps=7).total_steps(steps_per_epoch=10)  # 7
+    """
+
+    epochs: int | None = None
+    steps: int | None = None
+
+    def __post_init__(self):
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(
+                "A run is as long as its epochs or its steps. Received: "
+                f"epochs={self.epochs}, steps={self.steps}."
+            )
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Number of steps on data with so many steps an epoch."""
+        return self.epochs * steps_per_epoch if self.steps is None else self.steps
+
+
+@dataclass
+class TransferRun:
+    """What detection and segmentation share: training counted in steps, and a test."""
+
+    random_init: bool = option(False, help="the same architecture from scratch, as the control")
+    seed: int = option(0, at_least=0, help="seed of weights, data order and augmentation")
+    deterministic: bool = option(False, help="bitwise repeatable ops, slower on GPU")
+    batch_size: int = option(16, at_least=1, help="images, over all replicas")
+    steps: int = option(30_000, at_least=1, help="length of the run and of the schedule")
+    stop_after_steps: int | None = option(
+        None, at_least=1, help="end early, with the schedule of the whole run"
+    )
+    test_every_steps: int = option(
+        5000, at_least=1, help="for the curve; at the end it is always tested"
+    )
+    test_batch_size: int = option(8, at_least=1, help="images, over all replicas")
+    log_every_steps: int = option(20, at_least=1, help="steps between lines of the log")
+    checkpoint_every_steps: int = option(1000, at_least=1, help="steps between checkpoints")
+
+    @property
+    def length(self) -> Length:
+        """`Length` of the run."""
+        return Length(steps=self.steps)
+
+
+def check_kind(config: object, kind: type, task: str):
+    """Checks that a config is one for a task.
+
+    Args:
+        config: what `--config` gave.
+        kind: dataclass of the task's configs.
+        task: its `--task`, for messages.
+
+    Raises:
+        ValueError: if it is of another class.
+    """
+    if type(config) is not kind:
+        raise ValueError(
+            f"`--config` must be one for --task={task}, whose get_config() gives a "
+            f"{kind.__name__}. Received: a {type(config).__name__}."
+        )
+
+
+def check_transfer(config: TransferRun, kind: type, task: str):
+    """Checks what detection and segmentation have in common, and all single-field rules.
+
+    Args:
+        config: what `--config` gave.
+        kind: dataclass of the task's configs.
+        task: its `--task`, for messages.
+
+    Raises:
+        ValueError: naming the field, what must hold, and the value.
+    """
+    check_kind(config, kind, task)
+    schema.check(config)
+    check_optimizer(config)
+    end = config.steps
+    require(
+        config,
+        "optimizer.milestones_steps",
+        lambda v: not v or max(v) < end,
+        f"below the number of steps, {end}, such as {(round(0.7 * end), round(0.9 * end))}",
+    )
 
 
 def check_optimizer(config):
-    """Checks the optimizer of a config with `epochs` and `steps`, of which `steps` counts if given.
+    """Checks that the optimizer's numbers are in the unit of the config's length.
 
     Raises:
-        ValueError: as `check`.
+        ValueError: naming the field, what must hold, and the value.
     """
-    for name in ("learning_rate", "reference_batch"):
-        require(config, f"optimizer.{name}", lambda v: v > 0, "positive")
-    for name in ("weight_decay", "first_epoch", "factor", "warmup_epochs", "warmup_steps"):
-        require(config, f"optimizer.{name}", lambda v: v >= 0, "zero or more")
-    require(config, "optimizer.momentum", lambda v: 0 <= v < 1, "in [0, 1)")
-    valid = ("cosine", "step")
-    require(config, "optimizer.schedule", lambda v: v in valid, f"one of {', '.join(valid)}")
-    for name in ("optimizer.milestones_epochs", "optimizer.milestones_steps"):
-        require(
-            config,
-            name,
-            lambda v: all(isinstance(x, int) and x > 0 for x in v) and list(v) == sorted(set(v)),
-            "increasing positive whole numbers",
-        )
-    if not config.steps:
-        require(config, "epochs", lambda v: v > 0, "positive, unless `config.steps` is")
+    if config.steps is None:
+        require(config, "epochs", bool, "positive, unless `--config.steps` is given")
         require(config, "optimizer.milestones_steps", lambda v: not v, "empty in runs of epochs")
         require(config, "optimizer.warmup_steps", lambda v: not v, "0 in runs of epochs")
     else:
         require(config, "optimizer.milestones_epochs", lambda v: not v, "empty in runs of steps")
         require(config, "optimizer.warmup_epochs", lambda v: not v, "0 in runs of steps")
+
+
+def length_of(epochs: int | None, steps: int | None) -> Length:
+    """`Length` of two fields of a config, of which the steps count if both are given."""
+    return Length(steps=steps) if steps is not None else Length(epochs=epochs)

@@ -4,6 +4,7 @@ import dataclasses
 
 from moco_tf import distribute, optim, schema
 from moco_tf.data.batch_layout import BatchLayout
+from moco_tf.training.config import Length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,13 +26,13 @@ class Plan:
     monitor_every: int
 
 
-def make_plan(config, num_examples, every_epochs, every_steps=0):
+def make_plan(config, num_examples, every: Length | None) -> Plan:
     """The `Plan` of a config on data of `num_examples` images.
 
     Args:
-        config: with `batch_size`, `epochs`, `steps` and `stop_after_steps`.
+        config: config with `batch_size`, `length` and `stop_after_steps`.
         num_examples: images in the data.
-        every_epochs, every_steps: between measurements; steps if they are given, 0 for never.
+        every: time between measurements, None for never.
 
     Raises:
         ValueError: for fewer images than a batch.
@@ -42,28 +43,28 @@ def make_plan(config, num_examples, every_epochs, every_steps=0):
             "The data must have at least one global batch of images. Received: "
             f"{num_examples} images, batch_size={config.batch_size}. Lower `config.batch_size`."
         )
-    total = config.steps or config.epochs * steps_per_epoch
+    total = config.length.total_steps(steps_per_epoch)
     stop = min(config.stop_after_steps or total, total)
-    every = every_steps or every_epochs * steps_per_epoch
-    return Plan(num_examples, steps_per_epoch, total, stop, every)
+    monitor_every = every.total_steps(steps_per_epoch) if every else 0
+    return Plan(num_examples, steps_per_epoch, total, stop, monitor_every)
 
 
 def make_schedule(config, epoch):
     """The learning-rate schedule, linearly scaled with the batch (arXiv:1706.02677).
 
     Args:
-        config: with `optimizer`, `batch_size`, `epochs` and `steps`.
+        config: config with `optimizer`, `batch_size` and `length`.
         epoch: steps in one.
     """
-    o = config.optimizer
+    o, length = config.optimizer, config.length
     base = o.learning_rate * config.batch_size / o.reference_batch
-    warmup = o.warmup_steps if config.steps else round(o.warmup_epochs * epoch)
+    warmup = o.warmup_steps if length.steps else round(o.warmup_epochs * epoch)
     if o.schedule == "step":
         milestones = o.milestones_steps or [e * epoch for e in o.milestones_epochs]
         return optim.Steps(base, milestones, o.factor, warmup)
-    if config.steps:  # no epochs: the rate changes every step
-        return optim.Cosine(base, config.steps, 1, warmup_steps=warmup)
-    return optim.Cosine(base, config.epochs, epoch, o.first_epoch, warmup)
+    if length.steps:  # no epochs: the rate changes every step
+        return optim.Cosine(base, length.steps, 1, warmup_steps=warmup)
+    return optim.Cosine(base, length.epochs, epoch, o.first_epoch, warmup)
 
 
 def make_layout(config, strategy):

@@ -88,8 +88,8 @@ def test_an_ablation_that_was_ended_goes_on_to_the_whole_table(sig, tmp_path):
         ({"a": {"model.nope": 1}}, "Variant 'a': An override must name a field.*'model.nope'"),
         ({"a": {"nope.momentum": 1}}, "must name a field.*Received: 'nope.momentum'"),
         ({"a": {"model": 1}}, "must name a field.*Received: 'model'"),
-        ({"a": {"model.momentum": 2.0}}, r"Variant 'a': `config.model.momentum` must be in \[0"),
-        ({"a": {"model.momentum": "x"}}, "Variant 'a': `config.model.momentum` must be a finite"),
+        ({"a": {"model.momentum": 2.0}}, r"Variant 'a': `--config.model.momentum` must be in \[0"),
+        ({"a": {"model.momentum": "x"}}, "Variant 'a': `--config.model.momentum` must be a finite"),
         ({"a/b": {}}, "name of a variant must be.*Received: 'a/b'"),
     ],
 )

@@ -153,8 +153,11 @@ def test_all_options_together_train(tmp_path):
     [
         (["--config.data.nope=1"], "Field nope not found"),
         (["--config.batch_size=abc"], "--config.batch_size=abc: invalid literal"),
-        (["--config.model.temperature=0"], "`config.model.temperature` must be positive"),
-        (["--config.monitor.resize_px=8"], "`config.monitor.resize_px` must be 0, or at least 16"),
+        (["--config.model.temperature=0"], "`--config.model.temperature` must be positive"),
+        (
+            ["--config.monitor.resize_px=8"],
+            "`--config.monitor.resize_px` must be none, or at least 16",
+        ),
         (["--config.data.source=folder:/nope"], "'/nope', which does not exist"),
         (["stray"], "Unknown arguments: stray"),
     ],

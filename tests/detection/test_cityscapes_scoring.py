@@ -199,5 +199,5 @@ def test_a_run_scores_masks_so_and_boxes_as_coco(tmp_path, monkeypatch):
     assert scores["mask"]["AP"] == cityscapes_scoring.score(annotations, found)["AP"]
     assert scores["box"]["AP"] == coco_scoring.score(annotations, found, "bbox")["AP"]
     given.masks, given.data.train, given.data.test = False, "cityscapes:a:b", "cityscapes:a:b"
-    with pytest.raises(ValueError, match="`config.masks` must be true with metric=cityscapes"):
+    with pytest.raises(ValueError, match="`--config.masks` must be true with metric=cityscapes"):
         config.check(given)

@@ -249,10 +249,13 @@ def test_predictions_are_whole_numbers():
     [
         (
             {"architecture": "c4", "densepose": True},
-            "`config.densepose` must be false with architecture=c4",
+            "`--config.densepose` must be false with architecture=c4",
         ),
-        ({"metric": "lvis", "densepose": True}, "`config.densepose` must be false with metric=lv"),
-        ({"densepose_files": "x"}, "`config.densepose_files` must be empty without densepose"),
+        (
+            {"metric": "lvis", "densepose": True},
+            "`--config.densepose` must be false with metric=lv",
+        ),
+        ({"densepose_files": "x"}, "`--config.densepose_files` must be none without densepose"),
     ],
 )
 def test_configs_that_cannot_be_are_refused(given, message):

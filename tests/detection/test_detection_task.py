@@ -133,13 +133,17 @@ def test_what_is_found_is_brought_back_to_the_image():
     "field, value, message",
     [
         ("architecture", "c5", "must be one of c4, dc5, fpn, retinanet. Received: 'c5'"),
-        ("keypoints", True, "`config.keypoints` must be false with architecture=c4, whose regions"),
-        ("metric", "voc", "`config.masks` must be false with metric=voc"),
+        (
+            "keypoints",
+            True,
+            "`--config.keypoints` must be false with architecture=c4, whose regions",
+        ),
+        ("metric", "voc", "`--config.masks` must be false with metric=voc"),
         ("regions", 65, "at most the proposals that they are drawn from, 64"),
-        ("data.pad_px", 48, "`config.data.pad_px` must be a positive multiple of 32"),
-        ("box_beta", -1.0, "`config.box_beta` must be zero or more"),
+        ("data.pad_px", 48, "`--config.data.pad_px` must be a positive multiple of 32"),
+        ("box_beta", -1.0, "`--config.box_beta` must be zero or more"),
         ("data.square_px", 64, "that is at least data.longest_px=96"),
-        ("data.repeat_threshold", 1.0, "`config.data.repeat_threshold` must be in [0, 1)"),
+        ("data.repeat_threshold", 1.0, "`--config.data.repeat_threshold` must be in [0, 1)"),
         ("optimizer.milestones_steps", (40,), "below the number of steps, 10"),
     ],
 )

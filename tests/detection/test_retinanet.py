@@ -207,6 +207,6 @@ def usual():
 def test_what_only_r_cnns_have_is_refused(name, value):
     options = usual() | {"architecture": "retinanet"}
     assert make_config(("a", "b"), **options).architecture == "retinanet"
-    message = f"`config.{name}` must be left at {512 if name == 'regions' else False}"
+    message = f"`--config.{name}` must be left at {512 if name == 'regions' else False}"
     with pytest.raises(ValueError, match=re.escape(message)):
         make_config(("a", "b"), **options | {name: value})

@@ -12,9 +12,10 @@ from moco_tf import schema
 from moco_tf.detection import config as detection_config
 from moco_tf.evaluation import config as evaluation_config
 from moco_tf.pretraining import ablation
-from moco_tf.pretraining.config import Config, chance_loss, check
+from moco_tf.pretraining.config import Config, Monitor, chance_loss, check
 from moco_tf.segmentation import config as segmentation_config
 from moco_tf.training import checkpoint
+from moco_tf.training.config import Length
 
 CONFIGS = sorted(
     p for p in (tiny.ROOT / "configs").rglob("*.py") if p.parent.name in ("configs", "ablations")
@@ -93,7 +94,7 @@ def test_every_detection_is_valid_and_survives_json(path):
     assert config.architecture in path.stem.split("_")
     assert config.metric == path.stem.split("_")[0]
     beta = 0.5 if config.keypoints else 0.0
-    assert config.box_beta == beta and config.after_nms == ((1500, 1000) if beta else ())
+    assert config.box_beta == beta and config.after_nms == ((1500, 1000) if beta else None)
     lvis = (0.001, 300, 0.0001) if "lvis" in path.stem else (0.0, 100, 0.05)
     assert (config.data.repeat_threshold, config.detections, config.lowest_score) == lvis
 
@@ -118,16 +119,17 @@ def test_recipes_carry_the_papers_numbers():
 @pytest.mark.parametrize(
     "overrides, message",
     [
-        ({"batch_size": 0}, "`config.batch_size` must be positive. Received: 0"),
-        ({"batch_size": "16"}, "`config.batch_size` must be a int"),
-        ({"model__temperature": 0.0}, "`config.model.temperature` must be positive"),
-        ({"model__temperature": float("nan")}, "must be a finite float"),
-        ({"model__momentum": 1.5}, r"`config.model.momentum` must be in \[0, 1\]"),
+        ({"batch_size": 0}, "`--config.batch_size` must be positive. Received: 0"),
+        ({"batch_size": "16"}, "`--config.batch_size` must be an integer. Received: '16'"),
+        ({"model__temperature": 0.0}, "`--config.model.temperature` must be positive"),
+        ({"model__temperature": float("nan")}, "must be a finite number"),
+        ({"model__momentum": 1.5}, r"`--config.model.momentum` must be in \[0, 1\]"),
         ({"model__queue_size": 8}, "at least the new keys of a step, 16"),
         ({"model__queue_size": 20, "model__symmetric": True}, "new keys of a step, 32"),
         ({"model__head": "none"}, "one of linear, mlp. Received: 'none'"),
         ({"gradient_accumulation": 3}, "multiple of gradient_accumulation=3"),
-        ({"epochs": 0}, "`config.epochs` must be positive, unless `config.steps` is"),
+        ({"epochs": 0}, "`--config.epochs` must be positive, or none. Received: 0"),
+        ({"epochs": None}, "`--config.epochs` must be positive, unless `--config.steps` is"),
         ({"optimizer__milestones_epochs": (160, 120)}, "increasing positive whole numbers"),
         ({"optimizer__milestones_steps": (10,)}, "empty in runs of epochs"),
         ({"steps": 10, "optimizer__warmup_epochs": 1.0}, "0 in runs of steps"),
@@ -164,17 +166,51 @@ def test_an_ablation_on_cifar10_starts_from_the_demo():
         ablation.base("mnist")
 
 
-def test_every_number_is_checked():
-    """No numeric field takes a negative number but by intent."""
-    for part in ("", "data", "model", "optimizer", "monitor"):
-        holder = getattr(Config(), part) if part else Config()
-        for field in dataclasses.fields(holder):
-            if field.type not in (int, float) or isinstance(getattr(holder, field.name), bool):
-                continue
-            config = Config()
-            setattr(getattr(config, part) if part else config, field.name, field.type(-1))
-            with pytest.raises(ValueError, match=field.name):
-                check(config)
+EVERY_CONFIG = {
+    "pretraining": Config,
+    "detection": detection_config.Detection,
+    "segmentation": segmentation_config.Segmentation,
+    **evaluation_config.TASKS,
+}
+
+
+@pytest.mark.parametrize("make", EVERY_CONFIG.values(), ids=EVERY_CONFIG)
+def test_every_field_has_help_and_every_number_a_limit(make):
+    for field in schema.fields(make()):
+        assert field.rule.help, field.name
+        if field.kind in (int, float):
+            assert not dataclasses.replace(field, value=-1).holds(), field.name
+        default = dataclasses.replace(field)
+        assert default.has_type() and default.holds(), field.name
+
+
+def test_a_tuple_says_how_many_items_it_has_and_which():
+    @dataclasses.dataclass
+    class Sizes:
+        pair: tuple[int, int] | None = schema.option(None, at_least=1)
+        some: tuple[float, ...] = schema.option((0.5,), at_least=0, min_items=1)
+
+    schema.check(Sizes(pair=(1, 2), some=(0, 1.5)))
+    taken_from_a_flag = Sizes(pair=("none",))
+    schema.check(taken_from_a_flag)
+    assert taken_from_a_flag.pair is None
+    with pytest.raises(ValueError, match=r"two positive whole numbers, or none. Received: \(1,\)"):
+        schema.check(Sizes(pair=(1,)))
+    with pytest.raises(ValueError, match=r"numbers of zero or more, at least one. Received: \(\)"):
+        schema.check(Sizes(some=()))
+
+
+def test_a_run_is_as_long_as_its_epochs_or_its_steps():
+    assert Length(epochs=2).total_steps(10) == 20
+    assert Length(steps=7).total_steps(10) == 7
+    assert Config(epochs=3).length == Length(epochs=3)
+    assert Config(epochs=3, steps=5).length == Length(steps=5)
+    assert Config().monitor.every == Length(epochs=1)
+    assert Monitor(every_epochs=None).every is None
+    assert Monitor(every_steps=4).every == Length(steps=4)
+    assert Monitor(source="off").every is None
+    with pytest.raises(ValueError, match="its epochs or its steps. Received: epochs=1, steps=2"):
+        Length(epochs=1, steps=2)
 
 
 def test_an_unknown_field_in_a_saved_config_is_named():

@@ -1,11 +1,11 @@
 """Every field of every config, set to what it cannot be: a message that names it, never more."""
 
 import copy
-import typing
 
 import pytest
 import tiny
 
+from moco_tf import schema
 from moco_tf.detection import config as detection
 from moco_tf.evaluation import config as evaluation
 from moco_tf.pretraining import config as pretraining
@@ -44,15 +44,6 @@ CONFIGS = {
 }
 
 
-def fields(config, path=""):
-    """`(dotted name, type)` of all leaves."""
-    for name, kind in typing.get_type_hints(type(config)).items():
-        if hasattr(kind, "__dataclass_fields__"):
-            yield from fields(getattr(config, name), f"{path}{name}.")
-        else:
-            yield f"{path}{name}", kind
-
-
 def changed(config, name, value):
     config = copy.deepcopy(config)
     *parts, last = name.split(".")
@@ -68,11 +59,13 @@ def test_a_wrong_type_is_refused_by_the_name_of_its_field(kind):
     config, check = CONFIGS[kind]
     check(copy.deepcopy(config))
     count = 0
-    for name, kind in fields(config):
-        for value in WRONG[kind]:
-            with pytest.raises(ValueError, match=f"`config.{name}` must be") as found:
-                check(changed(config, name, value))
-            assert "Received: " in str(found.value)
+    for field in schema.fields(config):
+        for value in WRONG[field.kind]:
+            if value is None and field.optional:
+                continue
+            with pytest.raises(ValueError, match=f"`--config.{field.name}` must be") as error:
+                check(changed(config, field.name, value))
+            assert "Received: " in str(error.value)
             count += 1
     assert count > 50
 
@@ -81,14 +74,15 @@ def test_a_wrong_type_is_refused_by_the_name_of_its_field(kind):
 def test_an_extreme_value_is_taken_or_refused_by_the_name_of_a_field(kind):
     config, check = CONFIGS[kind]
     refused = set()
-    for name, kind in fields(config):
-        for value in EDGES[kind]:
+    for field in schema.fields(config):
+        for value in [*EDGES[field.kind], None]:
             try:
-                check(changed(config, name, value))
+                check(changed(config, field.name, value))
             except ValueError as error:
-                assert "`config." in str(error) and "Received: " in str(error), (name, value, error)
-                refused.add(name)
-    numbers = {name for name, kind in fields(config) if kind in (int, float)}
+                context = (field.name, value, error)
+                assert "`--config." in str(error) and "Received: " in str(error), context
+                refused.add(field.name)
+    numbers = {field.name for field in schema.fields(config) if field.kind in (int, float)}
     assert numbers <= refused, numbers - refused  # at least a negative one
 
 
@@ -97,7 +91,7 @@ PAIRS = [
     ({"model__queue_size": 16, "batch_size": 16, "model__symmetric": True}, "model.queue_size"),
     ({"batch_size": 16, "gradient_accumulation": 5}, "batch_size"),
     ({"monitor__resize_px": 8, "data__image_size_px": 16}, "monitor.resize_px"),
-    ({"steps": 0, "epochs": 0}, "epochs"),
+    ({"steps": None, "epochs": None}, "epochs"),
     ({"steps": 10, "optimizer__milestones_epochs": (1,)}, "optimizer.milestones_epochs"),
     ({"steps": 10, "optimizer__warmup_epochs": 1.0}, "optimizer.warmup_epochs"),
     ({"optimizer__milestones_steps": (1,)}, "optimizer.milestones_steps"),
@@ -110,5 +104,5 @@ PAIRS = [
 
 @pytest.mark.parametrize("values, field", PAIRS)
 def test_an_impossible_pair_is_refused_by_name(values, field):
-    with pytest.raises(ValueError, match=f"`config.{field}` must be"):
+    with pytest.raises(ValueError, match=f"`--config.{field}` must be"):
         tiny.config(**values)

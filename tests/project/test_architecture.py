@@ -89,16 +89,6 @@ def test_every_config_says_command_cost_and_result():
             assert word in header, f"{path.name} lacks {word}"
 
 
-def test_every_config_field_has_a_comment_or_speaks_for_itself():
-    lines = (PACKAGE / "pretraining" / "config.py").read_text().split("def check")[0].splitlines()
-    bare = [
-        line.split(":")[0].strip() for line in lines if re.match(r"    \w+: \S+ = [^#]*$", line)
-    ]
-    speak = {"momentum", "temperature", "data", "model", "optimizer", "monitor", "seed"}
-    speak |= {"log_every_steps", "checkpoint_every_steps"}
-    assert set(bare) <= speak
-
-
 def requirements(text):
     return {line.strip() for line in text.splitlines() if line.strip() and line[0] != "#"}
 

@@ -227,9 +227,9 @@ def test_a_killed_run_resumes_to_the_same(data, pretrained, tmp_path):
     "flags, message",
     [
         (["--config.data.num_classes=3"], "has 3, which is no class"),
-        (["--config.data.ignored=(300,)"], "`config.data.ignored` must be whole numbers below 256"),
+        (["--config.data.ignored=(300,)"], "`--config.data.ignored` must be whole numbers in"),
         (["--config.optimizer.milestones_steps=(40,)"], "below the number of steps, 12"),
-        (["--config.test_scales=()"], "`config.test_scales` must be positive numbers"),
+        (["--config.test_scales=()"], "`--config.test_scales` must be numbers in"),
         (["--config.data.train=voc:/nope:train"], "DIR a folder that exists"),
         ([f"--config={tiny.ROOT}/configs/eval/knn.py"], "must be one for --task=segmentation"),
     ],
