@@ -15,13 +15,13 @@ import torch_peer as peer  # noqa: E402
 
 def config(**overrides):
     fields = {"model__stem": "imagenet", "model__dim": peer.DIM, "model__queue_size": peer.QUEUE}
-    fields |= {"model__width": 8, "model__bn_group_size": 0, "model__shuffle": False}
+    fields |= {"model__width": 8, "model__bn_group_size": None, "model__shuffle": False}
     fields |= {
         "model__momentum": 0.9,
         "model__temperature": 0.2,
         "batch_size": 8,
         "data__image_size_px": 40,
-        "monitor__resize_px": 0,
+        "monitor__resize_px": None,
     }
     return tiny.config(**{**fields, **overrides})
 

@@ -99,7 +99,7 @@ def test_a_batch_that_does_not_divide_says_what_would(tmp_path):
 
 
 def test_one_bn_group_in_all_is_warned_about(tmp_path, caplog):
-    pretrain(tmp_path, tf.distribute.get_strategy(), model__bn_group_size=0, stop_after_steps=1)
+    pretrain(tmp_path, tf.distribute.get_strategy(), model__bn_group_size=None, stop_after_steps=1)
     assert "one BN group in all" in caplog.text and "bn_group_size, such as 2" in caplog.text
 
 
