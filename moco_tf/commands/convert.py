@@ -1,9 +1,10 @@
-"""Copies a folder of images into TFRecord shards, which large or remote data is read from faster.
+"""Command convert: copies a folder of images into TFRecord shards, which are read faster.
 
     python -m moco_tf convert folder:DIR OUT --shards=N
 
-The bytes of the images stay as they are. Images are dealt to the shards in a random order, so that
-each shard is a sample of the whole; a good number of shards is one for each 100 to 200 MB.
+Do it for large or remote data. The bytes of the images stay as they are. Images are dealt to the
+shards in a random order, so that each shard is a sample of the whole. One shard for each 100 to
+200 MB is a good number.
 """
 
 import argparse
@@ -14,25 +15,28 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from moco_tf.data.sources import folder
+from moco_tf.data.sources import Source, open_source
+
+# Refused before they are opened, which could be a download.
+REFUSED = ("tfds:", "tfrecord:")
 
 
-def convert(source, output, shards):
+def convert(source: Source, output: str, shards: int) -> str:
     """Writes `shards` files OUTPUT/images-00000-of-0000N.tfrecord.
 
     Each record is a `tf.train.Example` with `image/encoded`, `image/filename` and, where the source
-    has labels, `image/class/label`. Files get their names when all are whole.
+    has labels, `image/class/label`. Files get their final names when all are complete.
 
     Args:
-        source: `datasets.Source` of encoded images.
-        output: folder, local or gs://.
+        source: `Source` of encoded images.
+        output: folder for the files, local or gs://.
         shards: number of files, at most one for each image.
 
     Returns:
         Glob of the files, for `tfrecord:GLOB`.
 
     Raises:
-        ValueError: for a number of shards out of range, or an output that has such files already.
+        ValueError: for a number of shards out of range, or a folder that has shards already.
     """
     if not 1 <= shards <= source.num_examples:
         raise ValueError(
@@ -41,7 +45,9 @@ def convert(source, output, shards):
         )
     pattern = os.path.join(output, "images-*.tfrecord")
     if tf.io.gfile.glob(pattern):
-        raise ValueError(f"There must be no {pattern} yet. Name another folder, or remove them.")
+        raise ValueError(
+            f"There must be no {pattern} yet. Name another folder, or remove the files."
+        )
     tf.io.gfile.makedirs(output)
     order = np.random.default_rng(0).permutation(source.num_examples)
     paths = [
@@ -57,7 +63,7 @@ def convert(source, output, shards):
                     label = None if source.labels is None else int(source.labels[index])
                     writer.write(_example(encoded, name, label))
                     bar.update()
-    for path in paths:  # at the end: part of the shards must not pass for all
+    for path in paths:  # at the end, so that nobody takes part of the shards for all
         tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
     return pattern
 
@@ -68,23 +74,26 @@ def _example(encoded, name, label):
         "image/filename": tf.train.Feature(bytes_list=tf.train.BytesList(value=[name])),
     }
     if label is not None:
-        numbers = tf.train.Int64List(value=[label])
-        features["image/class/label"] = tf.train.Feature(int64_list=numbers)
+        value = tf.train.Int64List(value=[label])
+        features["image/class/label"] = tf.train.Feature(int64_list=value)
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
 def run():
     """Starts the command with the arguments of the process."""
     parser = argparse.ArgumentParser(prog="python -m moco_tf convert")
-    parser.add_argument("source", help="folder:DIR")
+    parser.add_argument("source", help="folder:DIR, or my_module:REST for encoded images of yours")
     parser.add_argument("output", help="folder for the shards, local or gs://")
     parser.add_argument("--shards", type=int, required=True, help="number of files")
     args = parser.parse_args()
-    kind, _, rest = args.source.partition(":")
     try:
-        if kind != "folder":
-            raise ValueError(f"The source must be folder:DIR. Received: {args.source!r}.")
-        pattern = convert(folder.open(rest), args.output, args.shards)
+        source = None if args.source.startswith(REFUSED) else open_source(args.source)
+        if not (isinstance(source, Source) and source.encoded):
+            raise ValueError(
+                "The source must be folder:DIR, or another of encoded image files with random "
+                f"access. Received: {args.source!r}."
+            )
+        pattern = convert(source, args.output, args.shards)
     except (ValueError, OSError, tf.errors.OpError) as error:
         sys.exit(f"convert: {error}")
     print(f"--config.data.source=tfrecord:{pattern}")

@@ -1,8 +1,8 @@
-"""Pure functions on images, in torchvision's definitions and units.
+"""Image decoding, cropping, resizing, color and blur, in torchvision's definitions and units.
 
-Geometry takes one uint8 image HxWx3. Color and blur take a batch of planes, float32 Nx3xHxW in
-[0, 1], and one parameter per image; they run on any device, inside and outside XLA. In planes, the
-neighbours of a pixel's value are of its own color, as vector instructions want them.
+All functions are pure. Geometry takes one uint8 image HxWx3. Color and blur take a batch of planes,
+float32 Nx3xHxW in [0, 1], and one parameter for each image; they run on any device, inside and
+outside XLA. In planes, values of one color lie side by side, as vector instructions want them.
 
 Source: torchvision.transforms.functional and PIL.
 """
@@ -20,7 +20,7 @@ def decode(encoded):
     Grayscale is repeated, CMYK converted, 16 bits cut to 8, transparency dropped.
 
     Raises:
-        InvalidArgumentError: for other bytes, and for what `image_headers` refuses.
+        InvalidArgumentError: for other bytes, and for images that `image_headers.refuse` refuses.
     """
 
     def other_format():
@@ -106,10 +106,12 @@ def resize_and_center_crop(image, resize, size):
 
 
 def _resize(image, height, width, top, left, size):
-    """Of `tf.image.resize(antialias=True)` of uint8 HxWx3, size x size px, at 2.5 times its speed.
+    """A window of `tf.image.resize(antialias=True)`, at 2.5 times its speed.
 
-    The op is fast along columns of an image without width, so each pass makes one: the rows,
-    then, transposed, the columns.
+    Resizes uint8 HxWx3 to `height` x `width` and returns size x size px from (top, left) on.
+
+    The op is fast along the columns of an image one pixel wide, so each pass makes one: first of
+    the rows, then, transposed, of the columns.
     """
     h, w = tf.unstack(tf.shape(image)[:2])
     x = _resize_rows(tf.reshape(image, [h, w * 3]), height, top, size)
@@ -120,7 +122,7 @@ def _resize(image, height, width, top, left, size):
 
 
 def _resize_rows(x, length, start, size):
-    """Antialiased triangle filter along the first axis: of `length` rows `size` from `start` on."""
+    """Resizes along the first axis to `length` rows and returns `size` of them from `start` on."""
     scale = tf.cast(length, tf.float32) / tf.cast(tf.shape(x)[0], tf.float32)
     resized = tf.raw_ops.ScaleAndTranslate(
         images=x[None, :, None],
@@ -194,7 +196,7 @@ JITTER_OPS = (brightness, contrast, saturation, hue)
 
 
 def color_jitter(x, factors, order):
-    """Applies the four `JITTER_OPS`, each once, in an order of each image's own.
+    """Applies the four `JITTER_OPS`, each once, in a different order for each image.
 
     Args:
         x: float32 Nx3xHxW in [0, 1].
@@ -203,12 +205,12 @@ def color_jitter(x, factors, order):
     """
 
     def apply(position, x):
-        now = order[:, position]
+        op_numbers = order[:, position]
         ops = [lambda op=op, i=i: op(x, factors[:, i]) for i, op in enumerate(JITTER_OPS)]
         if x.shape[0] == 1:  # one image: run only the op that is due
-            return position + 1, tf.switch_case(now[0], ops)
-        choices = [_per_image(now) == i for i in range(len(ops))]
-        return position + 1, tf.add_n([tf.where(c, op(), 0) for c, op in zip(choices, ops)])
+            return position + 1, tf.switch_case(op_numbers[0], ops)
+        results = [tf.where(_per_image(op_numbers) == i, op(), 0) for i, op in enumerate(ops)]
+        return position + 1, tf.add_n(results)
 
     # A loop, not four copies of the ops: XLA compiles it twenty times as fast.
     return tf.while_loop(lambda position, _: position < 4, apply, (0, x))[1]
@@ -229,9 +231,9 @@ def gaussian_blur(x, sigma, radius):
     taps /= 2 * tf.reduce_sum(taps, axis=1, keepdims=True) - taps[:, :1]
     for axis in (2, 3):
         length = x.shape[axis]
-        first, last = (tf.gather(x, [i], axis=axis) for i in (0, length - 1))
-        edges = [tf.repeat(edge, radius, axis=axis) for edge in (first, last)]
-        padded = tf.concat([edges[0], x, edges[1]], axis)
+        first = tf.repeat(tf.gather(x, [0], axis=axis), radius, axis=axis)
+        last = tf.repeat(tf.gather(x, [length - 1], axis=axis), radius, axis=axis)
+        padded = tf.concat([first, x, last], axis)
         shifts = [
             padded[:, :, i : i + length] if axis == 2 else padded[:, :, :, i : i + length]
             for i in range(2 * radius + 1)

@@ -1,4 +1,4 @@
-"""Images with labels: random crops to train on, and all images in order to evaluate on.
+"""Input pipelines of labelled images: random crops for training, center crops for evaluation.
 
 Both yield uint8 images, which `normalized` prepares on the device.
 """
@@ -9,84 +9,99 @@ import numpy as np
 import tensorflow as tf
 
 from moco_tf.data import bad_images
+from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.image_ops import resize_and_center_crop
-from moco_tf.data.sources import Stream
-from moco_tf.data.tfdata import endless, examples, join, no_autograph, split
+from moco_tf.data.recipes.recipe import Recipe
+from moco_tf.data.sources import Source, Stream
+from moco_tf.data.tfdata import chunk_rows, endless, examples, join, no_autograph, split
 
 
 def labelled_dataset(
-    source,
-    recipe,
-    layout,
+    source: Source | Stream,
+    recipe: Recipe,
+    layout: BatchLayout,
     *,
-    host=0,
-    image_size_px=224,
-    num_classes=None,
-    seed=0,
-    start_step=0,
-    shuffle_buffer=10_000,
-):
-    """Batches of random crops and labels for one host, forever, a function of (seed, step).
+    host: int = 0,
+    image_size_px: int = 224,
+    num_classes: int | None = None,
+    seed: int = 0,
+    start_step: int = 0,
+    shuffle_buffer: int = 10_000,
+) -> tf.data.Dataset:
+    """Endless batches of random crops and labels for one host, a function of (seed, step).
 
     Args:
-        source: `datasets.Source` or `Stream`, with labels.
-        recipe: whose geometry makes the crops.
+        source: `Source` or `Stream` with labels.
+        recipe: `Recipe` whose geometry makes the crops.
         layout: `BatchLayout`.
-        host: which of the layout's hosts this one is.
+        host: number of this host, in 0..layout.hosts - 1.
         image_size_px: side of the crops.
         num_classes: labels must be below it; None does not check.
-        seed: int, of the run.
+        seed: seed of the run.
         start_step: first step to yield.
-        shuffle_buffer: records, of a `Stream`.
+        shuffle_buffer: records that a `Stream` holds in memory to shuffle them.
 
     Returns:
-        `tf.data.Dataset`, one element per replica of this host in turn, n = replica_rows:
-            x: uint8 nxSxSx3; label: int64 n.
-            ok, name: as of `input_pipeline.labelled_dataset`; a replaced image brings its label.
+        `tf.data.Dataset` of dicts, one for each replica of this host in turn, n = replica_rows:
+            x: uint8 nxSxSx3.
+            label: int64 n.
+            ok: bool n, false where the row's own image could not be decoded. The next good image
+                of the BN group replaces it, with its label.
+            name: uint8 n x 120, the name of the row's own image.
     """
 
     @no_autograph
-    def crop(key, slot):
+    def make_crop(key, slot):
         u = recipe.draw(seed, slot, view=0)
         x = recipe.geometry(source.image(key), u, image_size_px)
         return {"x": x, "label": source.label(key)}
 
     @no_autograph
     def finish(batch):
-        batch = bad_images.replace_bad(batch, crop, layout.group_rows)
+        batch = bad_images.replace_bad(batch, make_crop, layout.group_rows)
         if num_classes is not None:
-            # Here, on the host: on a GPU the loss of such a label is no number.
-            text = f"Labels must be in 0..{num_classes - 1}."
-            inside = (batch["label"] >= 0) & (batch["label"] < num_classes)
-            with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(inside), [text])]):
+            # On the host: the loss of such a label on a GPU would be NaN, without an error.
+            message = f"Labels must be in 0..{num_classes - 1}."
+            in_range = (batch["label"] >= 0) & (batch["label"] < num_classes)
+            with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(in_range), [message])]):
                 batch["label"] = tf.identity(batch["label"])
-        return batch | {"name": bad_images.encode_names(batch["name"])}
+        batch["name"] = bad_images.encode_names(batch["name"])
+        return batch
 
     data = examples(source, layout, host, seed, start_step, shuffle_buffer, shard_files=False)
-    chunk = data.element_spec["slot"].shape[0]
-    data = bad_images.make_samples(data, crop, source.name)
-    data = join(data, layout.host_rows // chunk).map(finish)
-    local = layout.replicas // layout.hosts
-    return endless(split(data, local)).prefetch(2 * local)
+    data = bad_images.make_samples(data, make_crop, source.name)
+    data = join(data, layout.host_rows // chunk_rows(layout)).map(finish)
+    local_replicas = layout.replicas // layout.hosts
+    return endless(split(data, local_replicas)).prefetch(2 * local_replicas)
 
 
-def evaluation_dataset(source, *, image_size_px, resize_px, batch, rows=slice(None)):
-    """Centre crops of all images in order; the last batch is filled up with the first images.
+def evaluation_dataset(
+    source: Source | Stream,
+    *,
+    image_size_px: int,
+    resize_px: int,
+    batch: int,
+    rows: slice = slice(None),
+) -> tf.data.Dataset:
+    """Center crops of all images in order; the first images fill up the last batch.
 
     Args:
-        source: `datasets.Source` or `Stream`.
+        source: `Source` or `Stream` of images.
         image_size_px: side of the crops.
         resize_px: the short side before the crop.
         batch: rows of the global batch.
-        rows: slice of each batch to yield, for several hosts; all read all records of a `Stream`.
+        rows: rows of each batch to yield, for several hosts; all hosts read all records of a
+            `Stream`.
 
     Returns:
-        `tf.data.Dataset` of dicts: x: uint8 nxSxSx3; label: int64 n, -1 without labels; ok: bool n,
-        false where an image cannot be decoded.
+        `tf.data.Dataset` of dicts:
+            x: uint8 nxSxSx3.
+            label: int64 n, -1 without labels.
+            ok: bool n, false where an image cannot be decoded.
     """
 
     @no_autograph
-    def crop(key, slot):
+    def make_crop(key, slot):
         del slot  # nothing is random
         image = resize_and_center_crop(source.image(key), resize_px, image_size_px)
         return {"x": image, "label": source.label(key)}
@@ -97,19 +112,22 @@ def evaluation_dataset(source, *, image_size_px, resize_px, batch, rows=slice(No
     chunk = math.gcd(n, 16)
     data = keys.map(lambda key: key[rows]).unbatch().batch(chunk, drop_remainder=True)
     data = data.map(lambda key: {"slot": tf.zeros(chunk, tf.int64), "key": key})
-    data = join(bad_images.make_samples(data, crop, source.name), n // chunk)
+    data = join(bad_images.make_samples(data, make_crop, source.name), n // chunk)
     return data.map(lambda e: {name: e[name] for name in ("x", "label", "ok")}).prefetch(2)
 
 
-def crops_of(source, indices, resize_px, size_px):
-    """Centre crops of some images by their numbers, ascending; the undecodable are left out.
+def center_crops(
+    source: Source | Stream, indices: np.ndarray, resize_px: int, size_px: int
+) -> np.ndarray:
+    """Center crops of some images by their numbers; undecodable images are left out.
 
     Reads a `Stream` up to the last of them.
 
     Args:
-        source: `datasets.Source` or `Stream`.
-        indices: int array, ascending.
-        resize_px, size_px: of the centre crop.
+        source: `Source` or `Stream` of images.
+        indices: int array, numbers of the images, ascending.
+        resize_px: the short side before the crop.
+        size_px: side of the crops.
 
     Returns:
         uint8 array nxSxSx3.
@@ -125,11 +143,11 @@ def crops_of(source, indices, resize_px, size_px):
     return np.stack(crops) if crops else np.zeros((0, size_px, size_px, 3), np.uint8)
 
 
-def normalized(recipe, x):
-    """uint8 images to float32, normalised as `recipe` does it."""
+def normalized(recipe: Recipe, x) -> tf.Tensor:
+    """uint8 images to float32, normalized as `recipe` does."""
     return recipe.normalize(tf.cast(x, tf.float32) / 255)
 
 
-def fill_of(recipe):
-    """The color of padding, that becomes about 0 when it is normalised: uint8, 3."""
+def fill_of(recipe: Recipe) -> np.ndarray:
+    """The color of padding, which `recipe` normalizes to about 0: uint8, 3."""
     return np.round(255 * np.array(recipe.mean)).astype(np.uint8)

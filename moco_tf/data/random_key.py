@@ -1,26 +1,24 @@
-"""Seeds of all random draws: each purpose has a stream of its own."""
+"""Seeds of the random numbers in input pipelines: each purpose has its own stream."""
 
 import tensorflow as tf
 
 PURPOSES = ("augmentation", "image order", "record order", "key order")
 
 
-def random_key(purpose, seed, number, draw=None):
-    """Key for TensorFlow's stateless ops.
+def random_key(purpose: str, seed: int, number, draw: int | None = None) -> tf.Tensor:
+    """Makes the seed of one of TensorFlow's stateless random ops.
 
     Args:
-        purpose: of `PURPOSES`.
-        seed: int, of the run.
-        number: int or int64 scalar, such as the slot that it is for.
-        draw: int, which of several independent ones; None if there is one.
+        purpose: one of `PURPOSES`.
+        seed: seed of the run.
+        number: int or int64 scalar, what the numbers are for, such as a slot.
+        draw: number of the draw, if several independent ones are made for `number`.
 
     Returns:
         int64, [2].
     """
-    purpose = PURPOSES.index(purpose)
-    key = tf.stack(
-        [tf.constant(len(PURPOSES) * seed + purpose, tf.int64), tf.cast(number, tf.int64)]
-    )
+    stream = len(PURPOSES) * seed + PURPOSES.index(purpose)
+    key = tf.stack([tf.constant(stream, tf.int64), tf.cast(number, tf.int64)])
     if draw is None:
         return key
     return tf.random.experimental.stateless_fold_in(key, tf.constant(draw, tf.int64))

@@ -53,7 +53,7 @@ def open_pair(data, run):
     num_classes = data.num_classes or _count_classes(train, addresses[0])
     _check_labels(train, addresses[0], num_classes)
     _check_labels(test, addresses[1], len(test.classes) or num_classes)
-    test = sources.in_numbering_of(train, test)
+    test = sources.renumber_labels(test, like=train)
     _check_labels(test, addresses[1], num_classes)
     _check_leak(train, test)
     train = _chosen(train, data, addresses[0], num_classes)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from moco_tf import storage
-from moco_tf.data.labelled import crops_of
+from moco_tf.data.labelled import center_crops
 from moco_tf.evaluation import results
 from moco_tf.probes import knn
 from moco_tf.reports import pages, plots
@@ -94,7 +94,7 @@ def _mistakes(outcome, pair, crop):
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
     if not len(worst):
         return ["<p>None.</p>"]
-    images = crops_of(pair.test, outcome.numbers[np.sort(worst)], *crop)
+    images = center_crops(pair.test, outcome.numbers[np.sort(worst)], *crop)
     images = images[np.argsort(np.argsort(worst))]
     rows = [
         (f"{i + 1}", pair.classes[labels[j]], pair.classes[predicted[j]], f"{confidence[j]:.0%}")
@@ -109,7 +109,7 @@ def _neighbours(outcome, test, crop):
     queries = np.unique(np.linspace(0, len(features) - 1, QUERIES).astype(int))
     _, nearest = knn.nearest(features, features[queries], NEIGHBOURS + 1, block=len(queries))
     shown = np.unique(nearest)
-    images = crops_of(test, outcome.numbers[shown], *crop)
+    images = center_crops(test, outcome.numbers[shown], *crop)
     return pages.grid([images[np.searchsorted(shown, row)] for row in nearest])
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from moco_tf import schema, storage
 from moco_tf.backbones import heads
 from moco_tf.data.batch_layout import BatchLayout
-from moco_tf.data.labelled import crops_of, normalized
+from moco_tf.data.labelled import center_crops, normalized
 from moco_tf.data.sources import Stream
 from moco_tf.data.two_views import two_view_dataset
 from moco_tf.pretraining import config as config_lib
@@ -43,7 +43,7 @@ def write(workdir, source, recipe, recipe_k, encoder, config):
     chosen = np.arange(count)
     if not isinstance(source, Stream):  # of which to read more would be long
         chosen = chosen * source.num_examples // count
-    images = crops_of(source, chosen, resize, size)
+    images = center_crops(source, chosen, resize, size)
     parts = [
         "<h2>Curves</h2>",
         _curves(metrics, config),

@@ -48,7 +48,7 @@ class Probe:
         linear=False,
         strategy=None,
     ):
-        self.sources = {"bank": bank, "queries": sources.in_numbering_of(bank, queries)}
+        self.sources = {"bank": bank, "queries": sources.renumber_labels(queries, like=bank)}
         self.crop = {
             "image_size_px": image_size_px,
             "resize_px": resize_px or round(image_size_px * 8 / 7),

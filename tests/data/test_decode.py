@@ -92,11 +92,12 @@ def announcing(kind, width, height):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "VP8 ", "VP8L"])
 def test_a_small_file_cannot_announce_a_huge_image(kind):
-    with pytest.raises(tf.errors.InvalidArgumentError, match="may have 67108864 pixels"):
-        ops.decode(tf.constant(announcing(kind, 16_000, 16_000)))
+    message = r"at most 67108864 pixels(?s:.*)width, height:\D*12000\D+16000"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        ops.decode(tf.constant(announcing(kind, 12_000, 16_000)))
     if kind == "BMP":  # rows from the top
-        with pytest.raises(tf.errors.InvalidArgumentError, match="may have 67108864 pixels"):
-            ops.decode(tf.constant(announcing(kind, 16_000, -16_000)))
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            ops.decode(tf.constant(announcing(kind, 12_000, -16_000)))
     if kind != "GIF":
         assert ops.decode(tf.constant(announcing(kind, 1, 1))).shape == (1, 1, 3)
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from moco_tf.data import sources
 from moco_tf.data.batch_layout import BatchLayout
-from moco_tf.data.labelled import crops_of, evaluation_dataset, labelled_dataset
+from moco_tf.data.labelled import center_crops, evaluation_dataset, labelled_dataset
 from moco_tf.data.recipes import moco, standard
 from moco_tf.data.sources import synthetic
 
@@ -73,7 +73,7 @@ def test_a_stream_is_evaluated_in_the_order_of_its_records(tmp_path):
     np.testing.assert_array_equal(whole["label"][21:], labels[:3])
     got = [n.decode() for n in source.keys().map(source.name).as_numpy_iterator()]
     assert got == names
-    some = crops_of(source, np.array([2, 9, 20]), 16, 16)
+    some = center_crops(source, np.array([2, 9, 20]), 16, 16)
     np.testing.assert_array_equal(some, whole["x"][[2, 9, 20]])
 
 

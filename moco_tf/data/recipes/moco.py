@@ -1,4 +1,4 @@
-"""The papers' augmentations, side by side.
+"""The augmentations of MoCo v1, MoCo v2 and the CIFAR-10 demo.
 
 Source: main_moco.py of the official code (v1 is its default, v2 its --aug-plus), and
 its CIFAR-10 demo. The flip commutes with the color ops and is part of the crop here.

@@ -1,45 +1,60 @@
-"""Sources of images; an address such as "folder:DIR" names one.
+"""Sources of images by their addresses: "folder:DIR", or "my_module:REST" for one of your own.
 
-A module of this package is a kind of source. It has `ADDRESSES` (the forms for error messages),
-`open(rest, **options)` and, where its data may have labels, `labelled_splits(rest)`.
+A module of this package, or any other that Python can import, is a source if it has:
+
+    ADDRESSES = ("my_module:DIR",)   forms of its addresses, for error messages
+    open(rest, **options)            the `Source` or `Stream` of what follows the colon
+
+`options` are `data_dir` and `num_examples`, as `open_source` gets them; accept and ignore others.
+If its data comes in labelled splits, it may also have `labelled_splits(rest, **options)`: the
+addresses of the labelled training and test images that go with it, or None.
 """
 
 from moco_tf import addresses
 from moco_tf.data import sources
-from moco_tf.data.sources.source import Source, Stream, from_arrays, from_bytes, in_numbering_of
+from moco_tf.data.sources.source import Source, Stream, from_arrays, from_bytes, renumber_labels
 
 __all__ = [
     "Source",
     "Stream",
     "from_arrays",
     "from_bytes",
-    "in_numbering_of",
     "labelled_splits",
     "open_source",
+    "renumber_labels",
 ]
 
 
-def open_source(address, data_dir=None, num_examples=None):
+def open_source(
+    address: str, data_dir: str | None = None, num_examples: int | None = None
+) -> Source | Stream:
     """Opens the source of an address.
 
     Args:
-        address: "tfds:NAME[/CONFIG][:SPLIT]", "folder:DIR", "tfrecord:GLOB" or
-            "synthetic:shapes[:SPLIT]".
+        address: "tfds:NAME[/CONFIG][:SPLIT]", "folder:DIR", "tfrecord:GLOB",
+            "synthetic:shapes[:SPLIT]", or "my_module:REST" of a module that Python can import.
         data_dir: folder of prepared TFDS data sets; None for TFDS' default.
-        num_examples: of a `tfrecord:` source, to spare counting its records.
-
-    Returns:
-        `Source` or `Stream`.
+        num_examples: number of records of a `tfrecord:` source, to spare counting them.
 
     Raises:
-        ValueError: for an unknown address, or when there is nothing there.
+        ValueError: for an unknown address, or one without data.
+
+    Example:
+        >>> source = open_source("synthetic:shapes:test")
+        >>> source.num_examples, source.image(0).shape
+        (1024, TensorShape([32, 32, 3]))
     """
     module, rest = addresses.module_of(sources, address, "data.source")
     return module.open(rest, data_dir=data_dir, num_examples=num_examples)
 
 
-def labelled_splits(address, data_dir=None):
-    """Addresses of the labelled `(bank, queries)` that go with a source, or None."""
+def labelled_splits(address: str, data_dir: str | None = None) -> tuple[str, str] | None:
+    """Addresses of the labelled training and test images that go with a source, or None.
+
+    Args:
+        address: address of the source, as for `open_source`.
+        data_dir: folder of prepared TFDS data sets; None for TFDS' default.
+    """
     module, rest = addresses.module_of(sources, address, "data.source")
     if not hasattr(module, "labelled_splits"):
         return None

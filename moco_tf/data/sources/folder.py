@@ -1,4 +1,4 @@
-"""Images in a folder of any depth; first-level sub-folders are classes."""
+"""Source "folder:DIR": image files in a folder of any depth; its sub-folders are the classes."""
 
 import os
 
@@ -11,8 +11,12 @@ ADDRESSES = ("folder:DIR",)
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
-def open(rest, **_):
-    """Opens "folder:DIR", local or gs://; labels are the first-level sub-folders."""
+def open(rest: str, **_) -> Source:
+    """Opens "folder:DIR", local or gs://; labels are the first-level sub-folders.
+
+    Raises:
+        ValueError: if the folder holds no images.
+    """
     root = os.path.expanduser(rest)
     paths = _list(root)
     if not paths:
@@ -23,7 +27,8 @@ def open(rest, **_):
     names = [os.path.relpath(p, root) for p in paths]
     classes, labels = _classes(names)
     with tf.device("CPU"):
-        path_tensor, name_tensor = tf.constant(paths), tf.constant(names)
+        path_tensor = tf.constant(paths)
+        name_tensor = tf.constant(names)
     return Source(
         num_examples=len(paths),
         read=lambda index: tf.io.read_file(tf.gather(path_tensor, index)),
@@ -35,8 +40,8 @@ def open(rest, **_):
     )
 
 
-def labelled_splits(rest, **_):
-    """DIR/train beside DIR/val or DIR/test, whichever of them `rest` names."""
+def labelled_splits(rest: str, **_) -> tuple[str, str] | None:
+    """DIR/train and DIR/val or DIR/test, if `rest` is DIR/train and the other exists."""
     root = os.path.dirname(os.path.expanduser(rest.rstrip("/")))
     for held_out in ("val", "test"):
         bank, queries = os.path.join(root, "train"), os.path.join(root, held_out)
@@ -46,16 +51,17 @@ def labelled_splits(rest, **_):
 
 
 def _list(root):
-    found = []
+    """Paths of all images below a folder, sorted."""
+    paths = []
     for folder, _, files in tf.io.gfile.walk(root):
-        found += [os.path.join(folder, f) for f in files if f.lower().endswith(EXTENSIONS)]
-    return sorted(found)
+        paths += [os.path.join(folder, f) for f in files if f.lower().endswith(EXTENSIONS)]
+    return sorted(paths)
 
 
 def _classes(names):
-    """Names of the classes and the label of each image; none unless there are two."""
-    found = [name.split(os.sep)[0] if os.sep in name else None for name in names]
-    if None in found or len(set(found)) < 2:
+    """Names of the classes and the label of each image; no labels unless there are two classes."""
+    folders = [name.split(os.sep)[0] if os.sep in name else None for name in names]
+    if None in folders or len(set(folders)) < 2:
         return (), None
-    classes, labels = np.unique(found, return_inverse=True)
+    classes, labels = np.unique(folders, return_inverse=True)
     return tuple(classes.tolist()), labels.astype(np.int64)

@@ -1,7 +1,7 @@
-"""What a data source is: images addressed by number, or a stream of records.
+"""Data sources: images with random access (`Source`), or a stream of records (`Stream`).
 
-Both have `image`, `label` and `name`, graph functions of an example's key: its number in a
-`Source`, its record in a `Stream`.
+The input pipelines know an example by its key: its number in a `Source`, its record in a `Stream`.
+Both classes have `image`, `label` and `name`, graph functions of that key.
 """
 
 import dataclasses
@@ -19,14 +19,23 @@ class Source:
     """Images with random access.
 
     Attributes:
-        num_examples: how many there are.
+        num_examples: number of images.
         read: graph function from an int64 scalar (0 <= index < num_examples) to
             the encoded bytes (string scalar), or to a decoded uint8 HxWx3 image.
         name: graph function from the index to a string scalar, for messages.
         encoded: whether `read` gives encoded bytes.
         labels: int64, num_examples; None without labels.
-        classes: names of the classes that the labels number, if they have any.
-        files: paths of the images, if each is a file.
+        classes: names of the classes that the labels number, or ().
+        files: paths of the images if each is a file, or ().
+
+    Example, images of a list of files:
+        paths = tf.constant(sorted(glob.glob("photos/*.jpg")))
+        source = Source(
+            num_examples=len(paths),
+            read=lambda index: tf.io.read_file(paths[index]),
+            name=lambda index: paths[index],
+            encoded=True,
+        )
     """
 
     num_examples: int
@@ -38,23 +47,23 @@ class Source:
     files: tuple = ()
 
     def image(self, key):
-        """uint8 HxWx3."""
+        """The decoded image of a key: uint8 HxWx3."""
         image = self.read(key)
         return image_ops.decode(image) if self.encoded else image
 
     def label(self, key):
-        """int64 scalar, -1 without labels."""
+        """The label of a key: int64 scalar, -1 without labels."""
         if self.labels is None:
             return tf.constant(-1, tf.int64)
         with tf.device("CPU"):
             return tf.gather(tf.constant(self.labels), key)
 
     def keys(self):
-        """Data set of all keys in order."""
+        """Dataset of all keys in order."""
         return tf.data.Dataset.range(self.num_examples)
 
     def subset(self, indices):
-        """The source of some of the images, by their numbers."""
+        """A source of some of the images, by their numbers: int array."""
         with tf.device("CPU"):
             chosen = tf.constant(indices, tf.int64)
         return dataclasses.replace(
@@ -73,16 +82,17 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """Records too many to address, in shards.
+    """Records in shards, which can be read in order only.
 
     Attributes:
-        num_examples: records in all shards.
-        shards: `(path, skip, take)` per shard, records; take -1 is all. Where it is known, records
-            from one with a wrong checksum on, after which a file cannot be read, count as images
-            that cannot be decoded; else they are an error.
-        parse: graph function from a serialized record to `(encoded bytes, name, label)`, string
+        num_examples: number of records in all shards.
+        shards: `(path, skip, take)` of each shard: how many records to skip and how many to take
+            after them; take -1 is all. A file cannot be read after a record with a wrong
+            checksum. If `take` is known, the lost records count as undecodable images; if it is
+            -1, the checksum is an error.
+        parse: graph function from a serialized record to `(encoded bytes, name, label)`: two string
             scalars and an int64 scalar, -1 without a label.
-        classes: names of the classes that the labels number, if they are known.
+        classes: names of the classes that the labels number, or ().
     """
 
     num_examples: int
@@ -91,15 +101,15 @@ class Stream:
     classes: tuple = ()
 
     def image(self, key):
-        """uint8 HxWx3."""
+        """The decoded image of a key: uint8 HxWx3."""
         return image_ops.decode(self.parse(key)[0])
 
     def name(self, key):
-        """String scalar, for messages."""
+        """The name of a key's image, for messages: string scalar."""
         return self.parse(key)[1]
 
     def label(self, key):
-        """int64 scalar, -1 without labels."""
+        """The label of a key: int64 scalar, -1 without labels."""
         return self.parse(key)[2]
 
     def relabelled(self, table):
@@ -112,23 +122,23 @@ class Stream:
         return dataclasses.replace(self, parse=parse)
 
     def keys(self):
-        """Data set of all records in order."""
+        """Dataset of all keys, that is records, in order."""
         return tf.data.Dataset.from_tensor_slices(_columns(self.shards)).flat_map(_records(self))
 
     def epoch(self, seed, epoch, buffer_size, shard_files=(1, 0)):
         """The records of one epoch: shards in random order, interleaved, in shuffled blocks.
 
-        Raises:
-            ValueError: for fewer shards than `shard_files` shares them between.
-
         Args:
-            seed: int.
+            seed: int, of the run.
             epoch: int64 tensor or int; each epoch has its own order.
             buffer_size: records in memory; half of them are a block.
             shard_files: `(n, i)`: take every n-th shard from the i-th on.
 
         Returns:
             `tf.data.Dataset` of serialized records.
+
+        Raises:
+            ValueError: for fewer than n shards.
         """
         count, first = shard_files
         if len(self.shards) < count:
@@ -139,7 +149,7 @@ class Stream:
         columns = _columns(self.shards[first::count])
 
         def shuffled(x, i):
-            """Rows of x in a random order of its own for each (seed, epoch, i)."""
+            """The rows of x in a random order, another for each (seed, epoch, i)."""
             key = random_key("record order", seed, tf.cast(epoch, tf.int64) * 2**32 + i)
             draw = tf.random.stateless_uniform(tf.shape(x)[:1], key, alg="philox")
             return tf.gather(x, tf.argsort(draw))
@@ -159,41 +169,53 @@ class Stream:
 
 
 def _columns(shards):
-    """Tensors of paths, skip, take, and of what stands for the records of each that are lost."""
-    paths, skip, take = zip(*shards)
-    lost = [_named(f"{path}, after a record that cannot be read") for path in paths]
-    skip, take = (tf.constant(x, tf.int64) for x in (skip, take))
-    return tf.constant(paths), skip, take, tf.constant(lost)
+    """Tensors of the shards' paths, skip, take, and of the records that replace lost ones."""
+    paths, skip, take = zip(*shards, strict=True)
+    lost = [_record_without_image(f"{p}, after a record that cannot be read") for p in paths]
+    return (
+        tf.constant(paths),
+        tf.constant(skip, tf.int64),
+        tf.constant(take, tf.int64),
+        tf.constant(lost),
+    )
 
 
-def _named(name):
-    """A serialized example without an image."""
+def _record_without_image(name):
+    """A serialized `tf.train.Example` with a name only."""
     value = tf.train.Feature(bytes_list=tf.train.BytesList(value=[name.encode()]))
     features = tf.train.Features(feature={"image/filename": value})
     return tf.train.Example(features=features).SerializeToString()
 
 
 def _records(stream):
-    """Function from the `_columns` of a shard to its records."""
-    counted = all(take >= 0 for _, _, take in stream.shards)
+    """Function from a row of `_columns` to the dataset of the shard's records."""
+    is_counted = all(take >= 0 for _, _, take in stream.shards)
 
-    def records(path, skip, take, lost):
-        found = tf.data.TFRecordDataset(path).skip(skip)
-        if counted:
-            found = found.ignore_errors()
-            found = found.concatenate(tf.data.Dataset.from_tensors(lost).repeat())
-        return found.take(take)
+    def records_of(path, skip, take, lost):
+        records = tf.data.TFRecordDataset(path).skip(skip)
+        if is_counted:
+            records = records.ignore_errors()
+            records = records.concatenate(tf.data.Dataset.from_tensors(lost).repeat())
+        return records.take(take)
 
-    return records
+    return records_of
 
 
-def from_arrays(images, labels=None, classes=()):
-    """A source of NumPy arrays, for scripts of your own.
+def from_arrays(images, labels=None, classes=()) -> Source:
+    """A source of images in a NumPy array, for scripts and notebooks.
 
     Args:
         images: uint8 NxHxWx3.
         labels: int N, or None.
         classes: names of the classes that the labels number, or ().
+
+    Raises:
+        ValueError: for another type or shape, or another number of labels.
+
+    Example:
+        >>> source = from_arrays(np.zeros((100, 32, 32, 3), np.uint8), labels=np.zeros(100, int))
+        >>> source.num_examples
+        100
     """
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
@@ -217,12 +239,12 @@ def from_arrays(images, labels=None, classes=()):
     )
 
 
-def from_bytes(encoded, names, labels=None):
-    """A source of encoded images held in memory.
+def from_bytes(encoded: list[bytes], names: list[str], labels=None) -> Source:
+    """A source of encoded images in memory.
 
     Args:
-        encoded: list of bytes.
-        names: list of str.
+        encoded: contents of image files.
+        names: names of the images, for messages.
         labels: int array, or None.
     """
     with tf.device("CPU"):
@@ -236,18 +258,25 @@ def from_bytes(encoded, names, labels=None):
     )
 
 
-def in_numbering_of(train, test):
-    """The test source with its labels in the training source's numbering, if both name classes.
+def renumber_labels(source: Source, like: Source) -> Source:
+    """The source with its labels numbered as in another source, by the names of the classes.
+
+    Args:
+        source: `Source` or `Stream`, such as the test images of some of the classes.
+        like: `Source` or `Stream` whose numbering to use, such as the training images.
+
+    Returns:
+        The source unchanged if one of the two does not name its classes.
 
     Raises:
-        ValueError: for a class that the training images lack.
+        ValueError: for a class of `source` that `like` lacks.
     """
-    if not (train.classes and test.classes) or train.classes == test.classes:
-        return test
-    unknown = sorted(set(test.classes) - set(train.classes))
+    if not (source.classes and like.classes) or source.classes == like.classes:
+        return source
+    unknown = sorted(set(source.classes) - set(like.classes))
     if unknown:
         raise ValueError(
             "The test images must have classes of the training images. Received besides: "
             f"{', '.join(unknown[:5])}. Name other sources."
         )
-    return test.relabelled(np.array([train.classes.index(name) for name in test.classes]))
+    return source.relabelled(np.array([like.classes.index(name) for name in source.classes]))

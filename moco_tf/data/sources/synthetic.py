@@ -1,4 +1,4 @@
-"""Procedurally made images, to try the whole system without data.
+"""Source "synthetic:shapes": generated images, to try the whole system without data.
 
 Each image is covered with copies of one shape in random places, sizes, turns and colors.
 The shape is the class: it survives cropping, flipping and color changes, which MoCo's
@@ -7,7 +7,7 @@ views undergo, while colors, places and sizes tell nothing about it.
 
 import numpy as np
 
-from moco_tf.data.sources.source import from_arrays
+from moco_tf.data.sources.source import Source, from_arrays
 
 ADDRESSES = ("synthetic:shapes[:SPLIT]",)
 SPLITS = {"train": (4096, 0), "test": (1024, 1)}  # number of images, seed
@@ -16,11 +16,15 @@ COPIES = 7
 BACKGROUND = 0.2
 
 
-def open(rest, **_):
-    """Opens "synthetic:shapes[:train|test]": 32 px images of eight classes."""
-    kind, _, split = rest.partition(":")
+def open(rest: str, **_) -> Source:
+    """Opens "synthetic:shapes[:train|test]": 32 px images of eight classes.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    content, _, split = rest.partition(":")
     split = split or "train"
-    if kind != "shapes" or split not in SPLITS:
+    if content != "shapes" or split not in SPLITS:
         raise ValueError(
             f"`data.source` must be synthetic:shapes[:{'|'.join(SPLITS)}]. "
             f"Received: 'synthetic:{rest}'."
@@ -28,18 +32,18 @@ def open(rest, **_):
     return from_arrays(*shapes(*SPLITS[split]), classes=NAMES)
 
 
-def labelled_splits(rest, **_):
+def labelled_splits(rest: str, **_) -> tuple[str, str]:
     """The train and the test split."""
     return "synthetic:shapes:train", "synthetic:shapes:test"
 
 
-def shapes(num_images, seed, size=SIZE_PX):
+def shapes(num_images: int, seed: int, size: int = SIZE_PX) -> tuple[np.ndarray, np.ndarray]:
     """Draws images of shapes.
 
     Args:
-        num_images: how many.
-        seed: int; the same seed gives the same images.
-        size: px.
+        num_images: number of images.
+        seed: the same seed gives the same images.
+        size: side of the images, px.
 
     Returns:
         `(images, labels)`: uint8 num_images x size x size x 3, and int64 in 0..7.
@@ -48,15 +52,18 @@ def shapes(num_images, seed, size=SIZE_PX):
     labels = rng.integers(len(SHAPES), size=num_images)
     y, x = np.mgrid[:size, :size].astype(np.float32) + 0.5
     images = np.empty((num_images, size, size, 3), np.uint8)
-    for image, label in zip(images, labels):
-        # One background and little color: else they tell images apart so well that nothing
-        # else is learned.
+    for image, label in zip(images, labels, strict=True):
+        # One background and little color: otherwise these tell images apart so well that an encoder
+        # learns nothing else.
         canvas = rng.normal(BACKGROUND, 0.03, (size, size, 3)).astype(np.float32)
         for _ in range(COPIES):
-            centre_x, centre_y = rng.uniform(0, size, 2)
-            radius, turn = rng.uniform(0.13, 0.26) * size, rng.uniform(0, 2 * np.pi)
-            dx, dy = (x - centre_x) / radius, (y - centre_y) / radius
-            u, v = np.cos(turn) * dx + np.sin(turn) * dy, np.cos(turn) * dy - np.sin(turn) * dx
+            center_x, center_y = rng.uniform(0, size, 2)
+            radius = rng.uniform(0.13, 0.26) * size
+            turn = rng.uniform(0, 2 * np.pi)
+            dx = (x - center_x) / radius
+            dy = (y - center_y) / radius
+            u = np.cos(turn) * dx + np.sin(turn) * dy
+            v = np.cos(turn) * dy - np.sin(turn) * dx
             # Signed distance in pixels to coverage: a soft edge of one pixel.
             alpha = np.clip(0.5 - SHAPES[label](u, v) * radius, 0, 1)[..., None]
             color = rng.uniform(0.6, 1) + rng.uniform(-0.1, 0.1, 3)
@@ -87,7 +94,8 @@ def _cross(u, v):
 
 
 def _star(u, v):
-    angle, radius = np.arctan2(v, u), np.hypot(u, v)
+    angle = np.arctan2(v, u)
+    radius = np.hypot(u, v)
     return radius - (0.62 + 0.38 * np.cos(5 * angle))
 
 

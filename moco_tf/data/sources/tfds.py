@@ -1,21 +1,21 @@
-"""TensorFlow Datasets, prepared on disk (offline) or downloaded by TFDS."""
+"""Source "tfds:NAME": TensorFlow Datasets, prepared on disk (offline) or downloaded by TFDS."""
 
 import math
 
 import tensorflow as tf
 
-from moco_tf.data.sources.source import Stream, from_arrays
+from moco_tf.data.sources.source import Source, Stream, from_arrays
 
 ADDRESSES = ("tfds:NAME[/CONFIG][:SPLIT]",)
 # Images of one known size are held in memory, decoded, up to this many bytes.
 MEMORY_LIMIT = 2 << 30
 
 
-def open(rest, data_dir=None, **_):
+def open(rest: str, data_dir: str | None = None, **_) -> Source | Stream:
     """Opens "tfds:NAME[/CONFIG][:SPLIT]", SPLIT "train" by default, also as "train[:10%]".
 
     Raises:
-        ValueError: for an unknown name or split, no images, or data that cannot be had.
+        ValueError: for an unknown name or split, data without images, or data that TFDS cannot get.
     """
     import tensorflow_datasets as tfds
 
@@ -58,17 +58,14 @@ def open(rest, data_dir=None, **_):
 
     return Stream(
         num_examples=info.num_examples,
-        shards=tuple(
-            (str(f.filename), f.skip, f.examples_in_shard - f.skip if f.take < 0 else f.take)
-            for f in info.file_instructions
-        ),
+        shards=tuple(_shard(instruction) for instruction in info.file_instructions),
         parse=parse,
         classes=classes,
     )
 
 
-def labelled_splits(rest, data_dir=None):
-    """The data set's train split beside its test or validation split, if it has labels."""
+def labelled_splits(rest: str, data_dir: str | None = None) -> tuple[str, str] | None:
+    """The data set's train split and its test or validation split, if it has labels."""
     name = rest.partition(":")[0]
     info = _builder(name, data_dir).info
     # ImageNet's test images have no labels.
@@ -79,16 +76,24 @@ def labelled_splits(rest, data_dir=None):
     return f"tfds:{name}:train", f"tfds:{name}:{held_out[0]}"
 
 
+def _shard(instruction):
+    """Path, skip and take of one of TFDS' file instructions."""
+    take = instruction.take
+    if take < 0:
+        take = instruction.examples_in_shard - instruction.skip
+    return str(instruction.filename), instruction.skip, take
+
+
 def _builder(name, data_dir):
     import tensorflow_datasets as tfds
 
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-        if (
-            not builder.is_prepared()
-            if hasattr(builder, "is_prepared")
-            else not builder.info.splits
-        ):
+        if hasattr(builder, "is_prepared"):
+            is_prepared = builder.is_prepared()
+        else:
+            is_prepared = bool(builder.info.splits)
+        if not is_prepared:
             builder.download_and_prepare()
     except Exception as error:
         raise ValueError(

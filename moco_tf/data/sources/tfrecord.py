@@ -1,6 +1,7 @@
-"""TFRecord shards of `tf.train.Example`, local or gs://.
+"""Source "tfrecord:GLOB": shards of `tf.train.Example`, local or gs://.
 
-Features: "image/encoded", and perhaps "image/filename" and "image/class/label" (from 0 on).
+Features of an example: "image/encoded", and optionally "image/filename" and "image/class/label"
+(numbered from 0).
 """
 
 import tensorflow as tf
@@ -10,8 +11,12 @@ from moco_tf.data.sources.source import Stream
 ADDRESSES = ("tfrecord:GLOB",)
 
 
-def open(rest, num_examples=None, **_):
-    """Opens "tfrecord:GLOB". Counts the records by their headers unless `num_examples` is given."""
+def open(rest: str, num_examples: int | None = None, **_) -> Stream:
+    """Opens "tfrecord:GLOB". Counts the records by their headers unless `num_examples` is given.
+
+    Raises:
+        ValueError: if no file matches, or one is cut short.
+    """
     paths = sorted(tf.io.gfile.glob(rest))
     if not paths:
         raise ValueError(
@@ -20,12 +25,12 @@ def open(rest, num_examples=None, **_):
     counts = [-1 if num_examples else count_records(path) for path in paths]
     return Stream(
         num_examples=num_examples or sum(counts),
-        shards=tuple((path, 0, count) for path, count in zip(paths, counts)),
+        shards=tuple((path, 0, count) for path, count in zip(paths, counts, strict=True)),
         parse=_parse,
     )
 
 
-def count_records(path):
+def count_records(path: str) -> int:
     """Number of records in an uncompressed TFRecord file, read from their length headers.
 
     Raises:
@@ -46,9 +51,11 @@ def count_records(path):
 
 def _parse(record):
     def feature(name, dtype, default):
-        # Each for itself: of a record without an image the name can still be read.
+        # One feature at a time: the name of a record without an image can still be read.
         spec = tf.io.FixedLenFeature([], dtype, default)
         return tf.io.parse_single_example(record, {name: spec})[name]
 
-    image, name = (feature(f"image/{n}", tf.string, "") for n in ("encoded", "filename"))
-    return image, name, feature("image/class/label", tf.int64, -1)
+    encoded = feature("image/encoded", tf.string, "")
+    name = feature("image/filename", tf.string, "")
+    label = feature("image/class/label", tf.int64, -1)
+    return encoded, name, label
