@@ -1,13 +1,13 @@
-"""The input pipeline against the peers': two augmented views of each JPEG, per CPU core.
+"""Benchmark of the input pipeline: two augmented views of each JPEG, per CPU core, against peers.
 
     pip install -e .[bench]
     python benchmarks/pipeline.py --images=DIR [--long_side=500] [--rounds=5]
 
-Every worker has one core to itself and makes MoCo v2's views (224 px) of the same images. A round
-is 400 images; the figure is images a second of CPU time. Input pipelines read ahead while they are
-not asked for anything, so a round ends when the worker is idle again, and nothing goes uncounted.
+Every worker has its own core and makes MoCo v2's views (224 px) of the same images. A round is 400
+images; the result is images a second of CPU time. Input pipelines read ahead while nobody waits for
+them, so a round ends when the worker is idle again. That way all of its work is counted.
 
-The official code's recipe is written here in PIL, which torchvision's transforms are thin over.
+The official code's recipe is written here in PIL, which torchvision's transforms call.
 "device" is the host's share of the work when colors and blur run on the accelerator.
 """
 
@@ -60,10 +60,10 @@ def find(folder, long_side):
     from PIL import Image
 
     paths = [p for p in sorted(pathlib.Path(folder).rglob("*")) if p.suffix.lower() in JPEG]
-    sizes = {p: Image.open(p) for p in paths}
+    images = {p: Image.open(p) for p in paths}
     return [
         p
-        for p, image in sizes.items()
+        for p, image in images.items()
         if image.mode == "RGB" and long_side in (None, max(image.size))
     ]
 
@@ -79,7 +79,7 @@ def measure(batches):
 
 
 def settle():
-    """Waits until this process does nothing any more."""
+    """Waits until this process is idle."""
     busy = True
     while busy:
         start = time.process_time()
@@ -88,7 +88,7 @@ def settle():
 
 
 def make_batches(worker, paths):
-    """Endless iterator of batches of two views, by a worker's own means."""
+    """Endless iterator of batches of two views, as one of `WORKERS` makes them."""
     if worker in ("official", "albumentations"):
         import torch
 
@@ -106,9 +106,8 @@ def tensorflow_batches(worker, paths):
     """The project's pipeline as train.py uses it, or decoding alone."""
     import tensorflow as tf
 
-    from moco_tf.data import image_ops, sources
+    from moco_tf.data import image_ops, recipes, sources
     from moco_tf.data.batch_layout import BatchLayout
-    from moco_tf.data.recipes import moco
     from moco_tf.data.two_views import two_view_dataset
 
     names = [str(p) for p in paths]
@@ -122,10 +121,14 @@ def tensorflow_batches(worker, paths):
         name=lambda i: tf.gather(names, i),
         encoded=True,
     )
-    place = "device" if worker == "device" else "host"
-    layout = BatchLayout(BATCH, group=BATCH // 2)
-    jit = worker == "host"
-    return iter(two_view_dataset(source, moco.v2, layout, augment_on=place, jit_compile=jit))
+    data = two_view_dataset(
+        source,
+        recipes.find("moco:v2"),
+        BatchLayout(BATCH, group=BATCH // 2),
+        augment_on="device" if worker == "device" else "host",
+        jit_compile=worker == "host",
+    )
+    return iter(data)
 
 
 def torch_batches(view, paths, as_array):
@@ -140,9 +143,10 @@ def torch_batches(view, paths, as_array):
             pairs = []
             for path in order[start : start + BATCH]:
                 image = Image.open(path).convert("RGB")
-                image = np.asarray(image) if as_array else image
+                if as_array:
+                    image = np.asarray(image)
                 pairs.append((view(image), view(image)))
-            yield [torch.stack(views) for views in zip(*pairs)]
+            yield [torch.stack(views) for views in zip(*pairs, strict=True)]
 
 
 def albumentations_view():
@@ -170,13 +174,13 @@ def albumentations_view():
 
 
 def device_half():
-    """Milliseconds a view of the photometric half, compiled, on whatever device is here."""
+    """Milliseconds a view of the compiled photometric half, on this machine's device."""
     import numpy as np
     import tensorflow as tf
 
-    from moco_tf.data.recipes import moco
+    from moco_tf.data import recipes
 
-    recipe = moco.v2
+    recipe = recipes.find("moco:v2")
     rng = np.random.default_rng(0)
     images = tf.constant(rng.integers(0, 256, (64, SIZE, SIZE, 3), np.uint8))
     draws = tf.constant(rng.random((64, recipe.num_draws), np.float32))

@@ -7,22 +7,24 @@ An image's way from its bytes to the queue:
     two_views.py          two views of each image, a batch of them for each replica
     recipes/recipe.py     the pixels of a view: crop, colors, normalization
     pretraining/build.py  `make_step`: colors, if they are left to the device; calls `MoCo.step`
-    moco.py               embeddings, loss, queue
+    moco.py               `MoCo.step`: embeddings, loss, queue
 
 n is the number of rows: a chunk's, the host's or, in the end, one replica's. S is
 `data.image_size_px`. "Host" and "device" say where the photometric half runs (`data.augment_on`).
 
 | key | shape | dtype | made by | read by |
 |---|---|---|---|---|
-| x_q | nxSxSx3 | float32 (host), uint8 (device) | two_views.py | `MoCo.step` |
-| x_k | nxSxSx3 | float32 (host), uint8 (device) | two_views.py | `MoCo.step` |
+| x_q | nxSxSx3 | float32 (host), uint8 (device) | two_views.py | `unpack` |
+| x_k | nxSxSx3 | float32 (host), uint8 (device) | two_views.py | `unpack` |
 | draws_q | n x recipe.num_draws | float32 | two_views.py | `color_views` (device only) |
 | draws_k | n x recipe_k.num_draws | float32 | two_views.py | `color_views` (device only) |
-| row | n | int32 | two_views.py | `MoCo.step` |
-| order | n | int32 | two_views.py, if it permutes | `MoCo.step` |
+| row | n | int32 | two_views.py | `unpack` |
+| order | n | int32 | two_views.py, if it permutes | `unpack` |
 | index | n | int64 | two_views.py, `with_index` only | `MemoryBank.step` |
 | ok | n | bool | bad_images.py | training/loop.py, for the log |
 | name | nx120 | uint8 | bad_images.py | training/loop.py, for the log |
+
+`unpack` is `Contrastive.unpack`, the first line of `MoCo.step`.
 
 Inside the input pipeline a batch also has, until `bad_images.replace_bad` removes them:
 

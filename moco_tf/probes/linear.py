@@ -1,4 +1,4 @@
-"""Many linear classifiers on the same features, trained together."""
+"""Linear classifiers on features, many of them trained together, and the linear probe."""
 
 import math
 from typing import NamedTuple
@@ -23,10 +23,10 @@ class Classifiers(NamedTuple):
     biases: np.ndarray
     losses: np.ndarray
 
-    def logits(self, number, x, block=4096):
-        """Logits of one of them: float32 NxK of features NxC."""
-        parts = [x[i : i + block] @ self.weights[number] for i in range(0, len(x), block)]
-        return np.concatenate(parts) + self.biases[number]
+    def logits(self, number: int, x: np.ndarray, block: int = 4096) -> np.ndarray:
+        """Logits of classifier `number`: float32 NxK, of features NxC."""
+        products = [x[i : i + block] @ self.weights[number] for i in range(0, len(x), block)]
+        return np.concatenate(products) + self.biases[number]
 
 
 def fit(
@@ -34,37 +34,45 @@ def fit(
 ):
     """Trains one classifier for each pair of learning rate and weight decay.
 
-    SGD with momentum and L2 on weights and biases, as torch's, on the mean cross-entropy, with
-    a cosine of the learning rate. All see the same batches.
+    Uses SGD with momentum and L2 on weights and biases, as in torch, on the mean cross-entropy,
+    with a cosine schedule of the learning rate. All classifiers see the same batches.
 
     Args:
         x: float32 NxC, features; an array or a memory map.
         labels: int64 N, in [0, num_classes).
         num_classes: K.
-        rates, decays: S learning rates and S L2 factors, which belong together.
-        momentum: of SGD.
-        batch_size: rows; without the incomplete last batch of an epoch.
+        rates: S learning rates, one for each classifier.
+        decays: S L2 factors, one for each classifier.
+        momentum: momentum of SGD.
+        batch_size: rows of a batch; the incomplete last batch of an epoch is left out.
         epochs: passes over the features.
-        seed: of the start, N(0, .01), and of the order.
-        title: of the progress bar; None for none.
+        seed: seed of the initial weights, N(0, .01), and of the order.
+        title: title of the progress bar; None for no bar.
 
     Returns:
         `Classifiers`.
     """
     rng = np.random.default_rng(seed)
-    n, s, c, k = len(x), len(rates), x.shape[1], num_classes
+    n, c = x.shape
+    s = len(rates)
+    k = num_classes
     batch = min(batch_size, n)
     start = np.tile(rng.normal(0, 0.01, (c, 1, k)), (1, s, 1)).reshape(c, s * k)
-    w, b = tf.Variable(start, dtype=tf.float32), tf.Variable(tf.zeros(s * k))
-    v_w, v_b = tf.Variable(tf.zeros_like(w)), tf.Variable(tf.zeros_like(b))
-    # One number for each column, which belongs to a class of a classifier.
-    rate, decay = (tf.constant(np.repeat(a, k), tf.float32) for a in (rates, decays))
+    w = tf.Variable(start, dtype=tf.float32)
+    b = tf.Variable(tf.zeros(s * k))
+    v_w = tf.Variable(tf.zeros_like(w))
+    v_b = tf.Variable(tf.zeros_like(b))
+    # One value for each column of w; a column belongs to one class of one classifier.
+    rate = tf.constant(np.repeat(rates, k), tf.float32)
+    decay = tf.constant(np.repeat(decays, k), tf.float32)
 
     @tf.function(autograph=False)
     def step(x, y, scale):
         logits = tf.reshape(tf.matmul(x, w) + b, [batch, s, k])
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.tile(y[:, None], [1, s]), logits)
-        error = tf.nn.softmax(logits) - tf.one_hot(y, k)[:, None]  # of the loss by the logits
+        error = (
+            tf.nn.softmax(logits) - tf.one_hot(y, k)[:, None]
+        )  # gradient of the loss by the logits
         error = tf.reshape(error, [batch, s * k]) / batch
         v_w.assign(momentum * v_w + tf.matmul(x, error, transpose_a=True) + decay * w)
         v_b.assign(momentum * v_b + tf.reduce_sum(error, axis=0) + decay * b)
@@ -86,17 +94,31 @@ def fit(
 
 
 def probe(x, labels, queries, query_labels, *, epochs=20, batch_size=256, seed=0):
-    """Share in [0, 1] of queries that a classifier trained on x classifies right.
+    """Linear probe: the share in [0, 1] of queries that a classifier trained on x gets right.
 
-    Features have unit length here, for which one learning rate suits all encoders.
+    Features are scaled to unit length, for which one learning rate suits all encoders.
 
     Args:
-        x, queries: float32 NxC and MxC, features.
-        labels, query_labels: int N and M.
-        epochs, batch_size, seed: of `fit`.
+        x: float32 NxC, features to train on.
+        labels: int N, their classes.
+        queries: float32 MxC, features to classify.
+        query_labels: int M, their classes.
+        epochs: passes over x.
+        batch_size: rows of a batch.
+        seed: seed of the initial weights and of the order.
     """
     num_classes = int(max(labels.max(), query_labels.max())) + 1
-    options = dict(momentum=0.9, batch_size=batch_size, epochs=epochs, seed=seed, title=None)
-    found = fit(unit(x), labels, num_classes, [10.0], [0.0], **options)
-    predicted = found.logits(0, unit(queries)).argmax(axis=1)
+    classifiers = fit(
+        unit(x),
+        labels,
+        num_classes,
+        rates=[10.0],
+        decays=[0.0],
+        momentum=0.9,
+        batch_size=batch_size,
+        epochs=epochs,
+        seed=seed,
+        title=None,
+    )
+    predicted = classifiers.logits(0, unit(queries)).argmax(axis=1)
     return float(np.mean(predicted == query_labels))

@@ -1,4 +1,4 @@
-"""Tables and self-contained HTML pages with pictures."""
+"""HTML pages in one file, with tables, figures and images; Markdown tables."""
 
 import base64
 import html
@@ -10,12 +10,16 @@ import tensorflow as tf
 escape = html.escape
 
 
-def page(title, headline, parts):
-    """The text of a page.
+def page(title: str, headline: str, parts: list[str]) -> str:
+    """The HTML of a page.
 
     Args:
-        title, headline: plain text.
-        parts: list of HTML.
+        title: plain text.
+        headline: plain text below the title.
+        parts: HTML of the page's content, in order.
+
+    Example:
+        >>> html = page("A run", "2 epochs", [table(["epoch", "loss"], [[1, 7.6], [2, 7.1]])])
     """
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>"
@@ -27,8 +31,8 @@ def page(title, headline, parts):
     )
 
 
-def table(header, rows):
-    """A table of plain texts."""
+def table(header: list, rows: list[list]) -> str:
+    """An HTML table; cells are shown as plain text."""
 
     def line(cells, tag):
         return "<tr>" + "".join(f"<{tag}>{escape(str(c))}</{tag}>" for c in cells) + "</tr>"
@@ -36,33 +40,39 @@ def table(header, rows):
     return f"<table>{line(header, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
 
 
-def markdown(header, rows):
-    """A table of texts as Markdown."""
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def image(png):
-    """PNG bytes as an element."""
+def image(png: bytes) -> str:
+    """An HTML element of the bytes of a PNG file."""
     return f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
-def figure(drawn):
-    """A `matplotlib.figure.Figure` as an element."""
-    drawn.tight_layout()
+def figure(drawing) -> str:
+    """An HTML element of a `matplotlib.figure.Figure`."""
+    drawing.tight_layout()
     buffer = io.BytesIO()
-    drawn.savefig(buffer, format="png", dpi=110)
+    drawing.savefig(buffer, format="png", dpi=110)
     return image(buffer.getvalue())
 
 
-def grid(rows, pad=2):
-    """Rows of images of one size, lists or arrays of HxWx3 in 0..255, as an element."""
+def grid(rows: list, pad: int = 2) -> str:
+    """An HTML element of images in rows.
+
+    Args:
+        rows: lists or arrays of images of one size, HxWx3 in 0..255.
+        pad: white pixels between the images.
+    """
     h, w = rows[0][0].shape[:2]
     shape = (len(rows) * (h + pad), max(map(len, rows)) * (w + pad), 3)
     picture = np.full(shape, 255, np.uint8)
     for i, row in enumerate(rows):
         for j, pixels in enumerate(row):
-            top, left = i * (h + pad), j * (w + pad)
+            top = i * (h + pad)
+            left = j * (w + pad)
             picture[top : top + h, left : left + w] = np.clip(np.round(pixels), 0, 255)
     zoom = max(1, 80 // w)
     picture = picture.repeat(zoom, axis=0).repeat(zoom, axis=1)

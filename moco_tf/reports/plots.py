@@ -1,11 +1,11 @@
-"""Plots that several reports share, as HTML elements."""
+"""Plots for the reports, as HTML elements: curves, confusion matrices, bars."""
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from moco_tf.reports import pages
 
-LABELS = 25  # most classes whose names are drawn
+LABELS = 25  # with more classes than that, names are left out
 
 
 def plain(text):
@@ -13,11 +13,16 @@ def plain(text):
     return text.replace("$", r"\$")
 
 
-def curves(several, limits=None):
-    """Plots side by side: list of `(title, x label, x, dict of y by name)`; y within limits."""
-    figure = Figure(figsize=(5 * len(several), 3))
-    axes = figure.subplots(1, len(several), squeeze=False)
-    for axis, (title, label, x, lines) in zip(axes[0], several):
+def curves(panels: list[tuple], limits: tuple | None = None) -> str:
+    """Plots of lines, side by side.
+
+    Args:
+        panels: a `(title, x label, x, dict of y by name)` for each plot.
+        limits: smallest and largest y shown; None for all.
+    """
+    figure = Figure(figsize=(5 * len(panels), 3))
+    axes = figure.subplots(1, len(panels), squeeze=False)
+    for axis, (title, label, x, lines) in zip(axes[0], panels, strict=True):
         for name, y in lines.items():
             axis.plot(x, y, label=name, marker="." if len(x) < 100 else "")
         axis.set(title=title, xlabel=label, ylim=limits)
@@ -27,8 +32,13 @@ def curves(several, limits=None):
     return pages.figure(figure)
 
 
-def confusion(counts, classes):
-    """A confusion matrix: counts KxK, row the true class, column the predicted one."""
+def confusion(counts, classes: list[str]) -> str:
+    """A confusion matrix.
+
+    Args:
+        counts: int KxK; the row is the true class, the column the predicted one.
+        classes: names of the K classes.
+    """
     k = len(classes)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = min(9, 3.5 + 0.25 * k)
@@ -47,8 +57,14 @@ def confusion(counts, classes):
     return pages.figure(figure)
 
 
-def bars(values, names, label):
-    """Horizontal bars of shares in [0, 1], the smallest first."""
+def bars(values, names: list[str], label: str) -> str:
+    """Horizontal bars, the smallest at the bottom.
+
+    Args:
+        values: shares in [0, 1].
+        names: name of each bar.
+        label: what the values are.
+    """
     order = np.argsort(values)
     figure = Figure(figsize=(9, min(8, 1 + 0.25 * len(order))))
     axis = figure.subplots()

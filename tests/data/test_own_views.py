@@ -131,3 +131,22 @@ def test_an_import_that_fails_inside_the_module_is_not_hidden(tmp_path, monkeypa
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match=re.escape("'not_installed_anywhere'")):
         recipes.find("needs_more:weak")
+
+
+def test_the_examples_of_contributing_work(tmp_path, monkeypatch):
+    """The modules in the sections on recipes and sources, each named in its first line."""
+    text = (tiny.ROOT / "CONTRIBUTING.md").read_text()
+    for name in ("my_recipes", "my_photos"):
+        (code,) = re.findall(rf"```python\n# {name}\.py\n(.*?)```", text, re.DOTALL)
+        (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    image = own_views.synthetic.shapes(1, seed=0)[0][0]
+    Image.fromarray(image).save(tmp_path / "one.png")
+    source = sources.open_source(f"my_photos:{tmp_path}/*.png")
+    assert source.num_examples == 1
+    np.testing.assert_array_equal(source.image(0), image)
+    recipe = recipes.find("my_recipes:gray")
+    u = recipe.draw(0, 0, 0)
+    x = recipe.photometric(recipe.geometry(source.image(0), u, SIZE)[None], u[None])[0]
+    shades = pixels(x.numpy(), recipe)
+    np.testing.assert_allclose(shades, shades.mean(axis=-1, keepdims=True) + np.zeros(3), atol=0.01)

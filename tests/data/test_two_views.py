@@ -86,13 +86,13 @@ def test_positives_stay_in_their_group_one_time_in_g():
 def test_host_and_device_placement_give_the_same_pixels(source):
     layout = BatchLayout(16, group=4)
     host = take(source, layout, 1, moco.v2)[0]
-    plain = take(source, layout, 1, moco.v2, jit_compile=False)[0]
+    without_xla = take(source, layout, 1, moco.v2, jit_compile=False)[0]
     device = take(source, layout, 1, moco.v2, augment_on="device")[0]
     assert device["x_q"].dtype == np.uint8
-    for letter in "qk":
-        pixels = moco.v2.photometric(device[f"x_{letter}"], device[f"draws_{letter}"])
-        np.testing.assert_allclose(pixels, host[f"x_{letter}"], atol=1e-4)
-        np.testing.assert_allclose(plain[f"x_{letter}"], host[f"x_{letter}"], atol=1e-4)
+    for x, draws in (("x_q", "draws_q"), ("x_k", "draws_k")):
+        pixels = moco.v2.photometric(device[x], device[draws])
+        np.testing.assert_allclose(pixels, host[x], atol=1e-4)
+        np.testing.assert_allclose(without_xla[x], host[x], atol=1e-4)
 
 
 def test_an_epoch_shows_each_image_at_most_once_in_a_new_order():
@@ -143,8 +143,8 @@ def test_a_bad_image_moves_no_other_sample_and_is_named():
         assert [n for n, ok in zip(names(b), b["ok"]) if not ok] == [
             n for n in names(g) if n in ("image-4", "image-11", "image-17")
         ]
-        for letter in "qk":
-            np.testing.assert_array_equal(b[f"x_{letter}"][b["ok"]], g[f"x_{letter}"][b["ok"]])
+        for x in ("x_q", "x_k"):
+            np.testing.assert_array_equal(b[x][b["ok"]], g[x][b["ok"]])
     assert sum((~b["ok"]).sum() for b in bad) == 3
 
 
@@ -156,10 +156,10 @@ def test_a_bad_slot_shows_the_next_good_image_of_its_group_with_its_own_draws():
     batch = take(encoded_source(bad={index}), layout, 1, shuffle=False)[0]
     donor = int(names(clean)[4].split("-")[1])  # row 4 follows row 3 in group 0
     image = synthetic.shapes(20, seed=1)[0][donor]
-    for view, letter in enumerate("qk"):
+    for view, x in enumerate(("x_q", "x_k")):
         draws = LIGHT.draw(7, victim, view)
         want = LIGHT.photometric(LIGHT.geometry(image, draws, SIZE)[None], draws[None])[0]
-        np.testing.assert_allclose(batch[f"x_{letter}"][victim], want, atol=1e-4)
+        np.testing.assert_allclose(batch[x][victim], want, atol=1e-4)
 
 
 def test_donors_are_cyclic_in_the_group_and_fall_back_to_the_batch():
@@ -171,11 +171,9 @@ def test_donors_are_cyclic_in_the_group_and_fall_back_to_the_batch():
 def test_a_batch_without_any_good_image_stays_black():
     batch = take(encoded_source(bad=range(20)), BatchLayout(10), 1)[0]
     assert not batch["ok"].any()
-    for letter in "qk":
-        black = (0 - np.array(LIGHT.mean)) / LIGHT.std
-        np.testing.assert_allclose(
-            batch[f"x_{letter}"], black + np.zeros((10, SIZE, SIZE, 3)), atol=1e-5
-        )
+    black = (0 - np.array(LIGHT.mean)) / LIGHT.std
+    for x in ("x_q", "x_k"):
+        np.testing.assert_allclose(batch[x], black + np.zeros((10, SIZE, SIZE, 3)), atol=1e-5)
 
 
 def test_the_dataset_graph_has_nothing_that_needs_python(source):
