@@ -5,7 +5,7 @@ import functools
 import tensorflow as tf
 
 from moco_tf.data import image_ops
-from moco_tf.data.tfdata import plain
+from moco_tf.data.tfdata import no_autograph
 
 
 def features_and_embeddings(network, images):
@@ -25,7 +25,7 @@ def features_and_embeddings(network, images):
 def decode_or_blank(content):
     """An image, uint8 HxWx3, and true; one black pixel and false if it cannot be decoded."""
 
-    @plain
+    @no_autograph
     def decode(content):
         return image_ops.decode(content), True
 

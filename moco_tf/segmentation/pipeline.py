@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from moco_tf.data import bad_images
 from moco_tf.data.random_key import random_key
-from moco_tf.data.tfdata import endless, image_of_slot, plain, split
+from moco_tf.data.tfdata import endless, image_of_slot, no_autograph, split
 from moco_tf.segmentation.sources import IGNORED
 
 
@@ -31,7 +31,7 @@ def segmentation_dataset(pairs, layout, *, fill, crop_px, scale, host=0, seed=0,
     """
     first, rows = host * layout.host_rows, layout.host_rows
 
-    @plain
+    @no_autograph
     def make(slot, index):
         u = tf.random.stateless_uniform([4], random_key("augmentation", seed, slot), alg="philox")
         factor = scale[0] + u[0] * (scale[1] - scale[0])
@@ -46,7 +46,7 @@ def segmentation_dataset(pairs, layout, *, fill, crop_px, scale, host=0, seed=0,
             "name": name,
         }
 
-    @plain
+    @no_autograph
     def find(step):
         slots = step * layout.batch + first + tf.range(rows, dtype=tf.int64)
         # Fewer images than a batch are seen several times in it.
@@ -109,7 +109,7 @@ def test_dataset(pairs, batch, rows, size, fill):
         `tf.data.Dataset` of x: uint8 nxHxWx3.
     """
 
-    @plain
+    @no_autograph
     def make(index):
         image = pairs.image(index)
         return padded(image, tf.zeros(tf.shape(image)[:2], tf.int32), *size, fill)[0]

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from moco_tf import storage
 from moco_tf.data import image_ops
-from moco_tf.data.tfdata import plain
+from moco_tf.data.tfdata import no_autograph
 from moco_tf.segmentation import label_png
 
 IGNORED = 255  # in label maps, here always
@@ -240,7 +240,7 @@ def check(pairs, address, quiet=False):
             numbers in maps that are neither class nor ignored; or if all pixels are ignored.
     """
 
-    @plain
+    @no_autograph
     def look(index):
         image, numbers = pairs.image(index), pairs.numbers(index)
         counts = tf.math.bincount(tf.reshape(numbers, [-1]), minlength=256)
