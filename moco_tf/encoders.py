@@ -9,7 +9,6 @@ import zipfile
 import keras
 import tensorflow as tf
 
-from moco_tf import schema
 from moco_tf.backbones.heads import backbone_of  # and registers what a .keras file may hold
 from moco_tf.data import recipes
 from moco_tf.interop import naming_schemes, torch_file, training_state, weights
@@ -89,7 +88,7 @@ def _run_of(path):
     try:
         with tf.io.gfile.GFile(config) as file:
             values = json.load(file)
-        return None if "task" in values else schema.from_dict(config_lib.Config, values)
+        return None if "task" in values else config_lib.from_json(values)
     except ValueError as error:
         raise ValueError(
             f"{config} must be the config of the run that made the encoder beside it. Received: "

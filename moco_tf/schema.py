@@ -5,61 +5,11 @@ Example:
 """
 
 import dataclasses
-import math
 import types
 import typing
 from typing import Any
 
-NOUNS = {int: "an integer", float: "a finite number", str: "a string", bool: "true or false"}
-PLURALS = {int: "whole numbers", float: "numbers", str: "strings"}
-COUNTS = {1: "one", 2: "two", 3: "three"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """What must hold for one field; for a tuple, for each of its items. See `option`."""
-
-    at_least: float | None = None
-    above: float | None = None
-    at_most: float | None = None
-    below: float | None = None
-    multiple_of: int | None = None
-    choices: tuple = ()
-    min_items: int = 0
-    increasing: bool = False
-    help: str = ""
-
-    def holds(self, value: Any) -> bool:
-        """Whether one value, or one item of a tuple, is among the choices and in the range."""
-        return not (
-            (self.choices and value not in self.choices)
-            or (self.at_least is not None and value < self.at_least)
-            or (self.above is not None and value <= self.above)
-            or (self.at_most is not None and value > self.at_most)
-            or (self.below is not None and value >= self.below)
-            or (self.multiple_of is not None and value % self.multiple_of)
-        )
-
-    def range(self) -> str:
-        """The range in words, such as "positive", "in [0, 1)" or "one of linear, mlp"."""
-        if self.choices:
-            return f"one of {', '.join(map(str, self.choices))}"
-        low = self.above if self.at_least is None else self.at_least
-        high = self.below if self.at_most is None else self.at_most
-        positive = self.above == 0 or self.at_least == 1
-        if self.multiple_of is not None:
-            return f"a {'positive ' if positive else ''}multiple of {self.multiple_of}"
-        if low is not None and high is not None:
-            left = "(" if self.at_least is None else "["
-            right = ")" if self.at_most is None else "]"
-            return f"in {left}{low:g}, {high:g}{right}"
-        if positive:
-            return "positive"
-        if self.at_least == 0:
-            return "zero or more"
-        limits = ("at_least", "above", "at_most", "below")
-        given = [(name.replace("_", " "), getattr(self, name)) for name in limits]
-        return " and ".join(f"{name} {limit:g}" for name, limit in given if limit is not None)
+from moco_tf.rules import Field, Rule
 
 
 def option(
@@ -92,69 +42,6 @@ def option(
     values = dict(locals())
     del values["default"]
     return dataclasses.field(default=default, metadata={"rule": Rule(**values)})
-
-
-@dataclasses.dataclass(frozen=True)
-class Field:
-    """One field of a config.
-
-    Attributes:
-        name: its name, dotted, such as "model.width".
-        value: its value.
-        rule: `Rule`.
-        kind: `int`, `float`, `str`, `bool` or `tuple`.
-        optional: whether None is a value.
-        items: type of a tuple's items, else None.
-        count: number of items of a tuple of fixed length, else None.
-    """
-
-    name: str
-    value: Any
-    rule: Rule
-    kind: type
-    optional: bool
-    items: type | None = None
-    count: int | None = None
-
-    def words(self) -> str:
-        """What must hold, in words: "positive, or none"."""
-        words = self._items() if self.kind is tuple else self.rule.range()
-        return self._or_none(words or NOUNS[self.kind])
-
-    def type_words(self) -> str:
-        """The type, in words: "an integer, or none"."""
-        is_tuple = self.kind is tuple
-        return self._or_none(f"a tuple of {self._items()}" if is_tuple else NOUNS[self.kind])
-
-    def has_type(self) -> bool:
-        """Whether the value is of the field's type; a whole number may stand for a float."""
-        return self.optional if self.value is None else _is(self.kind, self.value)
-
-    def holds(self) -> bool:
-        """Whether the value, which is of the field's type, is allowed."""
-        value, rule = self.value, self.rule
-        if value is None or self.kind is not tuple:
-            return value is None or rule.holds(value)
-        return (
-            (self.count is None or len(value) == self.count)
-            and len(value) >= rule.min_items
-            and all(_is(self.items, item) and rule.holds(item) for item in value)
-            and (not rule.increasing or list(value) == sorted(set(value)))
-        )
-
-    def _items(self):
-        limits = self.rule.range()
-        words = [COUNTS[self.count]] if self.count else []
-        words += ["increasing"] if self.rule.increasing else []
-        if limits == "positive":
-            words += [limits, PLURALS[self.items]]
-        else:
-            words += [PLURALS[self.items], "of" if limits == "zero or more" else "", limits]
-        least = self.rule.min_items
-        return " ".join(w for w in words if w) + (f", at least {COUNTS[least]}" if least else "")
-
-    def _or_none(self, text):
-        return f"{text}, or none" if self.optional else text
 
 
 def fields(config: Any, path: str = "") -> list[Field]:
@@ -229,8 +116,13 @@ def to_dict(config: Any) -> dict:
     return _lists(dataclasses.asdict(config))
 
 
-def from_dict(kind: type, values: dict) -> Any:
+def from_dict(kind: type, values: dict, zeros_are_none: bool = False) -> Any:
     """The object of a dataclass `kind` whose `to_dict` gave `values`.
+
+    Args:
+        kind: dataclass.
+        values: its fields; those left out get their defaults.
+        zeros_are_none: 0, "" and () mean None in optional fields, as in version 0.1.0.
 
     Raises:
         ValueError: for an unknown field.
@@ -247,6 +139,8 @@ def from_dict(kind: type, values: dict) -> Any:
         for name, value in values.items():
             if dataclasses.is_dataclass(hints[name]):
                 value = build(hints[name], value, f"{path}{name}.")
+            elif zeros_are_none and isinstance(hints[name], types.UnionType):
+                value = value or None
             given[name] = tuple(value) if isinstance(value, list) else value
         return cls(**given)
 
@@ -288,9 +182,3 @@ def _parse_type(hint):
         return hint, optional
     items = typing.get_args(hint)
     return tuple, optional, items[0], None if items[-1] is Ellipsis else len(items)
-
-
-def _is(kind, value):
-    if kind is float:
-        return type(value) in (int, float) and math.isfinite(value)
-    return type(value) is kind

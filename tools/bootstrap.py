@@ -25,7 +25,7 @@ def main():
             f"({sys.executable}).\nName another one: make PYTHON=python3.12 ..."
         )
     stamp = VENV / ("installed-" + (extra or "base"))
-    files = [(ROOT / name).read_bytes() for name in ("setup.cfg", "pyproject.toml")]
+    files = [(ROOT / name).read_bytes() for name in ("setup.cfg", "setup.py", "pyproject.toml")]
     parts = [*files, sys.version.encode(), str(ROOT).encode()]
     wanted = hashlib.sha256(b"".join(parts)).hexdigest()
     if stamp.exists() and stamp.read_text() == wanted and PYTHON.exists():

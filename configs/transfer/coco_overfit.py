@@ -12,7 +12,7 @@ Cost:     on two CPU cores beside other work, with a ResNet-18 of width 16: 1,60
           46 minutes, 500 steps of keypoints 34 minutes
 Expected: masks of 20 images: box AP50 91.2, AP 77.0, mask AP50 82.5, AP 60.0 %. Keypoints of 4
           images: OKS AP50 100, AP 97.7, box AP50 100 %
-Source:   the recipes of coco_mask_rcnn_fpn_1x.py and coco_keypoint_rcnn_fpn_2x.py, smaller
+Source:   the recipes of coco_mask_rcnn_fpn.py and coco_keypoint_rcnn_fpn_2x.py, smaller
 """
 
 from moco_tf.detection.config import Data, Detection
@@ -21,7 +21,7 @@ from moco_tf.training.config import Optimizer
 
 def get_config(heads="masks"):
     """Heads of a quarter of their width, small images; lr x.1 after 80 % of the steps."""
-    masks = heads == "masks"
+    masks = {"masks": True, "keypoints": False}[heads]
     side_px = 384 if masks else 256
     return Detection(
         data=Data(

@@ -3,6 +3,8 @@
 from absl import flags
 from ml_collections import config_flags
 
+from moco_tf import presets
+
 
 class OrNone(flags.ArgumentParser):
     """Parses "none" as None, and anything else as another parser does.
@@ -24,9 +26,45 @@ class OrNone(flags.ArgumentParser):
         return self.parser.flag_type()
 
 
+class ConfigFile(flags.ArgumentParser):
+    """Parses a path, or the name of a shipped config, as what the file's `get_config` returns.
+
+    Args:
+        parser: parser of a path.
+    """
+
+    def __init__(self, parser: flags.ArgumentParser):
+        self.parser = parser
+        self.syntactic_help = parser.syntactic_help
+
+    def parse(self, argument):
+        _, _, variant = argument.partition(":")
+        try:
+            return self.parser.parse(presets.find(argument))
+        except KeyError as error:
+            if error.args != (variant,):
+                raise
+            raise ValueError(f"the file has no {variant!r}; its header says what it has") from error
+
+    def flag_type(self):
+        return self.parser.flag_type()
+
+
 def define(help: str) -> flags.FlagHolder:
     """Defines --config for a command; its value is what the file's `get_config` returns."""
     config_flags.register_flag_parser_for_type(int, OrNone(flags.IntegerParser()))
     config_flags.register_flag_parser_for_type(float, OrNone(flags.FloatParser()))
     config_flags.register_flag_parser_for_type(str, OrNone(flags.ArgumentParser()))
-    return config_flags.DEFINE_config_file("config", None, help)
+    holder = config_flags.DEFINE_config_file("config", None, help)
+    flag = flags.FLAGS["config"]
+    flag.parser = ConfigFile(flag.parser)
+    return holder
+
+
+def given(argv: list[str]) -> str | None:
+    """Value of --config on a command line that is not parsed yet, or None."""
+    for argument, following in zip(argv, [*argv[1:], None], strict=True):
+        name, sign, value = argument.partition("=")
+        if name in ("--config", "-config"):
+            return value if sign else following
+    return None

@@ -14,7 +14,6 @@ detector.keras and predictions.json.
 """
 
 import os
-import pathlib
 
 import tensorflow as tf
 from absl import flags
@@ -33,7 +32,6 @@ TRANSFER = {"detection": (detection.check, detect), "segmentation": (segmentatio
 TASKS = [*config.TASKS, *TRANSFER, "compare"]
 TASK = flags.DEFINE_enum("task", None, TASKS, "What to do.", required=True)
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a run, or an encoder.keras.")
-CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs" / "eval"
 
 
 def with_config(argv):
@@ -43,7 +41,7 @@ def with_config(argv):
     task = given.get("--task", given.get("-task"))
     if task not in config.TASKS or "--config" in given or "-config" in given:
         return argv
-    return [argv[0], f"--config={CONFIGS / task}.py", *argv[1:]]
+    return [argv[0], f"--config=eval/{task}", *argv[1:]]
 
 
 def check(rest):

@@ -10,10 +10,9 @@ import sys
 import keras
 import tensorflow as tf
 
-from moco_tf import schema
 from moco_tf.data import recipes, sources
 from moco_tf.pretraining import report
-from moco_tf.pretraining.config import Config
+from moco_tf.pretraining.config import from_json
 
 
 def main(argv):
@@ -29,7 +28,7 @@ def main(argv):
         )
     workdir = argv[0]
     with tf.io.gfile.GFile(os.path.join(workdir, "config.json")) as file:
-        config = schema.from_dict(Config, json.load(file))
+        config = from_json(json.load(file))
     recipe, recipe_k = recipes.find_both(config.data.recipe, config.data.recipe_k)
     source = sources.open_source(config.data.source, config.data.data_dir, config.data.num_examples)
     encoder = os.path.join(workdir, "encoder.keras")

@@ -7,7 +7,7 @@ import os
 import keras
 import tensorflow as tf
 
-from moco_tf import schema
+from moco_tf import presets, schema
 from moco_tf.interop import naming_schemes, weights
 from moco_tf.log import log
 from moco_tf.pretraining import build
@@ -69,13 +69,7 @@ def config_of(state, base=None):
 
 def standard_config(head):
     """The `Config` of configs/moco_v1.py (head "linear") or configs/moco_v2.py ("mlp")."""
-    config = config_lib.Config(epochs=200, log_every_steps=50)
-    config.data.source, config.model.bn_group_size = "tfds:imagenet2012", 32
-    config.model.head = head
-    if head == "linear":
-        config.data.recipe, config.model.temperature = "moco:v1", 0.07
-        config.optimizer.schedule, config.optimizer.milestones_epochs = "step", (120, 160)
-    return config
+    return presets.load({"linear": "moco_v1", "mlp": "moco_v2"}[head])
 
 
 def model_of(state, config):

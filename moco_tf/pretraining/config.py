@@ -199,6 +199,20 @@ def _check_pairs(config):
     )
 
 
+def from_json(values: dict) -> Config:
+    """The `Config` in a run's config.json, also in one of version 0.1.0.
+
+    Args:
+        values: content of the file.
+
+    Raises:
+        ValueError: for an unknown field.
+    """
+    values = dict(values)
+    version = values.pop("moco_tf", None)  # 0.1.0 wrote none
+    return schema.from_dict(Config, values, zeros_are_none=version is None)
+
+
 def chance_loss(config):
     """The loss of an encoder that tells no image from another: ln(K+1), K negatives; in nats."""
     model = config.model

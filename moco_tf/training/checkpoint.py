@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from moco_tf import distribute, schema, storage
 from moco_tf.log import log
+from moco_tf.version import VERSION
 
 # Fields that may change when a run is resumed: they do not change what it computes.
 FREE_FIELDS = (
@@ -20,6 +21,7 @@ FREE_FIELDS = (
 
 
 CONFIG = "config.json"  # in a workdir, what made it
+VERSION_KEY = "moco_tf"  # in config.json, the version that made it; 0.1.0 wrote none
 DIGEST_BYTES = 16
 OF_STORAGE = (  # errors that say nothing of what is stored
     *(tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError),
@@ -144,14 +146,21 @@ def claim_workdir(new, workdir, strategy):
     path = os.path.join(workdir, CONFIG)
     if distribute.is_chief(strategy) and not tf.io.gfile.exists(path):
         tf.io.gfile.makedirs(workdir)
-        storage.write_text(path, json.dumps(new, indent=2) + "\n")
+        content = {VERSION_KEY: VERSION, **new}
+        storage.write_text(path, json.dumps(content, indent=2) + "\n")
     _require_same_on_all_workers(new, path, strategy)
     check_workdir(new, workdir)  # after it, as the others wait there for a worker refused here
 
 
 def check_workdir(new, workdir):
-    """Raises ValueError if another config made this workdir; it names the differing fields."""
-    old = _read_config(os.path.join(workdir, CONFIG)) or new
+    """Raises ValueError if 0.1.0 or another config made this workdir; it names what differs."""
+    old = _read_config(os.path.join(workdir, CONFIG)) or {VERSION_KEY: VERSION, **new}
+    if not old.pop(VERSION_KEY, None):
+        raise ValueError(
+            f"The workdir {workdir!r} was made by moco_tf 0.1.0, whose runs cannot be resumed by "
+            f"{VERSION}. Start a new --workdir. What came of the old one can be evaluated: "
+            f"--checkpoint={os.path.join(workdir, 'encoder.keras')}."
+        )
     differences = [d for d in schema.differences(old, new) if d.split(":")[0] not in FREE_FIELDS]
     if differences:
         raise ValueError(
@@ -166,7 +175,8 @@ def _require_same_on_all_workers(new, path, strategy):
     different = distribute.mean_over_workers(strategy, own) != np.array(own, np.float32)
     if not different.any():
         return
-    fields = schema.differences(_read_config(path) or new, new)
+    there = _read_config(path) or new
+    fields = schema.differences({k: v for k, v in there.items() if k != VERSION_KEY}, new)
     raise ValueError(
         "All workers must run the same config and the same version of moco_tf. Received: "
         + (f"here (workdir -> here): {'; '.join(fields)}." if fields else "another one elsewhere.")

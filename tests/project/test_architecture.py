@@ -12,7 +12,8 @@ import tiny
 PACKAGE = tiny.ROOT / "moco_tf"
 # Imports go down only: a module may import those of lower levels, and of its own package.
 LEVELS = [
-    {"log", "addresses", "schema", "optim", "distribute", "strategies"},
+    {"rules"},
+    {"log", "addresses", "schema", "presets", "version", "optim", "distribute", "strategies"},
     {"storage", "backbones", "contrastive"},
     {"data", "moco", "mechanisms"},
     {"training", "reports"},

@@ -82,7 +82,7 @@ def detect(data, encoder, workdir, strategy=None, **overrides):
 
 def command(encoder, workdir, data, *flags):
     """The command line that starts a short run."""
-    config = f"--config={tiny.ROOT}/configs/transfer/coco_mask_rcnn_c4_1x.py"
+    config = f"--config={tiny.ROOT}/configs/transfer/coco_mask_rcnn_c4.py"
     given = {"data.train": data[0], "data.test": data[1], **SHORT_RUN}
     given["deterministic"] = True  # else threads add up the gradients of RoIAlign in any order
     flags = [*(f"--config.{name}={value}" for name, value in given.items()), *flags]

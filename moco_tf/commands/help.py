@@ -1,0 +1,71 @@
+"""What --help prints: the command's text, its flags, and each field of its config."""
+
+import dataclasses
+import sys
+from typing import Any
+
+from absl import flags
+
+from moco_tf import presets, schema
+from moco_tf.commands import config_flag
+
+ASKS = ("--help", "-help", "-h", "--helpshort", "-helpshort")
+
+
+def is_asked(argv: list[str]) -> bool:
+    """Whether a command line asks for help."""
+    return any(argument in ASKS for argument in argv[1:])
+
+
+def text(argv: list[str], config: Any = None) -> str:
+    """Returns the help of a command.
+
+    Args:
+        argv: command line; if it has a --config, that config's fields are shown.
+        config: dataclass object whose fields are shown otherwise; None: no config is shown.
+    """
+    name = config_flag.given(argv)
+    parts = [(sys.modules["__main__"].__doc__ or "").strip(), _flags()]
+    shown = presets.load(name) if name else config
+    if shown is not None:
+        base = getattr(shown, "base", None)  # of an ablation, which has no other flags
+        parts.append(_fields(shown, "config") if base is None else _fields(base, "config.base"))
+    if name:
+        parts.append(f"The values are those of {presets.find(name)}.")
+    return "\n\n".join(parts)
+
+
+def _flags():
+    lines = ["Flags:"]
+    for module, of_module in flags.FLAGS.flags_by_module_dict().items():
+        if module.startswith("moco_tf"):
+            for flag in of_module:
+                choices = getattr(flag.parser, "enum_values", None)
+                lines.append(f"  --{flag.name}={_value(flag.value)}")
+                more = f" One of {', '.join(choices)}." if choices else ""
+                lines.append(f"      {flag.help}{more}")
+    return "\n".join(lines)
+
+
+def _fields(config, path):
+    title = (type(config).__doc__ or "").strip().splitlines()[0]
+    lines = [f"--{path}, {title}"]
+    for field in schema.fields(config):
+        if "." not in field.name:
+            lines.append(f"  --{path}.{field.name}={_value(field.value)}")
+            lines.append(f"      {field.rule.help} ({field.describe()})")
+    parts = [field.name for field in dataclasses.fields(config)]
+    texts = [
+        _fields(getattr(config, name), f"{path}.{name}")
+        for name in parts
+        if dataclasses.is_dataclass(getattr(config, name))
+    ]
+    return "\n\n".join(["\n".join(lines), *texts])
+
+
+def _value(value):
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple) and value:
+        return ",".join(map(str, value)) + ("," if len(value) == 1 else "")
+    return str(value)
