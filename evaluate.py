@@ -1,4 +1,4 @@
-"""Evaluates an encoder.
+r"""Evaluates an encoder.
 
     python evaluate.py --task=knn|linear|linear_cached|finetune --checkpoint=WORKDIR-OR-FILE \
         --workdir=... [--config=configs/eval/....py] [--strategy=...] [--config.field=value ...]

@@ -1,4 +1,4 @@
-"""Pre-trains an encoder with MoCo.
+r"""Pre-trains an encoder with MoCo.
 
     python train.py --config=configs/moco_v2.py --workdir=runs/v2 [--strategy=...] \
         [--config.field=value ...]

@@ -93,7 +93,7 @@ class Field:
         limits = self.rule.range()
         if self.kind is tuple or self.rule.choices or not limits:
             return self.words() if self.rule.choices else self.type_words()
-        return self._or_none(f"{NOUNS[self.kind]}, {limits}")
+        return self._or_none(f"{NOUNS[self.kind].replace('finite ', '')}, {limits}")
 
     def has_type(self) -> bool:
         """Whether the value is of the field's type; a whole number may stand for a float."""

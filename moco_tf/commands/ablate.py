@@ -1,4 +1,4 @@
-"""Pre-trains the variants of an ablation in turn, and shows what came of them side by side.
+r"""Pre-trains the variants of an ablation in turn, and shows what came of them side by side.
 
     python -m moco_tf ablate --config=configs/ablations/momentum.py --workdir=runs/ablate_momentum \
         [--strategy=...] [--config.base.field=value ...]
@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from moco_tf import distribute, schema, storage
+from moco_tf import distribute, presets, schema, storage
 from moco_tf.commands import run_flags, script
 from moco_tf.log import log
 from moco_tf.pretraining.ablation import variants
@@ -185,4 +185,4 @@ def main(_):
 
 def run():
     """Starts the command with the arguments of the process."""
-    script.run(main, check)
+    script.run(main, check, shown=lambda argv: presets.load("ablations/momentum"))

@@ -50,21 +50,21 @@ class ConfigFile(flags.ArgumentParser):
         return self.parser.flag_type()
 
 
-def define(help: str) -> flags.FlagHolder:
+def define(help: str, flag_values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder:
     """Defines --config for a command; its value is what the file's `get_config` returns."""
     config_flags.register_flag_parser_for_type(int, OrNone(flags.IntegerParser()))
     config_flags.register_flag_parser_for_type(float, OrNone(flags.FloatParser()))
     config_flags.register_flag_parser_for_type(str, OrNone(flags.ArgumentParser()))
-    holder = config_flags.DEFINE_config_file("config", None, help)
-    flag = flags.FLAGS["config"]
+    holder = config_flags.DEFINE_config_file("config", None, help, flag_values)
+    flag = flag_values["config"]
     flag.parser = ConfigFile(flag.parser)
     return holder
 
 
-def given(argv: list[str]) -> str | None:
-    """Value of --config on a command line that is not parsed yet, or None."""
+def given(argv: list[str], flag: str = "config") -> str | None:
+    """Value of a flag on a command line that is not parsed yet, or None."""
     for argument, following in zip(argv, [*argv[1:], None], strict=True):
         name, sign, value = argument.partition("=")
-        if name in ("--config", "-config"):
+        if name in (f"--{flag}", f"-{flag}"):
             return value if sign else following
     return None

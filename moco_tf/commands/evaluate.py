@@ -1,4 +1,4 @@
-"""Evaluates an encoder.
+r"""Evaluates an encoder.
 
     python evaluate.py --task=knn|linear|linear_cached|finetune --checkpoint=WORKDIR-OR-FILE \
         --workdir=... [--config=configs/eval/....py] [--strategy=...] [--config.field=value ...]
@@ -19,7 +19,7 @@ import tensorflow as tf
 from absl import flags
 
 from moco_tf import distribute
-from moco_tf.commands import run_flags, script
+from moco_tf.commands import config_flag, run_flags, script
 from moco_tf.detection import config as detection
 from moco_tf.detection.task import detect
 from moco_tf.evaluation import config, results
@@ -36,12 +36,17 @@ CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a run, or an en
 
 def with_config(argv):
     """The command line with the task's own config, if it names none."""
-    given = dict(zip(argv, [*argv[1:], ""]))  # --task knn
-    given |= {name: value for name, sign, value in (a.partition("=") for a in argv) if sign}
-    task = given.get("--task", given.get("-task"))
-    if task not in config.TASKS or "--config" in given or "-config" in given:
+    task = config_flag.given(argv, "task")
+    if task not in config.TASKS or config_flag.given(argv):
         return argv
     return [argv[0], f"--config=eval/{task}", *argv[1:]]
+
+
+def shown(argv):
+    """The config whose fields --help shows: that of the task, if one is named."""
+    transfer = {"detection": detection.Detection, "segmentation": segmentation.Segmentation}
+    make = (config.TASKS | transfer).get(config_flag.given(argv, "task"))
+    return make() if make else None
 
 
 def check(rest):
@@ -80,4 +85,4 @@ def main(rest):
 
 def run():
     """Starts the command with the arguments of the process."""
-    script.run(main, check, with_config)
+    script.run(main, check, with_config, shown)

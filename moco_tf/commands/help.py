@@ -40,10 +40,8 @@ def _flags():
     for module, of_module in flags.FLAGS.flags_by_module_dict().items():
         if module.startswith("moco_tf"):
             for flag in of_module:
-                choices = getattr(flag.parser, "enum_values", None)
                 lines.append(f"  --{flag.name}={_value(flag.value)}")
-                more = f" One of {', '.join(choices)}." if choices else ""
-                lines.append(f"      {flag.help}{more}")
+                lines.append(f"      {flag.help}")
     return "\n".join(lines)
 
 

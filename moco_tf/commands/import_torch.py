@@ -1,4 +1,4 @@
-"""Makes a workdir of a PyTorch file: of MoCo's official code, lightly, solo-learn, mmselfsup,
+r"""Makes a workdir of a PyTorch file: of MoCo's official code, lightly, solo-learn, mmselfsup,
 mmpretrain, or of a ResNet with torchvision's names. PyTorch need not be installed.
 
     python -m moco_tf import_torch FILE --output=WORKDIR \
@@ -74,4 +74,4 @@ def _value(config, name):
 def run():
     """Starts the command with the arguments of the process."""
     define_flags()
-    script.run(main, check)
+    script.run(main, check, shown=lambda argv: config_lib.Config())

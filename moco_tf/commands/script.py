@@ -6,22 +6,27 @@ import sys
 import tensorflow as tf
 from absl import app, flags
 
+from moco_tf.commands import help
 from moco_tf.log import log, show_log
 
 TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error comes from.")
 
 
-def run(main, check, prepare=list):
+def run(main, check, prepare=list, shown=lambda argv: None):
     """Runs a script.
 
     Args:
         main: function of the arguments that are no flags.
         check: function of the same that raises ValueError for wrong flags, before any work.
         prepare: function from the command line to the one that is parsed.
+        shown: function from the command line to the config whose fields --help shows, if any.
     """
 
     def parse(argv):
         try:
+            if help.is_asked(argv):
+                print(help.text(argv, shown(argv)))
+                sys.exit()
             rest = flags.FLAGS(prepare(argv))
             check(rest[1:])
             return rest

@@ -1,4 +1,4 @@
-"""Pre-trains an encoder with MoCo.
+r"""Pre-trains an encoder with MoCo.
 
     python train.py --config=configs/moco_v2.py --workdir=runs/v2 [--strategy=...] \
         [--config.field=value ...]
@@ -33,4 +33,4 @@ def main(_):
 
 def run():
     """Starts the command with the arguments of the process."""
-    script.run(main, check)
+    script.run(main, check, shown=lambda argv: config.Config())

@@ -1,108 +1,98 @@
 """The config schema refuses what cannot be, by name, and survives a round trip."""
 
 import dataclasses
-import importlib.util
+import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
 
-from moco_tf import schema
+from moco_tf import presets, schema
 from moco_tf.detection import config as detection_config
 from moco_tf.evaluation import config as evaluation_config
 from moco_tf.pretraining import ablation
-from moco_tf.pretraining.config import Config, Monitor, chance_loss, check
+from moco_tf.pretraining.config import Config, Monitor, chance_loss, check, from_json
 from moco_tf.segmentation import config as segmentation_config
 from moco_tf.training import checkpoint
 from moco_tf.training.config import Length
 
-CONFIGS = sorted(
-    p for p in (tiny.ROOT / "configs").rglob("*.py") if p.parent.name in ("configs", "ablations")
-)
-DETECTIONS = sorted(
-    p for p in (tiny.ROOT / "configs" / "transfer").glob("*.py") if not p.stem.endswith("_fcn")
-)
+NAMES = [*presets.names(), "moco_v2:800ep"]
+SCHEDULES = ("transfer/coco_mask_rcnn_c4:2x", "transfer/coco_mask_rcnn_fpn:2x")
+TRANSFERS = [*(name for name in NAMES if name.startswith("transfer/")), *SCHEDULES]
+SEGMENTATIONS = [name for name in TRANSFERS if name.endswith("_fcn")]
+DETECTIONS = [name for name in TRANSFERS if not name.endswith("_fcn")]
+EVALUATIONS = [name for name in NAMES if name.startswith("eval/")]
+RUNS = [name for name in NAMES if "/" not in name or name.startswith("ablations/")]
 TASKS = {"flowers": "finetune", "cub": "finetune", "semi": "finetune"}  # others by their name
 END_TO_END = {"model__mechanism": "end_to_end"}
 BANK = {"model__mechanism": "memory_bank", "model__shuffle": False}
 
 
-def load(path, *data):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(*data)
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_every_recipe_is_valid_and_survives_json(path):
-    configs = [load(path)]
-    if path.parent.name == "ablations":
+@pytest.mark.parametrize("name", RUNS)
+def test_every_recipe_is_valid_and_survives_json(name):
+    configs = [presets.load(name)]
+    if name.startswith("ablations/"):
         configs = [
             config
             for data in ("shapes", "cifar10")
-            for config in ablation.variants(load(path, data)).values()
+            for config in ablation.variants(presets.load(f"{name}:{data}")).values()
         ]
     for config in configs:
         check(config)
         assert schema.from_dict(Config, schema.to_dict(config)) == config
 
 
-@pytest.mark.parametrize(
-    "path", sorted((tiny.ROOT / "configs" / "eval").glob("*.py")), ids=lambda p: p.stem
-)
-def test_every_evaluation_is_valid_and_survives_json(path):
-    config = load(path)
-    evaluation_config.check(config, TASKS.get(path.stem, path.stem))
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_every_evaluation_is_valid_and_survives_json(name):
+    config, stem = presets.load(name), name.removeprefix("eval/")
+    evaluation_config.check(config, TASKS.get(stem, stem))
     assert schema.from_dict(type(config), schema.to_dict(config)) == config
 
 
-@pytest.mark.parametrize(
-    "path", sorted((tiny.ROOT / "configs" / "transfer").glob("*_fcn.py")), ids=lambda p: p.stem
-)
-def test_every_segmentation_is_valid_and_survives_json(path):
-    config = load(path)
+@pytest.mark.parametrize("name", SEGMENTATIONS)
+def test_every_segmentation_is_valid_and_survives_json(name):
+    config, stem = presets.load(name), name.removeprefix("transfer/")
     segmentation_config.check(config)
     assert schema.from_dict(type(config), schema.to_dict(config)) == config
     o = config.optimizer
     assert o.milestones_steps == (round(0.7 * config.steps), round(0.9 * config.steps))
-    assert (
-        o.learning_rate == {"voc_fcn": 0.003, "cityscapes_fcn": 0.01, "camvid_fcn": 0.02}[path.stem]
-    )
+    assert o.learning_rate == {"voc_fcn": 0.003, "cityscapes_fcn": 0.01, "camvid_fcn": 0.02}[stem]
 
 
-@pytest.mark.parametrize("path", DETECTIONS, ids=lambda p: p.stem)
-def test_every_detection_is_valid_and_survives_json(path):
-    config = load(path)
+@pytest.mark.parametrize("name", DETECTIONS)
+def test_every_detection_is_valid_and_survives_json(name):
+    config = presets.load(name)
+    words = name.removeprefix("transfer/").replace(":", "_").split("_")
+    if words[1:3] == ["mask", "rcnn"] and words[0] == "coco" and words[-1] != "2x":
+        words.append("1x")  # the file's own
     detection_config.check(config)
     assert schema.from_dict(type(config), schema.to_dict(config)) == config
     o = config.optimizer
-    if path.stem in ("bccd_c4", "coco_overfit"):  # of a CPU's size
+    if words[1] == "overfit" or words[0] == "bccd":  # of a CPU's size
         return
-    rates = {"coco_retinanet_1x": 0.01, "coco_densepose_rcnn_fpn_s1x": 0.002}
-    rate = rates.get(path.stem, 0.02)
+    rates = {"retinanet": 0.01, "densepose": 0.002}
+    rate = rates.get(words[1], 0.02)
     assert o.learning_rate * 16 / o.reference_batch == rate and o.reference_batch in (8, 16)
     assert (o.schedule, o.momentum, o.weight_decay) == ("step", 0.9, 1e-4)
     assert config.batch_size == o.reference_batch and config.regions == 512
     schedules = {"1x": (60, 80, 90), "2x": (120, 160, 180), "voc": (18, 22, 24)}
     schedules |= {"cityscapes": (18, 24), "s1x": (100, 120, 130)}
-    (schedule,) = [s for name, s in schedules.items() if name in path.stem.split("_")]
+    (schedule,) = [s for key, s in schedules.items() if key in words]
     assert (*o.milestones_steps, config.steps) == tuple(1000 * s for s in schedule)
-    assert config.masks == ("mask" in path.stem) and config.keypoints == ("keypoint" in path.stem)
-    assert config.densepose == ("densepose" in path.stem)
-    assert config.architecture in path.stem.split("_")
-    assert config.metric == path.stem.split("_")[0]
+    assert config.masks == ("mask" in words) and config.keypoints == ("keypoint" in words)
+    assert config.densepose == ("densepose" in words)
+    assert config.architecture in words
+    assert config.metric == words[0]
     beta = 0.5 if config.keypoints else 0.0
     assert config.box_beta == beta and config.after_nms == ((1500, 1000) if beta else None)
-    lvis = (0.001, 300, 0.0001) if "lvis" in path.stem else (0.0, 100, 0.05)
+    lvis = (0.001, 300, 0.0001) if "lvis" in words else (0.0, 100, 0.05)
     assert (config.data.repeat_threshold, config.detections, config.lowest_score) == lvis
 
 
 def test_recipes_carry_the_papers_numbers():
-    v1, v2, demo = (
-        load(tiny.ROOT / f"configs/{n}.py") for n in ("moco_v1", "moco_v2", "cifar10_demo")
-    )
+    v1, v2, demo = (presets.load(name) for name in ("moco_v1", "moco_v2", "cifar10_demo"))
+    assert dataclasses.replace(presets.load("moco_v2:800ep"), epochs=200) == v2
     for config in (v1, v2):
         assert (config.batch_size, config.epochs) == (256, 200)
         assert (config.model.queue_size, config.model.momentum) == (65536, 0.999)
@@ -158,7 +148,7 @@ def test_chance_counts_the_negatives_of_each_mechanism():
 
 
 def test_an_ablation_on_cifar10_starts_from_the_demo():
-    demo = load(tiny.ROOT / "configs/cifar10_demo.py")
+    demo = presets.load("cifar10_demo")
     base = ablation.base("cifar10")
     base.monitor.every_epochs = demo.monitor.every_epochs
     assert base == demo
@@ -228,3 +218,20 @@ def test_a_workdir_is_refused_to_another_config_but_not_to_a_longer_run(tmp_path
     claim(tiny.config(stop_after_steps=9, log_every_steps=1))
     with pytest.raises(ValueError, match=r"model.dim: 8 -> 16; seed: 0 -> 2"):
         claim(tiny.config(seed=2, model__dim=16))
+
+
+def test_a_workdir_of_version_0_1_0_is_refused_with_what_to_do(tmp_path):
+    old = schema.to_dict(tiny.config()) | {"stop_after_steps": 0, "profile_steps": []}
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    with pytest.raises(ValueError, match=r"moco_tf 0.1.0.*new --workdir.*--checkpoint=.*keras"):
+        checkpoint.check_workdir(schema.to_dict(tiny.config()), str(tmp_path))
+
+
+def test_the_config_of_a_run_of_version_0_1_0_is_read_for_its_encoder():
+    new = tiny.config(model__width=None, data__data_dir=None, profile_steps=None, seed=0)
+    old = schema.to_dict(new)
+    old["model"] |= {"width": 0, "hidden": 0}
+    old["data"] |= {"data_dir": "", "num_examples": 0}
+    old |= {"steps": 0, "profile_steps": []}
+    assert from_json(old) == new
+    assert from_json({"moco_tf": "0.2.0", **schema.to_dict(new)}) == new
