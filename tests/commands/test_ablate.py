@@ -23,7 +23,7 @@ TINY = {
     "log_every_steps": 1,
 }
 FILE = """
-from moco_tf.ablation import Ablation, base
+from moco_tf.pretraining.ablation import Ablation, base
 
 def get_config(data="shapes"):
     runs = {
