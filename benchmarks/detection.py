@@ -1,10 +1,10 @@
-"""Training and inference of a detector, on a random image of full size; and where the time goes.
+"""Speed and memory of a detector's training and inference, on a random image of full size.
 
     python benchmarks/detection.py [--architecture=fpn|c4|dc5] [--short_px=800] [--profile]
 
 Mask R-CNN on a ResNet-50 with the paper's numbers: 512 regions in training; in inference 1,000
-proposals, and 100 detections of 80 classes. Two workers in turn, each with the whole machine and a
-peak of memory of its own. `--profile` measures the parts one by one.
+proposals, and 100 detections of 80 classes. Two workers run in turn, so that each has the whole
+machine and its own peak of memory. `--profile` measures the parts one by one instead.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def main():
 
 
 def measure(run, base):
-    """Wall time of a run, and the process' peak of memory above what it had before the model."""
+    """Wall time of a run, and the process' peak of memory above its memory before the model."""
     start = time.perf_counter()
     run()
     seconds = time.perf_counter() - start
@@ -68,15 +68,16 @@ def make(args, long_px):
     import tensorflow as tf
 
     from moco_tf import SGD, heads, resnet
-    from moco_tf.detection.model.detector import RCNN_SETTINGS, Detector
+    from moco_tf.detection.model.detector import Detector
     from moco_tf.detection.model.network import make_network
+    from moco_tf.detection.model.settings import RCNN_SETTINGS
 
     keras.utils.set_random_seed(0)
     encoder = heads.encoder(getattr(resnet, args.backbone)(), heads.mlp)
     network = make_network(encoder, args.architecture, CLASSES, masks=True)
     # No score of an untrained network is above the usual .05.
-    numbers = dataclasses.replace(RCNN_SETTINGS[args.architecture], lowest_score=0.0)
-    model = Detector(network, lambda x: tf.cast(x, tf.float32) / 255 - 0.5, numbers)
+    settings = dataclasses.replace(RCNN_SETTINGS[args.architecture], lowest_score=0.0)
+    model = Detector(network, lambda x: tf.cast(x, tf.float32) / 255 - 0.5, settings)
     model.compile(SGD(0.0, weight_decay=1e-4))
     model.optimizer.build(model.trainable_variables)
     size = [args.short_px, long_px]
@@ -112,38 +113,43 @@ def training_parts(model, batch):
 
 
 def inference_parts(model, batch):
-    """The parts of `Detector.predict`, each on what those before it found."""
+    """The parts of `Detector.predict`, each fed with the outputs of those before it."""
     import tensorflow as tf
 
     from moco_tf.detection.model import box_head, rpn
     from moco_tf.detection.model.network import LARGE, SMALL
 
-    network, numbers, size = model.network, model.numbers, batch["size"]
-    images, number = model._normalize(batch["x"]), numbers.detections
-    before, after = numbers.before_nms[1], numbers.after_nms[1]
-    found = {}
+    network, settings, size = model.network, model.settings, batch["size"]
+    images = model._normalize(batch["x"])
+    outputs = {}  # of the parts
+
+    def proposals():
+        _, grids, logits, deltas = outputs["backbone, maps, RPN's head"]
+        before, after = settings.before_nms[1], settings.after_nms[1]
+        return rpn.proposals(grids, logits, deltas, size, before, after)
 
     def regions(boxes, side):
-        maps = found["backbone, maps, RPN's head"][0]
-        return network.regions(maps, boxes, side, sampling_ratio=numbers.sampling_ratio)
+        maps = outputs["backbone, maps, RPN's head"][0]
+        return network.regions(maps, boxes, side, sampling_ratio=settings.sampling_ratio)
 
     def detections():
-        logits, deltas = (x[None] for x in found["box head"])
-        return box_head.detections(logits, deltas, *found["proposals"], size, number, 0.0)
+        logits, deltas = (x[None] for x in outputs["box head"])
+        boxes, is_valid = outputs["proposals"]
+        return box_head.detections(
+            logits, deltas, boxes, is_valid, size, settings.detections, lowest_score=0.0
+        )
 
     steps = {
         "backbone, maps, RPN's head": lambda: network(images),
-        "proposals": lambda: rpn.proposals(
-            *found["backbone, maps, RPN's head"][1:], size, before, after
-        ),
-        "RoIAlign of the box head": lambda: regions(found["proposals"][0], SMALL),
-        "box head": lambda: network.box(found["RoIAlign of the box head"]),
+        "proposals": proposals,
+        "RoIAlign of the box head": lambda: regions(outputs["proposals"][0], SMALL),
+        "box head": lambda: network.box(outputs["RoIAlign of the box head"]),
         "detections": detections,
-        "RoIAlign of the mask head": lambda: regions(found["detections"]["boxes"], LARGE),
-        "mask head": lambda: tf.sigmoid(network.mask(found["RoIAlign of the mask head"])),
+        "RoIAlign of the mask head": lambda: regions(outputs["detections"]["boxes"], LARGE),
+        "mask head": lambda: tf.sigmoid(network.mask(outputs["RoIAlign of the mask head"])),
     }
     for name, fn in steps.items():
-        found[name] = parts.compiled(fn)()
+        outputs[name] = parts.compiled(fn)()
     return steps
 
 

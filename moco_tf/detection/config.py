@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from moco_tf.detection.model.detector import RCNN_SETTINGS
+from moco_tf.detection.model.settings import RCNN_SETTINGS
 from moco_tf.schema import option, require
 from moco_tf.training.config import Optimizer, TransferRun, check_transfer
 

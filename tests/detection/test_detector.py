@@ -102,8 +102,8 @@ def test_the_step_compiles():
     """Drawn numbers differ under XLA, so the losses agree only about."""
     batch = shapes.batch(0, 2)
     results = {}
-    for way, products in (("crops", False), ("products", True), ("compiled", True)):
-        model = make_detector("fpn", products=products, num_keypoints=2, width_divisor=32)
+    for way, static_shapes in (("crops", False), ("products", True), ("compiled", True)):
+        model = make_detector("fpn", static_shapes=static_shapes, num_keypoints=2, width_divisor=32)
         step = tf.function(model.step, autograph=False, jit_compile=way == "compiled")
         results[way] = [float(loss) for loss in step(batch).values()]
     np.testing.assert_allclose(results["products"], results["crops"], rtol=1e-4)
@@ -190,7 +190,7 @@ def test_the_region_head_is_the_backbones_last_stage():
             'Keypoint and DensePose heads need architecture="fpn" or "dc5"',
         ),
         (
-            {"numbers": RCNNSettings(regions=9999), "architecture": "c4"},
+            {"settings": RCNNSettings(regions=9999), "architecture": "c4"},
             "`regions` must be at most `after_nms`",
         ),
     ],

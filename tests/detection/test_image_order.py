@@ -7,9 +7,8 @@ from detection_sets import FILL, annotation, write_coco
 
 from moco_tf.data import bad_images
 from moco_tf.data.batch_layout import BatchLayout
-from moco_tf.detection.data import pipeline
+from moco_tf.detection.data import image_order, pipeline
 from moco_tf.detection.data.annotations import open_annotations
-from moco_tf.detection.model import sampling
 
 LYING, UPRIGHT = (20, 30), (30, 20)
 SIZES = np.array([LYING, UPRIGHT, LYING, LYING, UPRIGHT, LYING, UPRIGHT, LYING], np.int32)
@@ -29,7 +28,7 @@ def annotations(tmp_path_factory):
 
 def seen(factors, batch, steps, seed=0):
     """The images of the steps: steps x batch."""
-    images = tf.function(sampling.image_order(SIZES, factors, batch, seed), autograph=False)
+    images = tf.function(image_order.image_order(SIZES, factors, batch, seed), autograph=False)
     return np.array([images(tf.constant(step, tf.int64)).numpy() for step in steps])
 
 
@@ -37,11 +36,11 @@ def test_an_image_is_repeated_for_its_rarest_class(annotations):
     want = np.ones(8)
     want[1] = np.sqrt(0.5 / (2 / 8))
     want[4] = np.sqrt(0.5 / (1 / 8))
-    np.testing.assert_allclose(sampling.repeat_factors(annotations, 0.5), want)
+    np.testing.assert_allclose(image_order.repeat_factors(annotations, 0.5), want)
     want[4] = np.sqrt(0.2 / (1 / 8))
     want[1] = 1  # two of eight are more than a fifth
-    np.testing.assert_allclose(sampling.repeat_factors(annotations, 0.2), want)
-    assert (sampling.repeat_factors(annotations, 0.0) == 1).all()
+    np.testing.assert_allclose(image_order.repeat_factors(annotations, 0.2), want)
+    assert (image_order.repeat_factors(annotations, 0.0) == 1).all()
 
 
 def test_an_epoch_has_each_image_as_often_as_its_factor_says():

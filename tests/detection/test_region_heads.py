@@ -44,9 +44,9 @@ def test_regions_to_train_on():
         float32(proposals), tf.constant([found, found]), float32(truth), label, KEYS, 32
     )
     for n in range(2):
-        positive, counted = got["positive"][n].numpy(), got["counted"][n].numpy()
+        positive, counted = got.positive[n].numpy(), got.is_drawn[n].numpy()
         assert positive[: positive.sum()].all() and positive.sum() <= 8 and counted.all()
-        for box, index, is_positive in zip(got["boxes"][n], got["index"][n], positive):
+        for box, index, is_positive in zip(got.boxes[n], got.index[n], positive, strict=True):
             known = [*proposals[n, :50], *truth[n]]
             assert min(np.abs(box - k).max() for k in known) < 1e-4
             overlap = [
@@ -58,28 +58,31 @@ def test_regions_to_train_on():
     # An instance finds itself, though nothing else does.
     none = tf.zeros((2, 60), bool)
     got = box_head.sample(float32(proposals), none, float32(truth), label, KEYS, 32)
-    assert got["positive"].numpy().sum(1).tolist() == [2, 1]
-    assert got["counted"].numpy().sum(1).tolist() == [2, 1]
+    assert got.positive.numpy().sum(1).tolist() == [2, 1]
+    assert got.is_drawn.numpy().sum(1).tolist() == [2, 1]
 
 
 def test_the_losses_of_boxes():
     rng = np.random.default_rng(2)
-    regions = {"boxes": float32(random_boxes(rng, 2, 4)), "index": np.array([[1, 0, 1, 0]] * 2)}
-    regions["positive"] = np.array([[True, True, False, False], [True, False, False, False]])
-    regions["counted"] = np.array([[True] * 4, [True, True, True, False]])
+    regions = box_head.SampledRegions(
+        boxes=float32(random_boxes(rng, 2, 4)),
+        positive=np.array([[True, True, False, False], [True, False, False, False]]),
+        is_drawn=np.array([[True] * 4, [True, True, True, False]]),
+        index=np.array([[1, 0, 1, 0]] * 2),
+    )
     truth, label = float32(random_boxes(rng, 2, 2)), np.array([[2, 0], [1, 1]], np.int32)
     logits, deltas = rng.normal(size=(2, 4, 4)), rng.normal(size=(2, 4, 3, 4))
     class_loss = box_loss = smooth = 0
-    for n, r in np.argwhere(regions["counted"]):
-        positive, slot = regions["positive"][n, r], regions["index"][n, r]
-        own = label[n, slot] if positive else 3
-        class_loss += np.log(np.exp(logits[n, r]).sum()) - logits[n, r, own]
+    for n, r in np.argwhere(regions.is_drawn):
+        positive, instance = regions.positive[n, r], regions.index[n, r]
+        target = label[n, instance] if positive else 3
+        class_loss += np.log(np.exp(logits[n, r]).sum()) - logits[n, r, target]
         if positive:
-            want = boxes.encode(regions["boxes"][n, r], truth[n, slot], (10.0, 10.0, 5.0, 5.0))
-            distances = np.abs(deltas[n, r, own] - want)
+            want = boxes.encode(regions.boxes[n, r], truth[n, instance], (10.0, 10.0, 5.0, 5.0))
+            distances = np.abs(deltas[n, r, target] - want)
             box_loss += distances.sum()
             smooth += sum(d * d if d < 0.5 else d - 0.25 for d in distances)
-    regions["index"] = tf.constant(regions["index"], tf.int32)
+    regions.index = tf.constant(regions.index, tf.int32)
     got = box_head.losses(float32(logits), float32(deltas), regions, truth, label)
     np.testing.assert_allclose(got, [class_loss / 8, box_loss / 8], rtol=1e-5)
     got = box_head.losses(float32(logits), float32(deltas), regions, truth, label, beta=0.5)
@@ -113,7 +116,7 @@ def test_targets_of_masks():
     shift = np.array([[0, 0, 0, 0], [-5, -3, 4, 9], [8, 6, -4, 2]])
     given = float32(truth[:, :1] + shift)
     got = mask_head.targets(example["mask"], truth, given, index, 28)
-    compiled = mask_head.targets(example["mask"], truth, given, index, 28, products=True)
+    compiled = mask_head.targets(example["mask"], truth, given, index, 28, static_shapes=True)
     np.testing.assert_array_equal(got, compiled)
     for n, b in np.ndindex(2, 3):
         x1, y1, x2, y2 = truth[n, 0]

@@ -26,8 +26,10 @@ def encoder(width=4):
 
 def detector(network):
     """A `RetinaNetDetector` that is ready for a step."""
-    numbers = RCNNSettings(detections=20)
-    model = retinanet.RetinaNetDetector(network, lambda x: tf.cast(x, tf.float32) / 64 - 2, numbers)
+    settings = RCNNSettings(detections=20)
+    model = retinanet.RetinaNetDetector(
+        network, lambda x: tf.cast(x, tf.float32) / 64 - 2, settings
+    )
     model.compile(optim.SGD(0.01, momentum=0.9, weight_decay=1e-4))
     model.optimizer.build(model.trainable_variables)
     return model

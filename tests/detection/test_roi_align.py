@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from moco_tf.detection.model import roi_align
 
-WAYS = [(ratio, products) for ratio in (2, 0) for products in (False, True)]
-BOTH = pytest.mark.parametrize("ratio, products", WAYS)
+WAYS = [(ratio, static_shapes) for ratio in (2, 0) for static_shapes in (False, True)]
+BOTH = pytest.mark.parametrize("ratio, static_shapes", WAYS)
 
 
 def sample(image, y, x):
@@ -51,10 +51,10 @@ def case(rng, number=32):
 
 @BOTH
 @pytest.mark.parametrize("size", [7, 2])
-def test_is_torchvisions(size, ratio, products):
+def test_is_torchvisions(size, ratio, static_shapes):
     maps, boxes = case(np.random.default_rng(0))
-    run = tf.function(roi_align.roi_align, jit_compile=products, autograph=False)
-    got = run(tf.constant(maps), tf.constant(boxes), size, ratio, products)
+    run = tf.function(roi_align.roi_align, jit_compile=static_shapes, autograph=False)
+    got = run(tf.constant(maps), tf.constant(boxes), size, ratio, static_shapes)
     assert got.shape == (2, 32, size, size, 3)
     for n, r in np.ndindex(2, 32):
         want = numpy_roi_align(maps[n].astype(float), boxes[n, r].astype(float), size, ratio)
@@ -62,25 +62,25 @@ def test_is_torchvisions(size, ratio, products):
 
 
 @BOTH
-def test_gradients_are_those_of_a_linear_function(ratio, products):
+def test_gradients_are_those_of_a_linear_function(ratio, static_shapes):
     rng = np.random.default_rng(1)
     maps, boxes = case(rng, 8)
     weights = rng.normal(size=(2, 8, 3, 3, 3)).astype(np.float32)
     maps, boxes = tf.constant(maps), tf.constant(boxes)
     with tf.GradientTape() as tape:
         tape.watch([maps, boxes])
-        out = roi_align.roi_align(maps, boxes, 3, ratio, products)
+        out = roi_align.roi_align(maps, boxes, 3, ratio, static_shapes)
         total = tf.reduce_sum(out * weights)
     gradient, of_boxes = tape.gradient(total, [maps, boxes])
     assert of_boxes is None
     # The result is linear in the maps: the gradient gives it back for any other maps.
     other = rng.normal(size=maps.shape).astype(np.float32)
-    want = tf.reduce_sum(roi_align.roi_align(other, boxes, 3, ratio, products) * weights)
+    want = tf.reduce_sum(roi_align.roi_align(other, boxes, 3, ratio, static_shapes) * weights)
     np.testing.assert_allclose(np.sum(gradient * other), want, rtol=1e-4)
 
 
 @BOTH
-def test_a_pyramid_pools_each_box_on_its_level(ratio, products):
+def test_a_pyramid_pools_each_box_on_its_level(ratio, static_shapes):
     rng = np.random.default_rng(2)
     strides = (4, 8, 16, 32)
     maps = [rng.normal(size=(2, 512 // s, 640 // s, 3)).astype(np.float32) for s in strides]
@@ -93,12 +93,12 @@ def test_a_pyramid_pools_each_box_on_its_level(ratio, products):
     level[0, :2] = 5, 2
     np.testing.assert_array_equal(roi_align.levels_of(boxes, 4), level - 2)
     assert set(level.ravel()) == {2, 3, 4, 5}
-    got = roi_align.pool(maps, strides, boxes, 7, ratio, products)
+    got = roi_align.pool(maps, strides, boxes, 7, ratio, static_shapes)
     for n, r in np.ndindex(2, 16):
         i = level[n, r] - 2
         want = numpy_roi_align(maps[i][n], boxes[n, r] / strides[i], 7, ratio)
         np.testing.assert_allclose(got[n, r], want, atol=5e-5)  # positions are up to 160
-    one = roi_align.pool(maps[2:3], (16,), boxes, 7, ratio, products)
+    one = roi_align.pool(maps[2:3], (16,), boxes, 7, ratio, static_shapes)
     want = roi_align.roi_align(maps[2], boxes / 16, 7, ratio)
     np.testing.assert_allclose(one, want, atol=1e-5)
 

@@ -9,6 +9,10 @@ from pycocotools import mask as coco_mask
 
 from moco_tf.detection.data import densepose
 
+# Labels that are no class: a row without an object, and a region that holds many objects, none of
+# them outlined.
+EMPTY, CROWD = -1, -2
+
 
 class Objects:
     """Objects in the order of the files: COCO's 860,000 take half a GB, as dicts they take many.

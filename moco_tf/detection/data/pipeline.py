@@ -6,11 +6,10 @@ import tensorflow as tf
 from moco_tf.data import bad_images, image_ops
 from moco_tf.data.random_key import random_key
 from moco_tf.data.tfdata import endless, plain
-from moco_tf.detection.data import densepose, scaling
+from moco_tf.detection.data import densepose, image_order, scaling
 from moco_tf.detection.data.annotations import paths
 from moco_tf.detection.data.masks import SIDE
-from moco_tf.detection.model import sampling
-from moco_tf.detection.model.matching import CROWD, EMPTY
+from moco_tf.detection.data.objects import CROWD, EMPTY
 from moco_tf.log import log
 
 FLIP, SIZE, SUBSET = range(3)  # draws for a slot; detector.py has others
@@ -38,7 +37,7 @@ def detection_dataset(
     little of it is padding; detectron2 draws for each image), and flipped with probability .5. A
     global batch has upright or lying images only; all of it is padded to one size. Each epoch of
     either kind is a new permutation, and each image is seen equally often, or as often as its
-    rarest class asks for: see sampling.py.
+    rarest class asks for: see image_order.py.
 
     Args:
         annotations: `records.Annotations`, for training; its masks, keypoints and DensePose's
@@ -51,7 +50,7 @@ def detection_dataset(
         square_px: side to which all images are padded, at least longest_px: one static shape, for
             TPU; 0 does not.
         max_objects: G; of more objects in an image a random subset is taken.
-        repeat_threshold: of `sampling.repeat_factors`; 0 repeats no image.
+        repeat_threshold: of `image_order.repeat_factors`; 0 repeats no image.
         host: which of the layout's hosts this one is.
         seed: int, of the run.
         start_step: first step to yield.
@@ -74,8 +73,8 @@ def detection_dataset(
             crowded,
             max_objects,
         )
-    factors = sampling.repeat_factors(annotations, repeat_threshold)
-    images_of = sampling.image_order(annotations.sizes, factors, layout.batch, seed)
+    factors = image_order.repeat_factors(annotations, repeat_threshold)
+    images_of = image_order.image_order(annotations.sizes, factors, layout.batch, seed)
     find = _rows_of_step(annotations, images_of, layout, host, seed, short_px, longest_px)
     data = tf.data.Dataset.range(start_step, tf.int64.max).map(find).unbatch()
     make = _example(annotations, fill, pad_px, square_px, max_objects, seed, symmetry)

@@ -1,1 +1,1 @@
-"""Detectors: networks, heads, anchors, losses."""
+"""Detectors: networks, heads, anchors, matching and losses."""

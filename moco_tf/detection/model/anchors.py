@@ -1,7 +1,9 @@
-"""Anchors: boxes of a few sizes and shapes around each cell of the maps.
+"""Anchors: boxes of a few sizes and aspect ratios around each cell of a feature map.
 
 Source: detectron2/modeling/anchor_generator.py, with its default offset 0.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -10,28 +12,33 @@ SIZES_PX = (32, 64, 128, 256, 512)
 RATIOS = (0.5, 1.0, 2.0)  # height / width
 
 
-def cell_anchors(sizes, ratios=RATIOS):
-    """The anchors around the origin, size by size.
+def cell_anchors(sizes: Sequence[float], ratios: Sequence[float] = RATIOS) -> np.ndarray:
+    """Anchors around the origin, size by size.
 
     Args:
-        sizes: square roots of the areas, px.
-        ratios: of height to width.
+        sizes: square roots of the anchors' areas, px.
+        ratios: ratios of height to width.
 
     Returns:
-        float32 array Ax4.
+        float32 Ax4: x1, y1, x2, y2.
+
+    Example:
+        >>> cell_anchors([32], ratios=[1.0]).tolist()
+        [[-16.0, -16.0, 16.0, 16.0]]
     """
     size, ratio = (x.ravel() for x in np.meshgrid(sizes, ratios, indexing="ij"))
     half = np.stack([size / np.sqrt(ratio), size * np.sqrt(ratio)], axis=1) / 2
     return np.concatenate([-half, half], axis=1).astype(np.float32)
 
 
-def grid_anchors(cells, stride, height, width):
-    """The anchors of a map, row by row; those of cell (y, x) are around (x, y) * stride.
+def grid_anchors(cells: np.ndarray, stride: int, height: int, width: int) -> tf.Tensor:
+    """Anchors of a whole map, row by row. Those of cell (y, x) lie around (x, y) * stride.
 
     Args:
-        cells: float32 Ax4, of `cell_anchors`.
+        cells: float32 Ax4, returned by `cell_anchors`.
         stride: px between cells.
-        height, width: of the map, cells; may be tensors.
+        height: height of the map, cells; may be a tensor.
+        width: width of the map, cells; may be a tensor.
 
     Returns:
         float32 (height * width * A)x4.

@@ -1,7 +1,9 @@
-"""The box head: the class of a region, and where its box is exactly.
+"""The box head: classes and refined boxes of regions, its losses, and the final detections.
 
 Source: arXiv:1506.01497, arXiv:1612.03144; detectron2/modeling/roi_heads/fast_rcnn.py.
 """
+
+import dataclasses
 
 import keras
 import tensorflow as tf
@@ -10,22 +12,28 @@ from keras import layers
 from moco_tf.detection.model import boxes as box_ops
 from moco_tf.detection.model import matching, rpn
 from moco_tf.detection.model.nms import nms
+from moco_tf.detection.model.settings import LOWEST_SCORE
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the deltas
 IOU, POSITIVE_SHARE = 0.5, 0.25
-NMS_IOU, LOWEST_SCORE = 0.5, 0.05
+NMS_IOU = 0.5
 CANDIDATES = 5000  # boxes before NMS at most: classes x regions would be 80,000 on COCO
 HIDDEN = 1024
 
 
-def box_head(shape, num_classes, average_pool=False, width_divisor=1):
-    """From regions to classes and boxes.
+def box_head(
+    shape: tuple[int, int, int],
+    num_classes: int,
+    average_pool: bool = False,
+    width_divisor: int = 1,
+) -> keras.Model:
+    """Builds the network from regions to classes and boxes.
 
     Args:
-        shape: of a region, SxSxC.
+        shape: shape of a region, SxSxC.
         num_classes: K.
         average_pool: takes the mean over SxS instead of two linear layers.
-        width_divisor: divides the width of these.
+        width_divisor: divides the width of the linear layers.
 
     Returns:
         A `keras.Model` from MxSxSxC to float32 logits Mx(K + 1), the background last, and deltas
@@ -37,11 +45,10 @@ def box_head(shape, num_classes, average_pool=False, width_divisor=1):
     else:
         x = layers.Flatten(name="flatten")(regions)
         for i in (1, 2):
-            initializer = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
             x = layers.Dense(
                 HIDDEN // width_divisor,
                 activation="relu",
-                kernel_initializer=initializer,
+                kernel_initializer=keras.initializers.VarianceScaling(1.0, "fan_in", "uniform"),
                 name=f"fc{i}",
             )(x)
 
@@ -56,92 +63,152 @@ def box_head(shape, num_classes, average_pool=False, width_divisor=1):
     return keras.Model(regions, [logits, deltas], name="box")
 
 
-def sample(boxes, found, truth, label, keys, number):
-    """Draws the regions to train on; the instances' own boxes are among the candidates.
+@dataclasses.dataclass
+class SampledRegions:
+    """R regions of each image that the heads are trained on.
+
+    Attributes:
+        boxes: float32 NxRx4; 0 where no region is drawn.
+        positive: bool NxR; all positives are in the first R / 4.
+        is_drawn: bool NxR, false where an image has fewer than R candidates.
+        index: int32 NxR, the row of the instance that each region is matched to.
+    """
+
+    boxes: tf.Tensor
+    positive: tf.Tensor
+    is_drawn: tf.Tensor
+    index: tf.Tensor
+
+    def first(self, number: int) -> "SampledRegions":
+        """The first regions of each image."""
+        return SampledRegions(
+            boxes=self.boxes[:, :number],
+            positive=self.positive[:, :number],
+            is_drawn=self.is_drawn[:, :number],
+            index=self.index[:, :number],
+        )
+
+
+def sample(
+    boxes: tf.Tensor,
+    is_valid: tf.Tensor,
+    truth: tf.Tensor,
+    label: tf.Tensor,
+    keys: tf.Tensor,
+    number: int,
+) -> SampledRegions:
+    """Draws the regions to train on from the proposals and the instances' own boxes.
 
     Args:
-        boxes, found: float32 NxPx4 and bool NxP, of `rpn.proposals`.
-        truth, label: as of `matching.match`.
-        keys: int64 Nx2, of the draws.
+        boxes: float32 NxPx4, returned by `rpn.proposals`.
+        is_valid: bool NxP, returned by `rpn.proposals`.
+        truth: float32 NxGx4, boxes of the instances, see `matching.match`.
+        label: int32 NxG, their classes, see `matching.match`.
+        keys: int64 Nx2, keys of the draws.
         number: R, regions of an image.
-
-    Returns:
-        Dict of boxes: float32 NxRx4, the positives in the first R / 4 slots; positive: bool NxR;
-        counted: bool NxR, false for empty slots; index: int32 NxR, slots of the instances.
     """
     boxes = tf.concat([boxes, truth], axis=1)
-    found = tf.concat([found, label >= 0], axis=1)
+    is_valid = tf.concat([is_valid, label >= 0], axis=1)
     index, positive, negative = matching.match(boxes, truth, label, IOU, IOU)
-    drawn, positive, counted = matching.sample(
-        positive & found, negative & found, keys, number, POSITIVE_SHARE
+    drawn, positive, is_drawn = matching.sample(
+        positive & is_valid, negative & is_valid, keys, number, POSITIVE_SHARE
     )
-    boxes, index = (tf.gather(x, drawn, batch_dims=1) for x in (boxes, index))
-    boxes = tf.where(counted[..., None], boxes, 0.0)
-    return {"boxes": boxes, "positive": positive, "counted": counted, "index": index}
+    boxes = tf.gather(boxes, drawn, batch_dims=1)
+    return SampledRegions(
+        boxes=tf.where(is_drawn[..., None], boxes, 0.0),
+        positive=positive,
+        is_drawn=is_drawn,
+        index=tf.gather(index, drawn, batch_dims=1),
+    )
 
 
-def losses(logits, deltas, regions, truth, label, beta=0.0):
+def losses(
+    logits: tf.Tensor,
+    deltas: tf.Tensor,
+    regions: SampledRegions,
+    truth: tf.Tensor,
+    label: tf.Tensor,
+    beta: float = 0.0,
+) -> tuple[tf.Tensor, tf.Tensor]:
     """The losses of the box head.
 
     Args:
-        logits, deltas: float32 NxRx(K + 1) and NxRxKx4, of `box_head`.
-        regions: dict, of `sample`.
-        truth, label: as of `matching.match`.
-        beta: of `rpn.l1`.
+        logits: float32 NxRx(K + 1), output of `box_head`.
+        deltas: float32 NxRxKx4, output of `box_head`.
+        regions: the regions that were classified, returned by `sample`.
+        truth: float32 NxGx4, boxes of the instances, see `matching.match`.
+        label: int32 NxG, their classes, see `matching.match`.
+        beta: `beta` of `rpn.smooth_l1`; 0 gives plain L1.
 
     Returns:
-        The cross-entropy (nats) and the L1 distance of the deltas of the positives' own classes,
-        both divided by the number of slots.
+        The cross-entropy (nats) and the L1 distance of the deltas of the positives' true classes,
+        both divided by N * R.
     """
-    positive, index = regions["positive"], regions["index"]
-    own = tf.where(positive, tf.gather(label, index, batch_dims=1), logits.shape[-1] - 1)  # NxR
-    cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=own, logits=logits)
-    deltas = tf.gather(deltas, tf.where(positive, own, 0), batch_dims=2)  # NxRx4
-    found = tf.gather(truth, index, batch_dims=1)
-    distance = rpn.l1(regions["boxes"], found, deltas, WEIGHTS, positive, beta)
-    number = float(own.shape[0] * own.shape[1])
-    cross_entropy = tf.where(regions["counted"], cross_entropy, 0.0)
+    background = logits.shape[-1] - 1
+    positive = regions.positive
+    matched_label = tf.gather(label, regions.index, batch_dims=1)
+    target = tf.where(positive, matched_label, background)  # NxR
+    cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=target, logits=logits)
+    deltas = tf.gather(deltas, tf.where(positive, target, 0), batch_dims=2)  # NxRx4
+    matched = tf.gather(truth, regions.index, batch_dims=1)  # NxRx4
+    distance = rpn.box_distance(regions.boxes, matched, deltas, WEIGHTS, positive, beta)
+    number = float(target.shape[0] * target.shape[1])
+    cross_entropy = tf.where(regions.is_drawn, cross_entropy, 0.0)
     return tf.reduce_sum(cross_entropy) / number, distance / number
 
 
-def detections(logits, deltas, boxes, found, size, number, lowest_score=LOWEST_SCORE):
-    """The detections of an image.
+def detections(
+    logits: tf.Tensor,
+    deltas: tf.Tensor,
+    boxes: tf.Tensor,
+    is_valid: tf.Tensor,
+    size: tf.Tensor,
+    max_detections: int,
+    lowest_score: float = LOWEST_SCORE,
+) -> dict[str, tf.Tensor]:
+    """The detections of each image, from the outputs of the box head.
 
     Args:
-        logits, deltas: float32 NxPx(K + 1) and NxPxKx4, of `box_head`.
-        boxes, found: float32 NxPx4 and bool NxP, of `rpn.proposals`.
+        logits: float32 NxPx(K + 1), output of `box_head`.
+        deltas: float32 NxPxKx4, output of `box_head`.
+        boxes: float32 NxPx4, returned by `rpn.proposals`.
+        is_valid: bool NxP, returned by `rpn.proposals`.
         size: int32 Nx2, heights and widths of the images.
-        number: D, detections to keep at most.
-        lowest_score: detections need more.
+        max_detections: D, detections to keep in each image at most.
+        lowest_score: a detection needs a higher score.
 
     Returns:
         Dict of boxes: float32 NxDx4; score: float32 NxD; label: int32 NxD, -1 after the last.
     """
     n, _, classes, _ = deltas.shape
-    score = tf.where(found[..., None], tf.nn.softmax(logits)[..., :-1], 0.0)  # NxPxK
+    score = tf.where(is_valid[..., None], tf.nn.softmax(logits)[..., :-1], 0.0)  # NxPxK
     score = tf.reshape(tf.where(score > lowest_score, score, float("-inf")), [n, -1])
     boxes = box_ops.clip(box_ops.decode(boxes[:, :, None], deltas, WEIGHTS), size)  # NxPxKx4
     score, best = tf.math.top_k(score, min(CANDIDATES, score.shape[1]))
     boxes = tf.gather(tf.reshape(boxes, [n, -1, 4]), best, batch_dims=1)
-    return suppressed(boxes, score, best % classes, number)
+    return suppressed(boxes, score, best % classes, max_detections)
 
 
-def suppressed(boxes, score, label, number):
-    """The detections of an image, out of boxes of which many are of the same instance.
+def suppressed(
+    boxes: tf.Tensor, score: tf.Tensor, label: tf.Tensor, max_detections: int
+) -> dict[str, tf.Tensor]:
+    """The detections of each image, after NMS within each class.
 
     Args:
         boxes: float32 NxPx4.
-        score: float32 NxP; -inf for none.
+        score: float32 NxP; -inf drops a box.
         label: int32 NxP, classes.
-        number: D, detections to keep at most.
+        max_detections: D, detections to keep in each image at most.
 
     Returns:
-        As of `detections`.
+        The same dict as `detections`.
     """
-    index, kept = nms(boxes, score, label, NMS_IOU, number)  # NxD
-    boxes, score, label = (tf.gather(x, index, batch_dims=1) for x in (boxes, score, label))
+    index, is_kept = nms(boxes, score, label, NMS_IOU, max_detections)  # NxD
+    boxes = tf.gather(boxes, index, batch_dims=1)
+    score = tf.gather(score, index, batch_dims=1)
+    label = tf.gather(label, index, batch_dims=1)
     return {
-        "boxes": tf.where(kept[..., None], boxes, 0.0),
-        "score": tf.where(kept, score, 0.0),
-        "label": tf.where(kept, label, -1),
+        "boxes": tf.where(is_kept[..., None], boxes, 0.0),
+        "score": tf.where(is_kept, score, 0.0),
+        "label": tf.where(is_kept, label, -1),
     }

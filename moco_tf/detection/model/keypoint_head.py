@@ -1,4 +1,4 @@
-"""The keypoint head: one heat map a point over a region's box.
+"""The keypoint head: one heat map per keypoint over a region's box, its targets and its loss.
 
 Source: arXiv:1703.06870, section 5; detectron2/modeling/roi_heads/keypoint_head.py and
 structures/keypoints.py.
@@ -14,14 +14,19 @@ from moco_tf.backbones.resnet import KAIMING_FAN_OUT
 CONVS, CHANNELS = 8, 512
 
 
-def keypoint_head(shape, num_keypoints, width_divisor=1, name="keypoint"):
-    """From regions to heat maps of four times their side.
+def keypoint_head(
+    shape: tuple[int, int, int],
+    num_keypoints: int,
+    width_divisor: int = 1,
+    name: str = "keypoint",
+) -> keras.Model:
+    """Builds the network from regions to heat maps of four times their side.
 
     Args:
-        shape: of a region, SxSxC.
+        shape: shape of a region, SxSxC.
         num_keypoints: K.
         width_divisor: divides the width of the convolutions.
-        name: of the model.
+        name: name of the model.
 
     Returns:
         A `keras.Model` from MxSxSxC to float32 logits Mx4Sx4SxK.
@@ -48,45 +53,49 @@ def keypoint_head(shape, num_keypoints, width_divisor=1, name="keypoint"):
     return keras.Model(regions, x, name=name)
 
 
-def targets(keypoints, boxes, size):
-    """The cell of the heat map that each point is in.
+def targets(keypoints: tf.Tensor, boxes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """The cell of the heat map that each keypoint lies in.
 
     Args:
-        keypoints: float32 NxBxKx3: x, y in px, visibility (0: not labelled).
-        boxes: float32 NxBx4.
-        size: S, of the heat maps.
+        keypoints: float32 NxBxKx3: x, y in px, visibility (0: not labeled).
+        boxes: float32 NxBx4, the boxes of the regions.
+        size: S, side of the heat maps.
 
     Returns:
         cell: int32 NxBxK, y * S + x.
-        counted: bool NxBxK, labelled and within the box; the far border is part of it.
+        is_counted: bool NxBxK, labeled and within the box; the far border is part of it.
     """
-    corner, far = boxes[..., None, :2], boxes[..., None, 2:]  # NxBx1x2
+    near_corner = boxes[..., None, :2]  # NxBx1x2
+    far_corner = boxes[..., None, 2:]
     points = keypoints[..., :2]
-    cells = tf.floor((points - corner) * tf.math.divide_no_nan(float(size), far - corner))
-    cells = tf.where(points == far, size - 1.0, cells)
+    scale = tf.math.divide_no_nan(float(size), far_corner - near_corner)
+    cells = tf.floor((points - near_corner) * scale)
+    cells = tf.where(points == far_corner, size - 1.0, cells)
     inside = tf.reduce_all((cells >= 0) & (cells < size), axis=-1)
-    counted = inside & (keypoints[..., 2] > 0)
-    x, y = tf.unstack(tf.cast(tf.where(counted[..., None], cells, 0.0), tf.int32), axis=-1)
-    return y * size + x, counted
+    is_counted = inside & (keypoints[..., 2] > 0)
+    x, y = tf.unstack(tf.cast(tf.where(is_counted[..., None], cells, 0.0), tf.int32), axis=-1)
+    return y * size + x, is_counted
 
 
-def loss(logits, cell, counted):
-    """The cross-entropy over places, nats: the mean over the points of all replicas that count.
+def loss(logits: tf.Tensor, cell: tf.Tensor, is_counted: tf.Tensor) -> tf.Tensor:
+    """Mean cross-entropy (nats) over cells, of the keypoints of all replicas that count.
 
     Args:
         logits: float32 NxBxSxSxK.
-        cell, counted: of `targets`.
+        cell: int32 NxBxK, returned by `targets`.
+        is_counted: bool NxBxK, the keypoints that count.
     """
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=cell, logits=_flat(logits))
-    number = distribute.mean(tf.reduce_sum(tf.cast(counted, tf.float32)))
-    return tf.reduce_sum(tf.where(counted, losses, 0.0)) / tf.maximum(number, 1.0)
+    number = distribute.mean(tf.reduce_sum(tf.cast(is_counted, tf.float32)))
+    return tf.reduce_sum(tf.where(is_counted, losses, 0.0)) / tf.maximum(number, 1.0)
 
 
-def decode(logits, boxes):
-    """Where the points are.
+def decode(logits: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+    """Keypoints from heat maps.
 
-    The highest cell's centre, moved by a quarter of a cell towards the higher of its neighbours on
-    each axis. detectron2 resizes each heat map to its box (bicubic) and takes the highest pixel.
+    A keypoint is the center of the highest cell, moved by a quarter of a cell towards the higher of
+    its neighbors on each axis. detectron2 resizes each heat map to its box (bicubic) and takes the
+    highest pixel instead.
 
     Args:
         logits: float32 NxBxSxSxK.
@@ -102,16 +111,18 @@ def decode(logits, boxes):
     best = tf.argmax(flat, axis=-1, output_type=tf.int32)  # NxBxK
     x, y = best % size, best // size
 
-    def slope(along, step):
-        """Which neighbour is higher, 1 or -1; 0 at the border."""
+    def slope(position, step):
+        """Which neighbor is higher, 1 or -1; 0 at the border."""
         after = tf.gather(flat, tf.minimum(best + step, size * size - 1), batch_dims=3)
         before = tf.gather(flat, tf.maximum(best - step, 0), batch_dims=3)
-        return tf.where((along > 0) & (along < size - 1), tf.sign(after - before), 0.0)
+        is_inner = (position > 0) & (position < size - 1)
+        return tf.where(is_inner, tf.sign(after - before), 0.0)
 
     x = tf.cast(x, tf.float32) + 0.5 + 0.25 * slope(x, 1)
     y = tf.cast(y, tf.float32) + 0.5 + 0.25 * slope(y, size)
-    corner, far = boxes[..., None, :2], boxes[..., None, 2:]
-    points = corner + tf.stack([x, y], axis=-1) / size * (far - corner)
+    near_corner = boxes[..., None, :2]
+    far_corner = boxes[..., None, 2:]
+    points = near_corner + tf.stack([x, y], axis=-1) / size * (far_corner - near_corner)
     score = tf.reduce_max(tf.nn.softmax(flat), axis=-1, keepdims=True)
     return tf.concat([points, score], axis=-1)
 

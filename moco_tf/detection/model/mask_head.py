@@ -1,4 +1,4 @@
-"""The mask head: which part of a region's box the instance covers.
+"""The mask head: the part of a region's box that the instance covers, its targets and its loss.
 
 Source: arXiv:1703.06870; detectron2/modeling/roi_heads/mask_head.py.
 """
@@ -14,14 +14,16 @@ from moco_tf.detection.model.roi_align import roi_align
 CHANNELS = 256
 
 
-def mask_head(shape, num_classes, convs=4, width_divisor=1):
-    """From regions to masks of twice their side.
+def mask_head(
+    shape: tuple[int, int, int], num_classes: int, convs: int = 4, width_divisor: int = 1
+) -> keras.Model:
+    """Builds the network from regions to masks of twice their side.
 
     Args:
-        shape: of a region, SxSxC.
+        shape: shape of a region, SxSxC.
         num_classes: K.
-        convs: 3x3 convolutions before the one that doubles the side.
-        width_divisor: divides their width.
+        convs: 3x3 convolutions before the layer that doubles the side.
+        width_divisor: divides the width of the convolutions.
 
     Returns:
         A `keras.Model` from MxSxSxC to float32 logits Mx2Sx2SxK.
@@ -39,40 +41,49 @@ def mask_head(shape, num_classes, convs=4, width_divisor=1):
     return keras.Model(regions, x, name="mask")
 
 
-def targets(masks, truth, boxes, index, size, products=False):
-    """The part of each instance's mask that lies in a box.
+def targets(
+    masks: tf.Tensor,
+    truth: tf.Tensor,
+    boxes: tf.Tensor,
+    index: tf.Tensor,
+    size: int,
+    static_shapes: bool = False,
+) -> tf.Tensor:
+    """The part of each instance's mask that lies in a region.
+
+    As in detectron2, a cell of a target is the mean of 4 samples or more, at least 0.5.
 
     Args:
         masks: uint8 NxGxTxT, 0 or 1, each stretched over its instance's box.
-        truth: float32 NxGx4, those boxes.
-        boxes: float32 NxBx4.
-        index: int32 NxB, the instance of each box.
-        size: S.
-        products: as of `roi_align`.
+        truth: float32 NxGx4, the boxes of the instances.
+        boxes: float32 NxBx4, the boxes of the regions.
+        index: int32 NxB, the row of the instance that each region is matched to.
+        size: S, side of a target.
+        static_shapes: see `roi_align`.
 
     Returns:
-        float32 NxBxSxS, 0 or 1. As detectron2 has them, from 4 or more samples of a cell.
+        float32 NxBxSxS, 0 or 1.
     """
     n, b = index.shape
     side = masks.shape[2]
-    own = tf.gather(masks, index, batch_dims=1)  # NxBxTxT
-    within = tf.gather(truth, index, batch_dims=1)
-    scale = tf.maximum(within[..., 2:] - within[..., :2], 1e-3)  # an empty slot has no side
-    corners = tf.reshape(boxes, [n, b, 2, 2]) - within[..., None, :2]
+    masks = tf.gather(masks, index, batch_dims=1)  # NxBxTxT
+    outer = tf.gather(truth, index, batch_dims=1)  # NxBx4, the box that each mask fills
+    scale = tf.maximum(outer[..., 2:] - outer[..., :2], 1e-3)  # an empty row has no side
+    corners = tf.reshape(boxes, [n, b, 2, 2]) - outer[..., None, :2]
     corners = tf.reshape(corners / scale[..., None, :] * side, [n * b, 1, 4])
-    own = tf.cast(tf.reshape(own, [n * b, side, side, 1]), tf.float32)
-    found = roi_align(own, corners, size, 2, products)
-    return tf.cast(tf.reshape(found, [n, b, size, size]) >= 0.5, tf.float32)
+    masks = tf.cast(tf.reshape(masks, [n * b, side, side, 1]), tf.float32)
+    covered = roi_align(masks, corners, size, 2, static_shapes)
+    return tf.cast(tf.reshape(covered, [n, b, size, size]) >= 0.5, tf.float32)
 
 
-def loss(logits, target, label, positive):
-    """The binary cross-entropy, nats: the mean over the pixels of all replicas' positives.
+def loss(logits: tf.Tensor, target: tf.Tensor, label: tf.Tensor, positive: tf.Tensor) -> tf.Tensor:
+    """Mean binary cross-entropy (nats) over the pixels of all replicas' positives.
 
     Args:
         logits: float32 NxBxSxSxK.
-        target: float32 NxBxSxS.
-        label: int32 NxB, the class whose logits count.
-        positive: bool NxB.
+        target: float32 NxBxSxS, returned by `targets`.
+        label: int32 NxB, the class of each region, whose logits count.
+        positive: bool NxB, the regions that count.
     """
     logits = of_class(logits, tf.where(positive, label, 0))
     losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=target, logits=logits)
@@ -81,7 +92,7 @@ def loss(logits, target, label, positive):
     return tf.reduce_sum(losses) / tf.maximum(number, 1.0)
 
 
-def of_class(logits, label):
+def of_class(logits: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
     """The logits of each region's class: NxBxSxSxK and NxB to NxBxSxS."""
     chosen = tf.one_hot(label, logits.shape[-1])[:, :, None, None]  # NxBx1x1xK
     return tf.reduce_sum(logits * chosen, axis=-1)

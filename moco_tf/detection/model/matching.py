@@ -1,72 +1,88 @@
-"""Which boxes are to find which instances, and which of them are trained on."""
+"""Anchor and proposal matching, and subsampling for the losses."""
 
 import tensorflow as tf
 
+from moco_tf.detection.data.objects import CROWD, EMPTY
 from moco_tf.detection.model import boxes as box_ops
 
-# Labels that are no class: of a slot without an object, and of a region with many of them, none of
-# them outlined.
-EMPTY, CROWD = -1, -2
-# A box with more of itself than this in a crowd region is no negative.
+# A box with more than this share of its area in a crowd region is no negative.
 CROWD_SHARE = 0.5
 
 
-def match(boxes, truth, label, low, high, low_quality=False):
+def match(
+    boxes: tf.Tensor,
+    truth: tf.Tensor,
+    label: tf.Tensor,
+    low: float,
+    high: float,
+    low_quality: bool = False,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Matches each box to the instance that it overlaps most.
 
     Args:
         boxes: float32 NxAx4, or Ax4 for all images.
-        truth: float32 NxGx4.
-        label: int32 NxG: classes from 0, `EMPTY` or `CROWD`.
-        low: boxes with an IoU below it are negative.
-        high: boxes with at least this IoU are positive.
-        low_quality: the boxes with an instance's highest IoU, however low, are positive too.
+        truth: float32 NxGx4, the boxes of the instances; rows without an instance are 0.
+        label: int32 NxG, classes of the instances from 0, `EMPTY` or `CROWD`.
+        low: a box with a lower IoU is negative.
+        high: a box with at least this IoU is positive.
+        low_quality: makes the boxes with an instance's highest IoU positive too, however low it is.
 
     Returns:
-        index: int32 NxA, the slot of the instance; of no meaning if the IoU is 0.
-        positive, negative: bool NxA; some boxes are neither.
+        index: int32 NxA, the row of the matched instance; meaningless where the IoU is 0.
+        positive: bool NxA.
+        negative: bool NxA. Some boxes are neither.
 
-    Source: detectron2/modeling/matcher.py. It leaves crowd regions out of training, so that what
-    lies in them is negative.
+    Source: detectron2/modeling/matcher.py. It drops crowd regions, so that boxes inside them are
+    negative.
     """
     boxes = tf.stop_gradient(boxes)
     shape = [truth.shape[0], tf.shape(boxes)[-2]]
 
-    def compare(slot, best, index, nearest, in_crowd):
-        one, kind = truth[:, slot, None], label[:, slot, None]  # Nx1x4, Nx1
-        overlap = tf.where(kind >= 0, box_ops.iou(boxes, one), 0.0)  # NxA
+    def compare(row, best, index, is_nearest, in_crowd):
+        box = truth[:, row, None]  # Nx1x4
+        category = label[:, row, None]  # Nx1
+        overlap = tf.where(category >= 0, box_ops.iou(boxes, box), 0.0)  # NxA
         highest = tf.reduce_max(overlap, axis=1, keepdims=True)
-        nearest |= (overlap == highest) & (highest > 0)
-        in_crowd |= (kind == CROWD) & (box_ops.share_inside(boxes, one) > CROWD_SHARE)
-        index = tf.where(overlap > best, slot, index)
-        return slot + 1, tf.maximum(best, overlap), index, nearest, in_crowd
+        is_nearest |= (overlap == highest) & (highest > 0)
+        in_crowd |= (category == CROWD) & (box_ops.share_inside(boxes, box) > CROWD_SHARE)
+        index = tf.where(overlap > best, row, index)
+        return row + 1, tf.maximum(best, overlap), index, is_nearest, in_crowd
 
-    # One slot after the other, up to the last that any image needs: all at once would take memory
-    # of NxAxG, gigabytes for large images.
-    slots = tf.reduce_max(tf.where(label != EMPTY, tf.range(1, label.shape[1] + 1), 0))
-    none, no = tf.zeros(shape, tf.int32), tf.zeros(shape, tf.bool)
-    _, best, index, nearest, in_crowd = tf.while_loop(
-        lambda slot, *_: slot < slots, compare, (0, tf.zeros(shape), none, no, no)
+    # One instance after the other, up to the last row that any image uses. All at once would take
+    # memory of NxAxG, gigabytes for large images.
+    rows = tf.reduce_max(tf.where(label != EMPTY, tf.range(1, label.shape[1] + 1), 0))
+    nowhere = tf.zeros(shape, tf.bool)
+    _, best, index, is_nearest, in_crowd = tf.while_loop(
+        lambda row, *_: row < rows,
+        compare,
+        (0, tf.zeros(shape), tf.zeros(shape, tf.int32), nowhere, nowhere),
     )
     positive = best >= high
     if low_quality:
-        positive |= nearest
+        positive |= is_nearest
     return index, positive, (best < low) & ~positive & ~in_crowd
 
 
-def sample(positive, negative, keys, number, share):
-    """Draws boxes to train on, without replacement: positives first.
+def sample(
+    positive: tf.Tensor,
+    negative: tf.Tensor,
+    keys: tf.Tensor,
+    number: int,
+    positive_share: float,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Draws boxes for the losses without replacement, positives first.
 
     Args:
-        positive, negative: bool NxA, of `match`.
-        keys: int64 Nx2, of TensorFlow's stateless draws.
-        number: boxes to draw of each image, B, at most A.
-        share: of positives at most; negatives fill the rest.
+        positive: bool NxA, returned by `match`.
+        negative: bool NxA, returned by `match`.
+        keys: int64 Nx2, keys of TensorFlow's stateless draws, one for each image.
+        number: B, boxes to draw in each image, at most A.
+        positive_share: share of positives at most; negatives fill the rest.
 
     Returns:
         index: int32 NxB.
-        positive: bool NxB; all in the first int(number * share).
-        drawn: bool NxB, false where there are fewer boxes than slots.
+        positive: bool NxB; all positives are in the first int(number * positive_share).
+        is_drawn: bool NxB, false where an image has fewer than B candidates.
 
     Source: detectron2/modeling/sampling.py.
     """
@@ -74,9 +90,9 @@ def sample(positive, negative, keys, number, share):
     u = tf.stack(
         [tf.random.stateless_uniform(size, key, alg="philox") for key in tf.unstack(keys)]
     )  # NxA
-    most = int(number * share)
-    lowest = tf.math.top_k(tf.where(positive, u, -1.0), most).values[:, -1:]  # Nx1
-    drawn = positive & (u >= lowest)
-    priority = tf.where(drawn, 2 + u, tf.where(negative, 1 + u, 0.0))
+    max_positives = int(number * positive_share)
+    highest = tf.math.top_k(tf.where(positive, u, -1.0), max_positives).values  # NxP
+    drawn_positive = positive & (u >= highest[:, -1:])
+    priority = tf.where(drawn_positive, 2 + u, tf.where(negative, 1 + u, 0.0))
     priority, index = tf.math.top_k(priority, number)  # NxB
     return index, priority >= 2, priority >= 1

@@ -1,16 +1,18 @@
-"""RetinaNet, the one-stage detector: every anchor is classified, and its box is refined.
+"""RetinaNet, the one-stage detector: classifies every anchor and refines its box.
 
-Of keras-cv are the network (the pyramid, both heads and what joins them, all of 256 channels) and
-the focal loss. It is frozen upstream (0.9.0) and gets no fixes. Not of it are:
+keras-cv provides the network (the pyramid, both heads and what joins them, all of 256 channels) and
+the focal loss. keras-cv is frozen upstream (0.9.0) and gets no fixes. These parts are our own:
 
-- anchors and matching: its label encoder needs image sizes that are known when the graph is made,
-  and knows no crowds. Ours have detectron2's places and are not cut off at the borders;
-- the smooth L1 loss: its own jumps at the cutoff unless that is 1, and averages coordinates;
-- training, suppression and scoring, which are those of the other detectors: its metrics leave out
+- anchors and matching: keras-cv's label encoder needs image sizes that are known when the graph is
+  made, and knows no crowds. Ours lie where detectron2's do and are not cut off at the borders;
+- the smooth L1 loss: keras-cv's jumps at the cutoff unless that is 1, and averages coordinates;
+- training, suppression and scoring, shared with the other detectors: keras-cv's metrics leave out
   images without detections.
 
 Source: arXiv:1708.02002; detectron2/modeling/meta_arch/retinanet.py.
 """
+
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -32,18 +34,28 @@ WEIGHTS, BETA = (1.0, 1.0, 1.0, 1.0), 0.1  # of the deltas, and of their smooth 
 CANDIDATES = 1000  # of a level before NMS at most
 
 
-def make_retinanet(encoder, num_classes, *, frozen_bn=False, random_init=False, seed=0):
-    """RetinaNet on the backbone of an encoder.
+def make_retinanet(
+    encoder: keras.Model,
+    num_classes: int,
+    *,
+    frozen_bn: bool = False,
+    random_init: bool = False,
+    seed: int = 0,
+) -> "RetinaNetwork":
+    """Builds a RetinaNet on the backbone of an encoder.
 
-    MoCo's networks have BN in new layers, which keras-cv's pyramid has not: each of its maps gets
-    one, synchronised over replicas. The heads have none, as those of detectron2.
+    MoCo's networks have BN in new layers, but keras-cv's pyramid does not: each of its maps gets
+    one, synchronized over replicas. The heads have none, as in detectron2.
 
     Args:
-        encoder, frozen_bn, random_init, seed: as of `network.make_network`.
+        encoder: one of our ResNets with ImageNet's stem, and its head.
         num_classes: K.
+        frozen_bn: makes BN constant, see feature_maps.py.
+        random_init: draws new weights for the backbone, the control without pre-training.
+        seed: seed of the new weights.
 
     Returns:
-        A `RetinaNetwork`.
+        `RetinaNetwork`, with random heads.
 
     Raises:
         ValueError: for a backbone with another stem than ImageNet's.
@@ -54,11 +66,11 @@ def make_retinanet(encoder, num_classes, *, frozen_bn=False, random_init=False, 
     backbone = feature_maps.backbone_for_maps(encoder, frozen_bn, random_init, seed)
     last = {level: feature_maps.last_layer(backbone, stage) for level, stage in STAGES.items()}
     backbone.pyramid_level_inputs = {level: layer.name for level, layer in last.items()}
-    per_cell = len(SCALES) * len(anchors.RATIOS)
+    anchors_per_cell = len(SCALES) * len(anchors.RATIOS)
 
     def head(outputs, bias, name):
         bias = keras.initializers.Constant(bias)
-        return PredictionHead(per_cell * outputs, bias, num_conv_layers=CONVS, name=name)
+        return PredictionHead(anchors_per_cell * outputs, bias, num_conv_layers=CONVS, name=name)
 
     whole = RetinaNet(
         backbone,
@@ -68,19 +80,20 @@ def make_retinanet(encoder, num_classes, *, frozen_bn=False, random_init=False, 
         classification_head=head(num_classes, -np.log(1 / PRIOR - 1), "class_head"),
         box_head=head(4, 0.0, "box_head"),
     )
-    # Of its own class it could not be loaded again: our backbone is none of keras-cv's.
+    # keras-cv's class could not be loaded again: our backbone is none of keras-cv's.
     return RetinaNetwork(keras.Model(whole.input, whole.output, name="retinanet"))
 
 
 def _pyramid(maps, frozen_bn):
-    """keras-cv's: a dict of the last maps of stages to a list of those of `LEVELS`."""
+    """keras-cv's pyramid: a dict of the last maps of stages to a list of the maps of `LEVELS`."""
     from keras_cv.models.retinanet import FeaturePyramid
 
     inputs = {level: keras.Input(x.shape[1:], name=level) for level, x in maps.items()}
     outputs = FeaturePyramid(name="pyramid")(inputs)
     if not frozen_bn:
         outputs = [
-            BatchNorm(synchronized=True, name=f"{level}.bn")(x) for level, x in zip(LEVELS, outputs)
+            BatchNorm(synchronized=True, name=f"{level}.bn")(x)
+            for level, x in zip(LEVELS, outputs, strict=True)
         ]
     return keras.Model(inputs, list(outputs), name="normalized_pyramid")
 
@@ -90,16 +103,16 @@ class RetinaNetwork(keras.Model):
     """The part of a RetinaNet that has weights, saved in one file.
 
     Args:
-        heads: `keras.Model` from a dict of images, NxHxWx3, to one of box, NxAx4, and
+        heads: `keras.Model` from a dict with images, NxHxWx3, to a dict of box, NxAx4, and
             classification, NxAxK.
     """
 
     architecture = "retinanet"
     mask = keypoint = densepose = None
 
-    def __init__(self, box_head, **kwargs):
+    def __init__(self, heads, **kwargs):
         super().__init__(**kwargs)
-        self.heads = box_head
+        self.heads = heads
         self.built = True
 
     @property
@@ -108,32 +121,31 @@ class RetinaNetwork(keras.Model):
         return self.heads.output["classification"].shape[-1]
 
     def call(self, images, training=False):
-        """What the heads say to the anchors of images.
+        """Anchors of images, and the heads' outputs for them.
 
         Args:
-            images: float32 NxHxWx3, normalised; H and W must be multiples of 32.
+            images: float32 NxHxWx3, normalized; H and W must be multiples of 32.
 
         Returns:
-            Three lists, of all levels: anchors, float32 Ax4; logits, NxAxK; deltas, NxAx4.
+            grids: list of float32 Ax4, the anchors of each level.
+            logits: list of NxAxK.
+            deltas: list of NxAx4.
         """
-        found = self.heads({"images": images}, training=training)
+        outputs = self.heads({"images": images}, training=training)
         height, width = tf.unstack(tf.shape(images)[1:3])
-        grids = [
-            anchors.grid_anchors(
-                anchors.cell_anchors([size * scale for scale in SCALES]),
-                *(stride, -(-height // stride), -(-width // stride)),
+        grids = []
+        for size, stride in zip(anchors.SIZES_PX, LEVELS.values(), strict=True):
+            cells = anchors.cell_anchors([size * scale for scale in SCALES])
+            grids.append(
+                anchors.grid_anchors(cells, stride, -(-height // stride), -(-width // stride))
             )
-            for size, stride in zip(anchors.SIZES_PX, LEVELS.values())
-        ]
         numbers = [tf.shape(grid)[0] for grid in grids]
-        logits, deltas = (
-            tf.split(found[name], numbers, axis=1, num=len(grids))
-            for name in ("classification", "box")
-        )
+        logits = tf.split(outputs["classification"], numbers, axis=1, num=len(grids))
+        deltas = tf.split(outputs["box"], numbers, axis=1, num=len(grids))
         return grids, logits, deltas
 
     def norms(self):
-        """All BN that is trained."""
+        """List of all `BatchNorm` layers that are trained."""
         layers = [layer for part in self.heads.layers for layer in getattr(part, "layers", [])]
         return [layer for layer in layers if isinstance(layer, BatchNorm) and layer.trainable]
 
@@ -148,85 +160,111 @@ class RetinaNetwork(keras.Model):
 
 
 class RetinaNetDetector(Detector):
-    """Trains a `RetinaNetwork` and predicts with it, as `Detector` does it with a `Network`.
+    """Trains a `RetinaNetwork` and predicts with it, as `Detector` does with a `Network`.
 
-    Of `RCNNSettings`, only detections and lowest_score are of meaning.
+    It uses `detections` and `lowest_score` of `RCNNSettings` only.
     """
 
-    def __init__(self, network, *args, **kwargs):
+    def __init__(self, network: RetinaNetwork, *args, **kwargs):
         super().__init__(network, *args, **kwargs)
         self.NAMES = ("loss", "box_class", "box_delta")
 
     def losses(self, batch):
-        """What `step` returns, without the update but for BN's statistics."""
+        """The losses of `step`. Updates BN's statistics, but no weights."""
         grids, logits, deltas = self.network(self._normalize(batch["x"]), training=True)
         class_loss, box_loss = losses(
-            *(tf.concat(grids, 0), tf.concat(logits, 1), tf.concat(deltas, 1)),
-            *(batch["boxes"], batch["label"]),
+            grid=tf.concat(grids, 0),
+            logits=tf.concat(logits, 1),
+            deltas=tf.concat(deltas, 1),
+            truth=batch["boxes"],
+            label=batch["label"],
         )
         return {"loss": class_loss + box_loss, "box_class": class_loss, "box_delta": box_loss}
 
     def predict(self, images, size):
-        """What is in images.
+        """Detects the objects in images.
 
-        Args, Returns: as of `Detector.predict`, without masks and keypoints.
+        Args, Returns: same as in `Detector.predict`, without masks and keypoints.
         """
-        found = self.network(self._normalize(images))
-        return detections(*found, size, self.numbers.detections, self.numbers.lowest_score)
+        grids, logits, deltas = self.network(self._normalize(images))
+        return detections(
+            grids,
+            logits,
+            deltas,
+            size=size,
+            max_detections=self.settings.detections,
+            lowest_score=self.settings.lowest_score,
+        )
 
 
-def losses(grid, logits, deltas, truth, label):
-    """The losses of all anchors, but of those between negative and positive, and in crowds.
+def losses(
+    grid: tf.Tensor, logits: tf.Tensor, deltas: tf.Tensor, truth: tf.Tensor, label: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The losses of all anchors, except those between negative and positive, and in crowds.
 
     Args:
-        grid: float32 Ax4, anchors of all levels.
-        logits, deltas: float32 NxAxK and NxAx4.
-        truth, label: as of `matching.match`.
+        grid: float32 Ax4, the anchors of all levels.
+        logits: float32 NxAxK.
+        deltas: float32 NxAx4.
+        truth: float32 NxGx4, boxes of the instances, see `matching.match`.
+        label: int32 NxG, their classes, see `matching.match`.
 
     Returns:
         The focal loss (nats) and the smooth L1 distance of the positives' deltas, both divided by
         the number of positives: its mean over the replicas, at least one in all. detectron2 takes
-        a running mean over the steps of a replica's own instead.
+        a running mean over the steps of each replica instead.
     """
     from keras_cv.losses import FocalLoss
 
     index, positive, negative = matching.match(
         grid, truth, label, NEGATIVE_IOU, POSITIVE_IOU, low_quality=True
     )
-    own = tf.where(positive, tf.gather(label, index, batch_dims=1), -1)  # NxA
+    target = tf.where(positive, tf.gather(label, index, batch_dims=1), -1)  # NxA
     focal = FocalLoss(ALPHA, GAMMA, from_logits=True, reduction="none")(
-        tf.one_hot(own, logits.shape[-1]), logits
+        tf.one_hot(target, logits.shape[-1]), logits
     )  # NxA
     focal = tf.reduce_sum(tf.where(positive | negative, focal, 0.0))
-    found = tf.gather(truth, index, batch_dims=1)  # NxAx4
-    distance = rpn.l1(grid, found, deltas, WEIGHTS, positive, BETA)
+    matched = tf.gather(truth, index, batch_dims=1)  # NxAx4
+    distance = rpn.box_distance(grid, matched, deltas, WEIGHTS, positive, BETA)
     number = distribute.mean(tf.reduce_sum(tf.cast(positive, tf.float32)))
     number = tf.maximum(number, 1 / distribute.num_replicas())
     return focal / number, distance / number
 
 
-def detections(grids, logits, deltas, size, number, lowest_score):
-    """The detections of an image.
+def detections(
+    grids: Sequence[tf.Tensor],
+    logits: Sequence[tf.Tensor],
+    deltas: Sequence[tf.Tensor],
+    size: tf.Tensor,
+    max_detections: int,
+    lowest_score: float,
+) -> dict[str, tf.Tensor]:
+    """The detections of each image, from the outputs of `RetinaNetwork`.
 
     Args:
-        grids, logits, deltas: of `RetinaNetwork`.
+        grids: float32 Ax4, the anchors of each level.
+        logits: float32 NxAxK of each level.
+        deltas: float32 NxAx4 of each level.
         size: int32 Nx2, heights and widths of the images.
-        number: D, detections to keep at most.
-        lowest_score: detections need more.
+        max_detections: D, detections to keep in each image at most.
+        lowest_score: a detection needs a higher score.
 
     Returns:
-        As of `heads.detections`.
+        The same dict as `box_head.detections`.
     """
     boxes, scores, labels = [], [], []
-    for grid, logit, delta in zip(grids, logits, deltas):
+    for grid, logit, delta in zip(grids, logits, deltas, strict=True):
         classes = logit.shape[-1]
         score = tf.sigmoid(tf.reshape(logit, [logit.shape[0], -1]))  # Nx(AK)
         score, best = tf.math.top_k(score, tf.minimum(CANDIDATES, tf.shape(score)[1]))
-        anchor, delta = (
-            tf.gather(grid, best // classes),
-            tf.gather(delta, best // classes, batch_dims=1),
-        )
+        anchor = tf.gather(grid, best // classes)
+        delta = tf.gather(delta, best // classes, batch_dims=1)
         boxes.append(box_ops.clip(box_ops.decode(anchor, delta, WEIGHTS), size))
         scores.append(tf.where(score > lowest_score, score, float("-inf")))
         labels.append(best % classes)
-    return box_head.suppressed(*(tf.concat(x, 1) for x in (boxes, scores, labels)), number)
+    return box_head.suppressed(
+        boxes=tf.concat(boxes, 1),
+        score=tf.concat(scores, 1),
+        label=tf.concat(labels, 1),
+        max_detections=max_detections,
+    )
