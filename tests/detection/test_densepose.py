@@ -260,5 +260,5 @@ def test_a_detector_trains_predicts_and_is_the_same_after_reload(persons, tmp_pa
 
 
 def test_regions_of_c4_are_too_small():
-    with pytest.raises(ValueError, match="So does DensePose's.*densepose=True"):
+    with pytest.raises(ValueError, match="Keypoint and DensePose heads need.*densepose=True"):
         make_detector("c4", densepose=True)

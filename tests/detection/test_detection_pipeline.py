@@ -130,7 +130,9 @@ def test_a_square_is_a_static_shape(annotations):
     (batch,) = data.take(1).as_numpy_iterator()
     assert batch["x"].shape == (2, 64, 64, 3) and batch["label"].shape == (2, 100)
     assert batch["size"].max() <= 60
-    with pytest.raises(ValueError, match="`square_px` must be 0, or at least `longest_px`.*64, 99"):
+    with pytest.raises(
+        ValueError, match="`square_px` must be None, or at least `longest_px`.*64, 99"
+    ):
         pipeline.detection_dataset(annotations, layout, **{**options, "longest_px": 99})
 
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 from detection_sets import COCO, tiny_coco
 from pycocotools import mask as coco_mask
 
-from moco_tf.detection.data import masks, pipeline
+from moco_tf.detection.data import masks
 from moco_tf.detection.data.annotations import open_annotations
 
 
@@ -93,10 +93,10 @@ def test_packed_masks_are_the_same_in_a_graph():
     packed = [masks.pack(crop) for crop in crops]
     for bytes_, crop in zip(packed, crops):
         np.testing.assert_array_equal(masks.unpack(bytes_), crop)
-    found = tf.function(pipeline.unpacked)(tf.constant([*packed, b""]))
+    found = tf.function(masks.unpack_in_graph)(tf.constant([*packed, b""]))
     assert found.dtype == tf.uint8
     np.testing.assert_array_equal(found, np.concatenate([crops, np.zeros((1, 112, 112))]))
-    assert pipeline.unpacked(tf.constant([], tf.string)).shape == (0, 112, 112)
+    assert masks.unpack_in_graph(tf.constant([], tf.string)).shape == (0, 112, 112)
 
 
 def iou(a, b):

@@ -1,4 +1,4 @@
-"""Instances of Cityscapes' eight classes of things, from its polygons."""
+"""Reader of Cityscapes' polygons: the instances of its eight classes of things."""
 
 import json
 import os
@@ -8,10 +8,10 @@ import tensorflow as tf
 from pycocotools import mask as coco_mask
 
 from moco_tf.detection.data import masks as instance_masks
-from moco_tf.detection.data.objects import Found, Objects
+from moco_tf.detection.data.objects import Objects, RawAnnotations
 
 ADDRESSES = ("cityscapes:DIR:SPLIT",)
-# Of the label ids, those of things.
+# Names of things by their label ids.
 THINGS = {
     24: "person",
     25: "rider",
@@ -22,27 +22,27 @@ THINGS = {
     32: "motorcycle",
     33: "bicycle",
 }
-IMAGE = "_leftImg8bit.png"  # how the names of images end
+IMAGE = "_leftImg8bit.png"  # end of an image's name
 NOT_DRAWN = ("license plate",)  # label id -1
 
 
-def read(address, rest, *, masks, keypoints, densepose):
+def read(
+    address: str, rest: str, *, masks: bool, keypoints: bool, densepose: bool
+) -> RawAnnotations:
     """Reads gtFine's *_polygons.json of a split.
 
-    Polygons hide what was drawn before them; an instance is what remains to be seen, and its box
-    that of it. A label such as `cargroup` is a crowd of cars.
+    Polygons hide what was drawn before them. The mask and the box of an instance are those of its
+    visible part. A label such as `cargroup` is a crowd of cars.
 
     Source: detectron2/data/datasets/cityscapes.py, which widens polygons by half a pixel as
-    Cityscapes' scripts do. Here they are drawn as COCO's tools do.
+    Cityscapes' scripts do. This reader draws them as COCO's tools do.
 
     Args:
-        address: for messages.
-        rest: what follows its first colon.
+        address: the whole address, for messages.
+        rest: text after the first colon of the address.
         masks: whether to keep the masks.
-        keypoints, densepose: must be false.
-
-    Returns:
-        `Found`.
+        keypoints: must be false.
+        densepose: must be false.
 
     Raises:
         ValueError: for missing or broken files.
@@ -52,27 +52,27 @@ def read(address, rest, *, masks, keypoints, densepose):
     images = sorted(tf.io.gfile.glob(pattern)) if colon else []
     if not images or keypoints or densepose:
         raise ValueError(
-            "The address must be cityscapes:DIR:SPLIT, of which leftImg8bit/SPLIT has images; it "
+            "The address must be cityscapes:DIR:SPLIT, such that leftImg8bit/SPLIT has images; it "
             f"has no keypoints and no DensePose. Received: {address!r}, {len(images)} images."
         )
     objects, sizes = Objects(), []
     for number, image in enumerate(images):
         sizes.append(_read(annotation_path(image, "polygons.json"), number, objects, masks))
     ids = [os.path.basename(image).removesuffix(IMAGE) for image in images]
-    return Found(images, ids, sizes, tuple(THINGS.values()), list(THINGS), objects)
+    return RawAnnotations(images, ids, sizes, tuple(THINGS.values()), list(THINGS), objects)
 
 
-def annotation_path(image, kind):
-    """The file of gtFine that an image has.
+def annotation_path(image: str, suffix: str) -> str:
+    """The path of an image's file in gtFine.
 
     Args:
         image: path, DIR/leftImg8bit/SPLIT/CITY/*_leftImg8bit.png.
-        kind: what follows _gtFine_ in its name.
+        suffix: end of the file's name after _gtFine_, such as "polygons.json".
     """
     folder, name = os.path.split(image)
     folder, city = os.path.split(folder)
     folder, split = os.path.split(folder)
-    name = f"{name.removesuffix(IMAGE)}_gtFine_{kind}"
+    name = f"{name.removesuffix(IMAGE)}_gtFine_{suffix}"
     return os.path.join(os.path.dirname(folder), "gtFine", split, city, name)
 
 
@@ -81,15 +81,15 @@ def _read(path, number, objects, masks):
     try:
         with tf.io.gfile.GFile(path) as file:
             content = json.load(file)
-        size = height, width = content["imgHeight"], content["imgWidth"]
+        height, width = content["imgHeight"], content["imgWidth"]
         drawn = [
             (o["label"], np.array(o["polygon"], float) + 0.5)
             for o in content["objects"]
             if not o.get("deleted") and o["label"] not in NOT_DRAWN and len(o["polygon"]) > 2
         ]
-        shown = np.zeros((height, width), np.int32)
+        canvas = np.zeros((height, width), np.int32)
         for order, (_, polygon) in enumerate(drawn, 1):
-            _draw(shown, polygon, order)
+            _draw(canvas, polygon, order)
     except (tf.errors.NotFoundError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             "Every image must have Cityscapes' polygons, with imgHeight, imgWidth and objects "
@@ -98,30 +98,38 @@ def _read(path, number, objects, masks):
         ) from error
     classes = list(THINGS.values())
     for order, (label, polygon) in enumerate(drawn, 1):
-        crowd, name = label.endswith("group"), label.removesuffix("group")
+        name = label.removesuffix("group")
         left, top, right, bottom = _bounds(polygon, height, width)
-        visible = shown[top:bottom, left:right] == order
+        visible = canvas[top:bottom, left:right] == order
         if name not in classes or not visible.any():
             continue
-        ys, xs = (np.flatnonzero(visible.any(axis=axis)) for axis in (1, 0))
+        ys = np.flatnonzero(visible.any(axis=1))
+        xs = np.flatnonzero(visible.any(axis=0))
         box = (left + xs[0], top + ys[0], left + xs[-1] + 1, top + ys[-1] + 1)
         if masks:
             objects.add_rle(instance_masks.rle_of_window(visible, left, top, height, width))
-        objects.add(number, classes.index(name), box, area=visible.sum(), crowd=crowd)
-    return size
+        objects.add(
+            image=number,
+            label=classes.index(name),
+            box=box,
+            area=visible.sum(),
+            crowd=label.endswith("group"),
+        )
+    return height, width
 
 
-def _draw(shown, polygon, order):
+def _draw(canvas, polygon, number):
     """Sets the pixels within a polygon to a number."""
-    left, top, right, bottom = _bounds(polygon, *shown.shape)
+    left, top, right, bottom = _bounds(polygon, *canvas.shape)
     if right > left and bottom > top:
         points = (polygon - [left, top]).ravel()
         inside = coco_mask.decode(coco_mask.frPyObjects([points], bottom - top, right - left))
-        shown[top:bottom, left:right][inside[:, :, 0] > 0] = order
+        canvas[top:bottom, left:right][inside[:, :, 0] > 0] = number
 
 
 def _bounds(polygon, height, width):
     """The pixels around a polygon, within the image: left, top, right, bottom."""
     low = np.maximum(np.floor(polygon.min(axis=0)), 0)
     high = np.minimum(np.ceil(polygon.max(axis=0)), [width, height])
-    return (*low.astype(int), *np.maximum(high, low).astype(int))
+    high = np.maximum(high, low)
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])

@@ -1,64 +1,76 @@
-"""Annotations in COCO's JSON: boxes, polygons, run lengths, crowds, keypoints and DensePose's."""
+"""Reader of COCO's JSON: boxes, polygons, run lengths, crowds, keypoints and DensePose."""
 
 import json
 import os
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
 from moco_tf import storage
-from moco_tf.detection.data.objects import Found, Objects
+from moco_tf.detection.data.objects import Objects, RawAnnotations
 
 ADDRESSES = ("coco:IMAGES_DIR,JSON",)
 
 
-def read(address, rest, *, masks, keypoints, densepose):
+def read(
+    address: str, rest: str, *, masks: bool, keypoints: bool, densepose: bool
+) -> RawAnnotations:
     """Reads a file of annotations.
 
     Args:
-        address: for messages.
-        rest: what follows its colon.
+        address: the whole address, for messages.
+        rest: text after the first colon of the address.
         masks: whether to read masks.
         keypoints: whether to read keypoints, and only the objects that have them.
-        densepose: whether to read DensePose's annotations, where objects have them.
-
-    Returns:
-        `Found`.
+        densepose: whether to read DensePose annotations, where objects have them.
 
     Raises:
         ValueError: for missing or broken files, and annotations of unknown images or classes.
     """
     folder, path = folder_and_file(address, rest)
     return read_json(
-        path, lambda image: storage.below(folder, image["file_name"]), masks, keypoints, densepose
+        path,
+        image_path=lambda image: storage.below(folder, image["file_name"]),
+        masks=masks,
+        keypoints=keypoints,
+        densepose=densepose,
     )
 
 
-def folder_and_file(address, rest):
+def folder_and_file(address: str, rest: str) -> list[str]:
     """IMAGES_DIR and JSON of an address; ValueError unless both exist."""
-    parts = [os.path.expanduser(part) for part in rest.split(",")]
+    paths = [os.path.expanduser(path) for path in rest.split(",")]
     gfile = tf.io.gfile
-    if len(parts) != 2 or not gfile.isdir(parts[0]) or not gfile.exists(parts[1]):
+    if len(paths) != 2 or not gfile.isdir(paths[0]) or not gfile.exists(paths[1]):
         raise ValueError(
             f"The address must be {address.partition(':')[0]}:IMAGES_DIR,JSON, a folder and a file "
             f"that exist. Received: {address!r}."
         )
-    return parts
+    return paths
 
 
-def read_json(path, image_path, masks, keypoints, densepose=False):
+def read_json(
+    path: str,
+    image_path: Callable[[dict], str],
+    masks: bool,
+    keypoints: bool,
+    densepose: bool = False,
+) -> RawAnnotations:
     """Reads a file of annotations.
 
     Args:
-        path: of the file.
-        image_path: from an image's record in it to its path.
-        masks, keypoints, densepose: as of `read`.
+        path: path of the file.
+        image_path: function from an image's record in the file to the image's path.
+        masks: whether to read masks.
+        keypoints: whether to read keypoints, and only the objects that have them.
+        densepose: whether to read DensePose annotations, where objects have them.
     """
     objects = Objects()
 
     def keep(record):
-        # Called for every dict as it is read: those of objects, which are many, end here as
-        # numbers, so that the file is never in memory as Python objects.
+        # JSON calls this for every dict that it reads. The records of objects, which are many, are
+        # turned into numbers at once, so that the file is never in memory as Python objects.
         if "image_id" not in record or "category_id" not in record:
             return record
         try:
@@ -76,14 +88,14 @@ def read_json(path, image_path, masks, keypoints, densepose=False):
         text = file.read()
     try:
         content = json.loads(text, object_hook=keep)
-        images, categories = content["images"], sorted(content["categories"], key=lambda c: c["id"])
-        ids, category_ids = [i["id"] for i in images], [c["id"] for c in categories]
-        found = Found(
+        images = content["images"]
+        categories = sorted(content["categories"], key=lambda c: c["id"])
+        raw = RawAnnotations(
             images=[image_path(i) for i in images],
-            ids=ids,
+            ids=[i["id"] for i in images],
             sizes=[(i["height"], i["width"]) for i in images],
             classes=tuple(c["name"] for c in categories),
-            category_ids=category_ids,
+            category_ids=[c["id"] for c in categories],
             objects=objects,
             source=path,
         )
@@ -91,16 +103,17 @@ def read_json(path, image_path, masks, keypoints, densepose=False):
         raise ValueError(
             "A file of annotations must be COCO's JSON, with images (id, file_name, height, "
             f"width), categories (id, name) and annotations. Received: {path!r}, "
-            f"{type(error).__name__}: {error}. Download it again, or mend it."
+            f"{type(error).__name__}: {error}. Download it again, or fix it."
         ) from error
     if keypoints:
-        _read_keypoints(path, found, [c.get("keypoints") for c in categories])
-    objects.image = _numbers(path, "image_id", objects.image, ids)
-    objects.label = _numbers(path, "category_id", objects.label, found.category_ids)
-    return found
+        _read_keypoints(path, raw, [c.get("keypoints") for c in categories])
+    objects.image = _numbers(path, "image_id", objects.image, raw.ids)
+    objects.label = _numbers(path, "category_id", objects.label, raw.category_ids)
+    return raw
 
 
 def _add(objects, record, masks, keypoints, densepose):
+    """Adds the object of a record."""
     x, y, width, height = record["bbox"]
     if masks:
         mask = record.get("segmentation") or []
@@ -113,41 +126,49 @@ def _add(objects, record, masks, keypoints, densepose):
     if densepose:
         objects.add_densepose(record)
     objects.add(
-        *(record["image_id"], record["category_id"], (x, y, x + width, y + height)),
+        image=record["image_id"],
+        label=record["category_id"],
+        box=(x, y, x + width, y + height),
         area=record.get("area"),
         crowd=record.get("iscrowd", 0),
     )
 
 
-def _read_keypoints(path, found, names):
-    """Leaves the classes with keypoints, whose coordinates become continuous.
+def _read_keypoints(path, raw, names):
+    """Keeps the classes with keypoints only, and makes the coordinates continuous.
 
-    Keypoints in the file are numbers of pixels, which is half a pixel from continuous coordinates.
+    Keypoints in the file are numbers of pixels, half a pixel less than continuous coordinates.
     Source: detectron2/data/datasets/coco.py.
+
+    Args:
+        path: path of the file, for messages.
+        raw: `RawAnnotations`, changed in place.
+        names: names of the keypoints of each class; None where it has none.
     """
-    kept = [i for i, of_class in enumerate(names) if of_class]
+    kept = [i for i, keypoint_names in enumerate(names) if keypoint_names]
     different = {tuple(names[i]) for i in kept}
-    raw = np.array(found.objects.keypoints, np.float32)
-    expected = len(found.objects) * 3 * len(names[kept[0]]) if kept else 0
-    if len(different) != 1 or len(raw) != expected:
+    points = np.array(raw.objects.keypoints, np.float32)
+    expected = len(raw.objects) * 3 * len(names[kept[0]]) if kept else 0
+    if len(different) != 1 or len(points) != expected:
         raise ValueError(
             "For keypoints, categories must name their keypoints, all the same, and each object "
             f"have x, y and visibility of every one. Received in {path!r}: {len(different)} kinds "
-            f"of categories with keypoints, {len(found.objects)} objects with {len(raw)} numbers. "
+            f"of categories with keypoints, {len(raw.objects)} objects with {len(points)} numbers. "
             "COCO has them in person_keypoints_*.json."
         )
-    raw = raw.reshape(-1, 3)
-    raw[:, :2] += 0.5
-    raw[raw[:, 2] == 0] = 0
-    found.objects.keypoints = raw
-    found.keypoint_names = tuple(names[kept[0]])
-    found.classes = tuple(found.classes[i] for i in kept)
-    found.category_ids = [found.category_ids[i] for i in kept]
+    points = points.reshape(-1, 3)
+    points[:, :2] += 0.5
+    points[points[:, 2] == 0] = 0
+    raw.objects.keypoints = points
+    raw.keypoint_names = tuple(names[kept[0]])
+    raw.classes = tuple(raw.classes[i] for i in kept)
+    raw.category_ids = [raw.category_ids[i] for i in kept]
 
 
 def _numbers(path, field, values, known):
-    """Position in `known` of each value: int64."""
-    values, known = np.array(values, np.int64), np.array(known, np.int64)
+    """Position in `known` of each value, int64; ValueError for a value that is not there."""
+    values = np.array(values, np.int64)
+    known = np.array(known, np.int64)
     order = np.argsort(known)
     place = order[np.searchsorted(known, values, sorter=order).clip(max=len(known) - 1)]
     strange = np.flatnonzero(known[place] != values)

@@ -1,6 +1,6 @@
-"""The files about SMPL's surface that DensePose is trained and scored with; they have a licence.
+"""DensePose's files about the surface of SMPL, for training and scoring. They need a license.
 
-They are read as data: of the pickle only arrays of numbers are made, nothing in it is called.
+The files are read as data: the pickle can make arrays of numbers only, and nothing in it is called.
 
 Source: densepose/structures/transform_data.py and densepose/evaluation/densepose_coco_evaluation.py
 of detectron2's projects/DensePose.
@@ -27,7 +27,7 @@ VERTICES, TWINS = "SMPL_subdiv.mat", "SMPL_SUBDIV_TRANSFORM.mat"
 DISTANCES = "Pdist_matrix.pkl"
 FILES = (SYMMETRY, VERTICES, TWINS, DISTANCES)
 HOW = (
-    "They are derived from SMPL, whose licence (smpl.is.tue.mpg.de) you have to accept: get "
+    "They are derived from SMPL, whose license (smpl.is.tue.mpg.de) you have to accept: get "
     "densepose_uv_data.tar.gz and densepose_eval_data.tar.gz by the scripts get_densepose_uv.sh "
     "and get_eval_data.sh of github.com/facebookresearch/DensePose, unpack both, put "
     f"{', '.join(FILES)} into one folder, and give --config.densepose_files=FOLDER."
@@ -36,13 +36,13 @@ HOW = (
 
 @dataclasses.dataclass(frozen=True)
 class Surface:
-    """The vertices of the surface, and how far they are from each other on it.
+    """The vertices of the surface, and the geodesic distances between them.
 
     Attributes:
-        uv: float Vx2, U and V of each.
-        part: int V, 1 to 24.
-        twin: int V, 0 to n - 1: vertices on a seam are in several parts, with one twin.
-        distances: float n(n - 1)/2, geodesic, m: of i to all j < i, for one i after another.
+        uv: float Vx2, U and V of each vertex.
+        part: int V, part of each vertex, 1 to 24.
+        twin: int V, 0 to n - 1: vertices on a seam belong to several parts and share one twin.
+        distances: float n(n - 1)/2, m, between twins: from i to all j < i, for one i after another.
     """
 
     uv: np.ndarray
@@ -50,7 +50,7 @@ class Surface:
     twin: np.ndarray
     distances: np.ndarray
 
-    def nearest(self, part, uv):
+    def nearest(self, part: np.ndarray, uv: np.ndarray) -> np.ndarray:
         """The twin of the vertex with the nearest U and V in each point's part.
 
         Args:
@@ -60,44 +60,46 @@ class Surface:
         Returns:
             int64 P; -1 without surface.
         """
-        found = np.full(len(part), -1)
-        for own in np.unique(part[part > 0]):
-            rows = part == own
-            tree, twins = self._trees[own]
-            found[rows] = twins[tree.query(uv[rows])[1]]
-        return found
+        nearest = np.full(len(part), -1)
+        for number in np.unique(part[part > 0]):
+            rows = part == number
+            tree, twins = self._trees[number]
+            _, vertices = tree.query(uv[rows])
+            nearest[rows] = twins[vertices]
+        return nearest
 
     @functools.cached_property
     def _trees(self):
         """For each part: the tree of its vertices' U and V, and their twins."""
-        own = {part: self.part == part for part in range(1, PARTS + 1)}
-        return {part: (cKDTree(self.uv[rows]), self.twin[rows]) for part, rows in own.items()}
+        rows_of = {part: self.part == part for part in range(1, PARTS + 1)}
+        return {part: (cKDTree(self.uv[rows]), self.twin[rows]) for part, rows in rows_of.items()}
 
-    def distance(self, a, b):
-        """Between vertices as `nearest` has them, m: int P, int P to float64 P; to -1 infinite."""
-        low, high = np.minimum(a, b).astype(np.int64), np.maximum(a, b).astype(np.int64)
-        apart = (low >= 0) & (low < high)
-        found = np.where(low < 0, np.inf, 0.0)
-        found[apart] = self.distances[(high * (high - 1) // 2 + low)[apart]]
-        return found
+    def distance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Geodesic distances between twins, m: int P, int P to float64 P; infinite to -1."""
+        low = np.minimum(a, b).astype(np.int64)
+        high = np.maximum(a, b).astype(np.int64)
+        is_apart = (low >= 0) & (low < high)
+        distance = np.where(low < 0, np.inf, 0.0)
+        distance[is_apart] = self.distances[(high * (high - 1) // 2 + low)[is_apart]]
+        return distance
 
 
-def load(folder):
-    """The files of a folder.
+def load(folder: str | None) -> tuple[np.ndarray | None, Surface | None]:
+    """Loads the files of a folder.
 
     Args:
-        folder: local or gs://; "" if there is none, which is said.
+        folder: local or gs:// folder; None or "" logs a warning that says how to get the files.
 
     Returns:
-        `(symmetry, surface)`: float32 24x256x256x2, as of `densepose.mirrored`, and `Surface`
-        (1.5 GB, most of it distances); None, None without a folder.
+        symmetry: float32 24x256x256x2, see `densepose.mirrored`; None without a folder.
+        surface: `Surface` (1.5 GB, most of it distances); None without a folder.
 
     Raises:
-        ValueError: for files that are missing, broken or not as they should be.
+        ValueError: for files that are missing, broken, or have another content.
     """
     if not folder:
         log.warning(
-            "Without DensePose's files images are not flipped, and what is predicted gets no score "
+            "Without DensePose's files, images are not flipped and DensePose gets no score "
             "(GPS). %s",
             HOW,
         )
@@ -117,14 +119,16 @@ def load(folder):
     u, v = (_matlab(paths[VERTICES], f"{name}_subdiv") for name in "UV")
     part = _matlab(paths[VERTICES], "Part_ID_subdiv")
     parts = sorted({*part.tolist()})
-    right = len(u) == len(v) == len(part) and parts == [*range(1, PARTS + 1)]
-    _require(right, paths[VERTICES], f"{len(u)}, {len(v)} and {len(part)} numbers, parts {parts}")
+    is_valid = len(u) == len(v) == len(part) and parts == [*range(1, PARTS + 1)]
+    _require(
+        is_valid, paths[VERTICES], f"{len(u)}, {len(v)} and {len(part)} numbers, parts {parts}"
+    )
     twin = _matlab(paths[TWINS], "index").astype(np.int64) - 1
     distances = _distances(paths[DISTANCES])
     n = (1 + math.isqrt(1 + 8 * len(distances))) // 2
     _require(n * (n - 1) // 2 == len(distances), paths[DISTANCES], f"{len(distances)} distances")
-    right = len(twin) == len(part) and twin.min() >= 0 and twin.max() < n
-    _require(right, paths[TWINS], f"{len(twin)} of {len(part)} vertices, in {n} with distances")
+    is_valid = len(twin) == len(part) and twin.min() >= 0 and twin.max() < n
+    _require(is_valid, paths[TWINS], f"{len(twin)} of {len(part)} vertices, in {n} with distances")
     surface = Surface(np.stack([u, v], axis=1).astype(float), part.astype(int), twin, distances)
     return symmetry.astype(np.float32), surface
 
@@ -138,7 +142,7 @@ def _require(holds, path, received):
 
 
 def _read(path, function):
-    """Calls a function that reads, whose failure is the file's."""
+    """Calls a function that reads a file, and blames the file for any failure."""
     try:
         return function()
     except Exception as error:  # a damaged file can raise anything
@@ -162,8 +166,8 @@ def _distances(path):
     def read():
         with tf.io.gfile.GFile(path, "rb") as file:
             content = _Unpickler(file, encoding="bytes").load()  # Python 2 wrote it
-        (found,) = [value for key, value in content.items() if key in NAMES]
-        return found.array.ravel()
+        (array,) = [value for key, value in content.items() if key in NAMES]
+        return array.array.ravel()
 
     return _read(path, read)
 
@@ -172,7 +176,7 @@ NAMES = ("Pdist_matrix", b"Pdist_matrix")
 
 
 class _Type:
-    """A type of numbers, as NumPy pickles it."""
+    """A type of numbers, in the form in which NumPy pickles it."""
 
     __slots__ = ("dtype",)
 
@@ -188,7 +192,7 @@ class _Type:
 
 
 class _Array:
-    """An array of numbers, likewise."""
+    """An array of numbers, in the form in which NumPy pickles it."""
 
     __slots__ = ("array",)
 
@@ -196,18 +200,20 @@ class _Array:
         self.array = None
 
     def __setstate__(self, state):
-        _, shape, kind, fortran, raw = state
-        self.array = np.frombuffer(raw, kind.dtype).reshape(shape, order="F" if fortran else "C")
+        _, shape, number_type, fortran, raw = state
+        self.array = np.frombuffer(raw, number_type.dtype).reshape(
+            shape, order="F" if fortran else "C"
+        )
 
 
-class _Unpickler(pickle._Unpickler):  # in C it would allocate what a file only announces
-    """Unpickles containers, numbers, texts and arrays of numbers."""
+class _Unpickler(pickle._Unpickler):  # the C version would allocate what a file only announces
+    """Unpickles containers, numbers, texts and arrays of numbers, and nothing else."""
 
     def find_class(self, module, name):
         module = module.replace("numpy._core", "numpy.core")  # NumPy 2's name
         allowed = {
             "numpy.core.multiarray._reconstruct": _Array,
-            "numpy.ndarray": "ndarray",  # an argument of the former, never called
+            "numpy.ndarray": "ndarray",  # an argument of `_reconstruct`, never called
             "numpy.dtype": _Type,
             "_codecs.encode": lambda text, _: text.encode("latin1"),  # Python 3's bytes
         }

@@ -1,23 +1,33 @@
-"""Annotations of LVIS, v0.5 and v1: COCO's JSON with image names of its own."""
+"""Reader of LVIS v0.5 and v1: COCO's JSON with image names of its own."""
 
 import os
 
 import tensorflow as tf
 
 from moco_tf.detection.data import coco
+from moco_tf.detection.data.objects import RawAnnotations
 
 ADDRESSES = ("lvis:IMAGES_DIR,JSON",)
 
 
-def read(address, rest, *, masks, keypoints, densepose):
-    """Reads a file of annotations, as `coco.read`.
+def read(
+    address: str, rest: str, *, masks: bool, keypoints: bool, densepose: bool
+) -> RawAnnotations:
+    """Reads a file of annotations.
 
     IMAGES_DIR holds the images, or COCO's folders train2017 and val2017 with them.
 
     Source: detectron2/data/datasets/lvis.py.
 
+    Args:
+        address: the whole address, for messages.
+        rest: text after the first colon of the address.
+        masks: whether to read masks.
+        keypoints: must be false.
+        densepose: must be false.
+
     Raises:
-        ValueError: as `coco.read`, and if keypoints or DensePose are asked for.
+        ValueError: for what `coco.read` refuses, and if keypoints or DensePose are needed.
     """
     if keypoints or densepose:
         raise ValueError(
@@ -31,8 +41,7 @@ def read(address, rest, *, masks, keypoints, densepose):
     def image_path(image):
         # v1 says only where the image came from: http://.../train2017/000000000001.jpg. v0.5 has
         # names of 2014, COCO_train2014_000000000001.jpg, for images of train2017.
-        address = image.get("coco_url") or image["file_name"]
-        folder, name = os.path.split(address)
+        folder, name = os.path.split(image.get("coco_url") or image["file_name"])
         folder = os.path.basename(folder) or "train2017"
         return os.path.join(root, folder if folder in folders else "", name.split("_")[-1])
 

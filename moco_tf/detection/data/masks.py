@@ -1,25 +1,27 @@
-"""Masks of instances: outlines and run lengths to crops of 112 px, and predicted crops back.
+"""Instance masks: polygons and run lengths (RLE) to crops of 112 px, and predicted crops to RLE.
 
-RLE is COCO's run-length code of a whole image: a dict of `size` [height, width] and `counts`,
+RLE is COCO's run-length encoding of a whole image: a dict of `size` [height, width] and `counts`,
 bytes. Coordinates are continuous: pixel i covers [i, i + 1).
 """
 
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
+import tensorflow as tf
 from pycocotools import mask as coco_mask
 
 SIDE = 112  # px of a crop: four times the 28 of the mask head's target
 
 
-def crops_of_polygons(objects, boxes):
-    """Rasterises the polygons of objects within their boxes, stretched to 112 x 112.
+def crops_of_polygons(objects: Sequence[Sequence[np.ndarray]], boxes: np.ndarray) -> np.ndarray:
+    """Rasterizes the polygons of objects within their boxes, stretched to 112 x 112.
 
     Source: detectron2/structures/masks.py, rasterize_polygons_within_box.
 
     Args:
         objects: n lists of polygons, float arrays x, y, x, y, ... px; an object is their union.
-        boxes: float nx4: x1, y1, x2, y2.
+        boxes: float nx4: x1, y1, x2, y2, the box of each object.
 
     Returns:
         uint8 n x 112 x 112, 0 or 1.
@@ -39,12 +41,12 @@ def crops_of_polygons(objects, boxes):
     return crops
 
 
-def crop_of_bitmap(bitmap, box):
-    """The part of a mask within a box, stretched to 112 x 112: true where half is covered.
+def crop_of_bitmap(bitmap: np.ndarray, box: Sequence[float]) -> np.ndarray:
+    """Stretches the part of a mask within a box to 112 x 112: true where half is covered.
 
     Args:
         bitmap: HxW, 0 or 1.
-        box: 4 floats.
+        box: 4 floats: x1, y1, x2, y2, px.
 
     Returns:
         bool 112x112.
@@ -65,30 +67,42 @@ def _overlaps(start, stop, pixels):
     return (np.maximum(shared, 0) * SIDE / (stop - start)).astype(np.float32)
 
 
-def pack(crop):
-    """A crop as bytes: deflated bits, about 250 in place of the 1568 that they are."""
+def pack(crop: np.ndarray) -> bytes:
+    """Packs a crop as deflated bits: about 250 bytes instead of 1568."""
     return zlib.compress(np.packbits(crop).tobytes())
 
 
-def unpack(packed):
-    """The reverse: uint8 112x112. `pipeline.unpacked` is its graph function."""
+def unpack(packed: bytes) -> np.ndarray:
+    """Unpacks the bytes of `pack`: uint8 112x112."""
     return np.unpackbits(np.frombuffer(zlib.decompress(packed), np.uint8)).reshape(SIDE, SIDE)
 
 
-def rle_of_polygons(polygons, height, width):
+def unpack_in_graph(packed: tf.Tensor) -> tf.Tensor:
+    """Unpacks the bytes of `pack`, string n, to uint8 n x 112 x 112; 0 for empty strings."""
+    raw = tf.io.decode_compressed(packed, "ZLIB")  # an empty string stays empty
+    packed_bits = tf.io.decode_raw(raw, tf.uint8, fixed_length=SIDE * SIDE // 8)
+    bits = tf.bitwise.right_shift(
+        packed_bits[..., None], tf.constant([7, 6, 5, 4, 3, 2, 1, 0], tf.uint8)
+    )
+    return tf.reshape(tf.bitwise.bitwise_and(bits, 1), [-1, SIDE, SIDE])
+
+
+def rle_of_polygons(polygons: Sequence[np.ndarray], height: int, width: int) -> dict:
     """RLE of the union of polygons, as COCO's own tools make it."""
     if not polygons:
         return rle_of_window(np.zeros((0, 0), bool), 0, 0, height, width)
     return coco_mask.merge(coco_mask.frPyObjects(list(polygons), height, width))
 
 
-def rle_of_window(window, left, top, height, width):
-    """RLE of a mask that is zero but in a window of the image, in time of the window only.
+def rle_of_window(window: np.ndarray, left: int, top: int, height: int, width: int) -> dict:
+    """RLE of a mask that is zero outside a window, in time proportional to the window.
 
     Args:
         window: bool hxw.
-        left, top: where it begins, px.
-        height, width: of the image.
+        left: first column of the window, px.
+        top: first row of the window, px.
+        height: height of the image.
+        width: width of the image.
     """
     h, w = window.shape
     columns = np.zeros((w, height), np.int8)  # run lengths go down the columns
@@ -99,16 +113,17 @@ def rle_of_window(window, left, top, height, width):
     return coco_mask.frPyObjects(rle, int(height), int(width))
 
 
-def paste(probabilities, box, height, width):
-    """A predicted mask at its place in the image.
+def paste(probabilities: np.ndarray, box: Sequence[float], height: int, width: int) -> np.ndarray:
+    """Pastes a predicted mask into its image.
 
-    Source: detectron2/layers/mask_ops.py, paste_masks_in_image: bilinear at the centres of pixels,
+    Source: detectron2/layers/mask_ops.py, paste_masks_in_image: bilinear at the centers of pixels,
     zero beyond the mask, at least 0.5.
 
     Args:
-        probabilities: float SxS, of cells of the box.
+        probabilities: float SxS, of equal cells of the box.
         box: 4 floats: x1, y1, x2, y2, px.
-        height, width: of the image.
+        height: height of the image.
+        width: width of the image.
 
     Returns:
         bool height x width.
@@ -119,9 +134,10 @@ def paste(probabilities, box, height, width):
     return image
 
 
-def pasted_rle(probabilities, box, height, width):
-    """RLE of what `paste` gives, without the image."""
-    return rle_of_window(*_window(probabilities, box, height, width), height, width)
+def pasted_rle(probabilities: np.ndarray, box: Sequence[float], height: int, width: int) -> dict:
+    """RLE of the mask that `paste` returns, made without the image."""
+    window, left, top = _window(probabilities, box, height, width)
+    return rle_of_window(window, left, top, height, width)
 
 
 def _window(probabilities, box, height, width):
@@ -133,9 +149,9 @@ def _window(probabilities, box, height, width):
 
 
 def _samples(start, stop, cells, pixels):
-    """Bilinear weights of cells at the centres of pixels: n x cells, and the first pixel."""
+    """Bilinear weights of cells at the centers of pixels: n x cells, and the first pixel."""
     first = min(max(int(np.floor(start)) - 1, 0), pixels)
     last = min(max(int(np.ceil(stop)) + 1, first), pixels)
-    centres = np.arange(first, last) + 0.5
-    position = (centres - start) / max(stop - start, 1e-6) * cells - 0.5
+    centers = np.arange(first, last) + 0.5
+    position = (centers - start) / max(stop - start, 1e-6) * cells - 0.5
     return np.maximum(1 - np.abs(position[:, None] - np.arange(cells)), 0), first

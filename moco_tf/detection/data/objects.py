@@ -1,8 +1,9 @@
-"""Objects as the readers of annotation files find them, in columns of numbers."""
+"""What an annotation reader returns: `RawAnnotations`, with all objects in columns of numbers."""
 
 import array
 import dataclasses
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -15,28 +16,56 @@ EMPTY, CROWD = -1, -2
 
 
 class Objects:
-    """Objects in the order of the files: COCO's 860,000 take half a GB, as dicts they take many.
+    """Annotated objects in the order of the files, in compact arrays.
 
-    `label` and `image` number the classes and images from 0. Only where masks are read has every
-    object one, added before the object itself, if only by `add_polygons([])`.
+    COCO's 860,000 objects take half a GB in this form, and many times that as dicts.
+
+    If masks are asked for, a reader adds a mask before each object, if only by `add_polygons([])`.
+
+    Example:
+        >>> objects = Objects()
+        >>> objects.add_polygons([[10, 10, 30, 10, 30, 40]])
+        >>> objects.add(image=0, label=2, box=(10, 10, 30, 40))
+        >>> len(objects)
+        1
     """
 
     def __init__(self):
-        self.image, self.label = array.array("q"), array.array("q")
-        self.box, self.area = array.array("d"), array.array("d")
-        self.crowd, self.difficult = array.array("b"), array.array("b")
+        self.image = array.array("q")
+        self.label = array.array("q")
+        self.box = array.array("d")
+        self.area = array.array("d")
+        self.crowd = array.array("b")
+        self.difficult = array.array("b")
         self.points = array.array("d")  # of all polygons, x, y, x, y, ...
         self.polygon_ends = array.array("q", [0])  # in points, after a first 0
         self.object_ends = array.array("q", [0])  # in polygons, after a first 0
         self.rles = {}  # number of the object: RLE of the whole image
         self.keypoints = array.array("f")
-        self.densepose = {}  # number of the object: points and masks of `densepose.read`
+        self.densepose = {}  # number of the object: points and masks, see `densepose.read`
 
     def __len__(self):
         return len(self.image)
 
-    def add(self, image, label, box, area=None, crowd=False, difficult=False):
-        """Adds an object; `box` is x1, y1, x2, y2; `area` is by default that of the box."""
+    def add(
+        self,
+        image: int,
+        label: int,
+        box: Sequence[float],
+        area: float | None = None,
+        crowd: bool = False,
+        difficult: bool = False,
+    ) -> None:
+        """Adds an object.
+
+        Args:
+            image: number of its image, from 0.
+            label: number of its class, from 0.
+            box: x1, y1, x2, y2, px, continuous: pixel i covers [i, i + 1).
+            area: area of the object, square px; None takes that of the box.
+            crowd: whether it is a region of several objects.
+            difficult: whether VOC's evaluation ignores it.
+        """
         self.image.append(image)
         self.label.append(label)
         self.box.extend(box)
@@ -44,57 +73,61 @@ class Objects:
         self.crowd.append(bool(crowd))
         self.difficult.append(bool(difficult))
 
-    def add_polygons(self, polygons):
-        """The mask of the next object; what has less than three points is no polygon."""
+    def add_polygons(self, polygons: Sequence[Sequence[float]]) -> None:
+        """Adds the mask of the next object, the union of polygons.
+
+        Args:
+            polygons: x, y, x, y, ... of each, px; a polygon of less than three points is left out.
+        """
         for points in polygons:
             if len(points) >= 6 and len(points) % 2 == 0:
                 self.points.extend(points)
                 self.polygon_ends.append(len(self.points))
         self.object_ends.append(len(self.polygon_ends) - 1)
 
-    def add_rle(self, rle):
-        """Likewise, as COCO's RLE: the counts may be numbers, bytes or text."""
+    def add_rle(self, rle: dict) -> None:
+        """Adds the mask of the next object as COCO's RLE, with numbers, bytes or text as counts."""
         if not isinstance(rle["counts"], (str, bytes)):
             rle = coco_mask.frPyObjects(rle, *rle["size"])
         self.rles[len(self)] = rle
         self.object_ends.append(len(self.polygon_ends) - 1)
 
-    def add_densepose(self, record):
-        """DensePose's annotation of the next object, if its record in COCO's JSON has one."""
+    def add_densepose(self, record: dict) -> None:
+        """Adds the DensePose annotation of the next object, if its record in the JSON has one."""
         if all(name in record for name in densepose.FIELDS) and len(record["dp_x"]):
             self.densepose[len(self)] = densepose.read(record)
 
-    def has_densepose(self):
-        """Bool M."""
+    def has_densepose(self) -> np.ndarray:
+        """Which objects have DensePose annotations: bool M."""
         known = np.full(len(self), False)
         known[list(self.densepose)] = True
         return known
 
-    def has_mask(self):
-        """Bool M."""
+    def has_mask(self) -> np.ndarray:
+        """Which objects have a mask: bool M."""
         known = np.diff(self.object_ends) > 0
         known[list(self.rles)] = True
         return known
 
-    def polygons(self, number):
-        """The polygons of an object: list of float64 arrays x, y, x, y, ..."""
+    def polygons(self, number: int) -> list[np.ndarray]:
+        """The polygons of an object: float64 x, y, x, y, ... of each."""
         first, last = self.object_ends[number], self.object_ends[number + 1]
         ends, points = self.polygon_ends[first : last + 1], np.frombuffer(self.points)
         return [points[start:end] for start, end in itertools.pairwise(ends)]
 
 
 @dataclasses.dataclass
-class Found:
-    """What a reader makes of an address: all images and objects, nothing dropped.
+class RawAnnotations:
+    """All images and objects that a reader finds at an address, nothing dropped.
 
     Attributes:
         images: paths, N.
-        ids: of the images as the files have them, N: int or str.
+        ids: ids of the images in the files, N: int or str.
         sizes: int Nx2, heights and widths, px.
         classes: names, K.
         category_ids: int K, the numbers of the classes in the files.
         objects: `Objects`.
-        keypoint_names: of the keypoints of an object, if they were asked for.
+        keypoint_names: names of the keypoints of an object, if keypoints were asked for.
         source: the annotation file; "" if there are many.
     """
 

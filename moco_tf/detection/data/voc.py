@@ -1,4 +1,4 @@
-"""Boxes in Pascal VOC's XML, of VOC itself or of another set laid out like it."""
+"""Reader of Pascal VOC's XML: boxes of VOC itself, or of another set laid out like it."""
 
 import os
 import xml.etree.ElementTree
@@ -6,41 +6,60 @@ import xml.etree.ElementTree
 import tensorflow as tf
 
 from moco_tf import storage
-from moco_tf.detection.data.objects import Found, Objects
+from moco_tf.detection.data.objects import Objects, RawAnnotations
 
 ADDRESSES = ("voc:VOC_DIR:SPLIT[+VOC_DIR:SPLIT]",)
 VOC = (
-    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
-    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
-    *("train", "tvmonitor"),
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
 )
 
 
-def read(address, rest, *, masks, keypoints, densepose):
+def read(
+    address: str, rest: str, *, masks: bool, keypoints: bool, densepose: bool
+) -> RawAnnotations:
     """Reads the files of one or several splits, such as VOC2007 and VOC2012 trainval.
 
-    Classes are VOC's 20 if there are no others; else all that the folder's annotations name.
-    Boxes become continuous: the files number pixels from 1, both ends included.
+    Classes are VOC's 20 if the annotations name no others, else all that the folder's annotations
+    name. Boxes become continuous: the files number pixels from 1, both ends included.
 
     Source: detectron2/data/datasets/pascal_voc.py.
 
     Args:
-        address: for messages.
-        rest: what follows its first colon.
-        masks, keypoints, densepose: must be false.
-
-    Returns:
-        `Found`.
+        address: the whole address, for messages.
+        rest: text after the first colon of the address.
+        masks: must be false; VOC has no masks of all objects.
+        keypoints: must be false.
+        densepose: must be false.
 
     Raises:
         ValueError: for missing or broken files.
     """
     if masks or keypoints or densepose:
         raise ValueError(
-            "VOC's annotations are read for their boxes; they have no masks of all objects, nor "
+            "VOC's annotations give boxes only; they have no masks of all objects, and no "
             f"keypoints or DensePose. Received: {address!r}. Use coco:IMAGES_DIR,JSON."
         )
-    images, ids, sizes, objects, names = [], [], [], Objects(), []
+    images, ids, sizes = [], [], []
+    objects, class_names = Objects(), []  # the class of each object
     roots = []
     for part in rest.split("+"):
         root, colon, split = part.rpartition(":")
@@ -48,27 +67,27 @@ def read(address, rest, *, masks, keypoints, densepose):
         listed = os.path.join(root, "ImageSets", "Main", f"{split}.txt")
         if not colon or not tf.io.gfile.exists(listed):
             raise ValueError(
-                "The address must be voc:VOC_DIR:SPLIT, of which "
+                "The address must be voc:VOC_DIR:SPLIT, such that "
                 f"VOC_DIR/ImageSets/Main/SPLIT.txt exists. Received: {address!r}."
             )
         roots.append(root)
         for name in (line.split()[0] for line in _read(listed).splitlines() if line.strip()):
             file_name, size, boxes = _parse(storage.below(root, "Annotations", f"{name}.xml"))
             for class_name, difficult, box in boxes:
-                objects.add(len(images), len(names), box, difficult=difficult)
-                names.append(class_name)
-            ending = os.path.splitext(file_name)[1] or ".jpg"
-            images.append(storage.below(root, "JPEGImages", name + ending))
+                objects.add(len(images), len(class_names), box, difficult=difficult)
+                class_names.append(class_name)
+            suffix = os.path.splitext(file_name)[1] or ".jpg"
+            images.append(storage.below(root, "JPEGImages", name + suffix))
             ids.append(name)
             sizes.append(size)
-    classes = VOC if set(names) <= set(VOC) else _all_classes(roots)
-    numbers = {name: number for number, name in enumerate(classes)}
-    objects.label = [numbers[name] for name in names]
-    return Found(images, ids, sizes, classes, list(range(len(classes))), objects)
+    classes = VOC if set(class_names) <= set(VOC) else _all_classes(roots)
+    number_of = {name: number for number, name in enumerate(classes)}
+    objects.label = [number_of[name] for name in class_names]
+    return RawAnnotations(images, ids, sizes, classes, list(range(len(classes))), objects)
 
 
 def _parse(path):
-    """File name, (height, width), and the objects: (name, difficult, box)."""
+    """The file name, (height, width), and the objects of an XML file: (name, difficult, box)."""
     try:
         root = xml.etree.ElementTree.fromstring(_read(path))
         size = int(root.find("size/height").text), int(root.find("size/width").text)
@@ -82,7 +101,7 @@ def _parse(path):
     except (xml.etree.ElementTree.ParseError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(
             "Annotations must be VOC's XML, with size (width, height) and objects (name, bndbox). "
-            f"Received: {path!r}, {type(error).__name__}: {error}. Mend or replace this file."
+            f"Received: {path!r}, {type(error).__name__}: {error}. Fix or replace this file."
         ) from error
     except tf.errors.NotFoundError as error:
         raise ValueError(
@@ -92,11 +111,12 @@ def _parse(path):
 
 def _all_classes(roots):
     """The names of all annotated objects in these folders, sorted, whatever their split."""
-    found = set()
+    names = set()
     for root in roots:
         for path in tf.io.gfile.glob(os.path.join(root, "Annotations", "*.xml")):
-            found |= {name for name, _, _ in _parse(path)[2]}
-    return tuple(sorted(found))
+            _, _, objects = _parse(path)
+            names |= {name for name, _, _ in objects}
+    return tuple(sorted(names))
 
 
 def _read(path):
