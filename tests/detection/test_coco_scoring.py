@@ -24,60 +24,60 @@ SETS = [
 ]
 
 
-def opened(address, kind):
-    options = {"masks": kind == "segm", "keypoints": kind == "keypoints"}
+def opened(address, iou_type):
+    options = {"masks": iou_type == "segm", "keypoints": iou_type == "keypoints"}
     return open_annotations(address, training=False, **options)
 
 
-def official(annotations, predictions, kind):
+def official(annotations, predictions, iou_type):
     """The figures that pycocotools itself sums up, of the file and of results on disk."""
-    results = json.loads(json.dumps(coco_scoring.results(annotations, predictions, kind)))
+    results = json.loads(json.dumps(coco_scoring.results(annotations, predictions, iou_type)))
     with contextlib.redirect_stdout(io.StringIO()):
         file = Api(annotations.source)
-        evaluation = COCOeval(file, file.loadRes(results), kind)
+        evaluation = COCOeval(file, file.loadRes(results), iou_type)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     names = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
-    names = [n for n in names if kind != "keypoints" or n != "APs"]
+    names = [n for n in names if iou_type != "keypoints" or n != "APs"]
     return dict(zip(names, 100 * evaluation.stats))
 
 
 @needs_coco
-@pytest.mark.parametrize("address, kind", SETS)
-def test_scores_are_those_of_cocos_own_file(address, kind):
-    annotations = opened(address, kind)
+@pytest.mark.parametrize("address, iou_type", SETS)
+def test_scores_are_those_of_cocos_own_file(address, iou_type):
+    annotations = opened(address, iou_type)
     predictions = perturbed(annotations)
-    found = coco_scoring.score(annotations, predictions, kind)
-    want = official(annotations, predictions, kind)
+    scores = coco_scoring.score(annotations, predictions, iou_type)
+    want = official(annotations, predictions, iou_type)
     assert 5 < want["AP"] < 95 and want["APm"] != want["APl"]
     for name, value in want.items():
-        np.testing.assert_allclose(found[name], value, atol=1e-6, err_msg=name)
-    assert ("APs" in found) == ("APs" in want)
-    per_class = np.array(list(found["per_class"].values()))
-    np.testing.assert_allclose(np.nanmean(per_class), found["AP"])
-    assert list(found["per_class"]) == list(annotations.classes)
+        np.testing.assert_allclose(scores[name], value, atol=1e-6, err_msg=name)
+    assert ("APs" in scores) == ("APs" in want)
+    per_class = np.array(list(scores["per_class"].values()))
+    np.testing.assert_allclose(np.nanmean(per_class), scores["AP"])
+    assert list(scores["per_class"]) == list(annotations.classes)
     present = np.bincount(annotations.labels[~annotations.crowd], minlength=len(per_class)) > 0
-    if kind != "keypoints":
+    if iou_type != "keypoints":
         np.testing.assert_array_equal(np.isfinite(per_class), present)
-        assert found["truths"].sum() == np.sum(~annotations.crowd)
-    assert (found["found"] <= found["truths"]).all() and found["found"].sum() > 0
-    assert found["precision"].shape == (2, 101, len(per_class))
-    np.testing.assert_allclose(100 * np.nanmean(found["precision"][0]), found["AP50"])
+        assert scores["truths"].sum() == np.sum(~annotations.crowd)
+    assert (scores["matched"] <= scores["truths"]).all() and scores["matched"].sum() > 0
+    assert scores["precision"].shape == (2, 101, len(per_class))
+    np.testing.assert_allclose(100 * np.nanmean(scores["precision"][0]), scores["AP50"])
 
 
 @needs_coco
-@pytest.mark.parametrize("address, kind", [*SETS, (MINI, "keypoints")])
-def test_the_truth_scores_100(address, kind):
-    annotations = opened(address, kind)
+@pytest.mark.parametrize("address, iou_type", [*SETS, (MINI, "keypoints")])
+def test_the_truth_scores_100(address, iou_type):
+    annotations = opened(address, iou_type)
     predictions = truth(annotations)
-    if kind == "keypoints":  # a person without labelled ones is neither right nor wrong
+    if iou_type == "keypoints":  # a person without labelled ones is neither right nor wrong
         for found in predictions:
             found["score"] = (found["keypoints"][..., 2] > 0).mean(axis=1)
-    found = coco_scoring.score(annotations, predictions, kind)
+    scores = coco_scoring.score(annotations, predictions, iou_type)
     for name in ("AP", "AP50", "AP75", "APm", "APl"):
-        np.testing.assert_allclose(found[name], 100, err_msg=name)
-    np.testing.assert_array_equal(found["truths"], found["found"])
+        np.testing.assert_allclose(scores[name], 100, err_msg=name)
+    np.testing.assert_array_equal(scores["truths"], scores["matched"])
 
 
 def test_what_is_in_a_crowd_is_neither_right_nor_wrong(tmp_path):
@@ -100,7 +100,7 @@ def test_what_is_in_a_crowd_is_neither_right_nor_wrong(tmp_path):
     assert ap(inside) == 0
     padded = {"boxes": np.zeros((3, 4)), "score": np.ones(3), "label": np.full(3, -1)}
     nothing = coco_scoring.score(annotations, [padded], "bbox")
-    assert nothing["AP"] == 0 and nothing["found"].tolist() == [0] and nothing["truths"][0] == 1
+    assert nothing["AP"] == 0 and nothing["matched"].tolist() == [0] and nothing["truths"][0] == 1
     assert nothing["APs"] == 0 and math.isnan(nothing["APm"])  # 900 square px
 
 
@@ -110,11 +110,11 @@ def test_one_image_missed_entirely_costs_its_share(tmp_path):
     annotations = open_annotations(address, training=False)
     first, second = truth(annotations)
     second = {name: value[:0] for name, value in second.items()}
-    found = coco_scoring.score(annotations, [first, second], "bbox")
+    scores = coco_scoring.score(annotations, [first, second], "bbox")
     # Precision is 1 up to recall .5: at 51 of the recalls 0, .01, ..., 1.
-    assert found["AP"] == pytest.approx(100 * 51 / 101)
-    assert found["found"].tolist() == [1, 0] and found["recall"][50] == 0.5
-    assert found["precision"][0, [50, 51], 0].tolist() == pytest.approx([1, 0])
+    assert scores["AP"] == pytest.approx(100 * 51 / 101)
+    assert scores["matched"].tolist() == [1, 0] and scores["recall"][50] == 0.5
+    assert scores["precision"][0, [50, 51], 0].tolist() == pytest.approx([1, 0])
 
 
 def test_what_cannot_be_scored_is_said(tmp_path):
@@ -149,21 +149,21 @@ def lvis_set(folder):
     return address.replace("coco:", "lvis:", 1)
 
 
-@pytest.mark.parametrize("kind", ["bbox", "segm"])
-def test_lvis_scores_are_those_of_its_package(tmp_path, kind, monkeypatch):
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_lvis_scores_are_those_of_its_package(tmp_path, iou_type, monkeypatch):
     monkeypatch.setattr(np, "float", float, raising=False)  # that the package still asks for
     lvis = pytest.importorskip("lvis")
     annotations = open_annotations(lvis_set(tmp_path / "set"), training=False, masks=True)
     predictions = perturbed(annotations, px=2)
-    results = coco_scoring.results(annotations, predictions, kind)
-    package = lvis.LVISEval(annotations.source, results, kind)
+    results = coco_scoring.results(annotations, predictions, iou_type)
+    package = lvis.LVISEval(annotations.source, results, iou_type)
     package.run()
-    found = coco_scoring.score_lvis(annotations, predictions, kind)
+    scores = coco_scoring.score_lvis(annotations, predictions, iou_type)
     names = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
     want = 100 * np.array([package.get_results()[name] for name in names])
     want[want < 0] = np.nan  # no truth is so large
     assert len(set(want)) > 6
-    np.testing.assert_allclose([found[name] for name in names], want, atol=1e-6)
+    np.testing.assert_allclose([scores[name] for name in names], want, atol=1e-6)
 
 
 def test_lvis_knows_of_some_classes_only(tmp_path):
@@ -184,8 +184,8 @@ def test_lvis_knows_of_some_classes_only(tmp_path):
         one["score"] = np.array([0.9, 0.8, 0.7])
         other = {"boxes": np.array([boxes[0]] * 2), "label": np.array([1, 0])}
         other["score"] = np.array([0.5, 0.5])
-        found = coco_scoring.score_lvis(annotations, [one, other], "bbox")
-        return [round(found[name]) for name in ("APr", "APf")]
+        scores = coco_scoring.score_lvis(annotations, [one, other], "bbox")
+        return [round(scores[name]) for name in ("APr", "APf")]
 
     assert scores([[], []], [[1], []]) == [100, 100]
     assert scores([[], []], [[], []]) == [67, 100]  # c1: wrong, right, right

@@ -174,13 +174,13 @@ def test_scores(surface, tmp_path):
     for name in ("AP50", "AP75", "APm"):
         np.testing.assert_allclose(best[name], 100)
     assert np.isnan(best["APl"]) and "APs" not in best and 90 < best["AP"] <= 100
-    assert best["truths"].tolist() == best["found"].tolist() == [1, 1, 0]
+    assert best["truths"].tolist() == best["matched"].tolist() == [1, 1, 0]
     # A detection at another place than any person is wrong: precision falls to 1/2, then 2/3.
     np.testing.assert_allclose(scores([first, elsewhere], [second], [])["AP50"], 200 / 3, atol=0.1)
     # The second person's surface is missed: half the recall, at a precision of 1.
     half = scores([first, bare], [(boxes[2], 0.8, wrong)], [])
     np.testing.assert_allclose(half["AP50"], 100 * 51 / 101)
-    assert half["found"].tolist() == [1, 0, 0]
+    assert half["matched"].tolist() == [1, 0, 0]
     assert scores([], [], [])["AP"] == 0
 
 

@@ -1,1 +1,1 @@
-"""Average precision, as COCO, VOC, Cityscapes and DensePose have it."""
+"""Average precision by the rules of COCO, LVIS, VOC, Cityscapes and DensePose."""

@@ -1,8 +1,10 @@
 """COCO's average precision of boxes, masks and keypoints, by pycocotools; and LVIS' variant.
 
-Predictions of N images, everywhere: a sequence of N dicts in the order of the annotations, px of
-the image as it is in its file, D detections each:
-    boxes: float Dx4: x1, y1, x2, y2; score: float D; label: int D, class, below 0 where it is none.
+All scores take predictions in one form: a sequence of N dicts in the order of the annotations, with
+D detections each, in px of the image in its file:
+    boxes: float Dx4: x1, y1, x2, y2.
+    score: float D.
+    label: int D, class; below 0 in a row without a detection.
     rles: D RLE of the image, if masks are predicted; see `masks.pasted_rle`.
     keypoints: float DxJx3: x, y, score; if keypoints are predicted.
     densepose: uint8 DxSxSx3, of cells of the box: part, 255 U, 255 V; if DensePose is predicted.
@@ -12,134 +14,154 @@ import base64
 import collections
 import contextlib
 import io
+import itertools
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-KINDS = ("bbox", "segm", "keypoints")
+from moco_tf.detection.data.annotations import Annotations
+
+IOU_TYPES = ("bbox", "segm", "keypoints")
 AREAS = {"all": "AP", "small": "APs", "medium": "APm", "large": "APl"}
 CURVES_AT = (0.5, 0.75)  # IoU
 OKS_JOINTS = 17
 
 
-def score(annotations, predictions, kind):
+def score(annotations: Annotations, predictions: Sequence[dict], iou_type: str) -> dict:
     """COCO's scores.
 
-    Crowds count as COCO counts them: what is in them is neither right nor wrong. Objects that VOC
-    calls difficult are taken for crowds. Keypoints are compared by COCO's 17 constants.
+    Crowds follow COCO's rule: a detection inside one is neither right nor wrong. Objects that VOC
+    calls difficult count as crowds. Keypoints are compared by COCO's 17 constants.
 
     Args:
-        annotations: `records.Annotations`, opened for testing.
-        predictions: see above.
-        kind: of `KINDS`.
+        annotations: `Annotations`, opened for testing.
+        predictions: N dicts, see the top of this file.
+        iou_type: one of `IOU_TYPES`.
 
     Returns:
-        Dict, in percent; NaN is of classes or sizes without objects:
-            AP (mean over IoU .5 to .95), AP50, AP75, APs (not of keypoints), APm, APl (of objects
+        Dict, in percent; NaN for classes or sizes without objects:
+            AP (mean over IoU .5 to .95), AP50, AP75, APs (not for keypoints), APm, APl (of objects
                 below 32^2, 96^2 square px, and above), AR: floats.
             per_class, per_class_50: dict from each class to its AP and AP50.
-            recall: float 101; precision: float 2x101xK, at IoU .5 and .75, shares, for curves.
-            truths, found: int N, for each image how many objects it has, and how many of them some
-                detection meets at IoU .5.
+            recall: float 101.
+            precision: float 2x101xK, at IoU .5 and .75, shares, for curves.
+            truths: int N, number of objects of each image.
+            matched: int N, number of these that a detection matches at IoU .5.
 
     Raises:
         ValueError: if the annotations have no masks or keypoints to compare with.
     """
-    return evaluated(annotations, results(annotations, predictions, kind), kind)
+    return evaluated(annotations, results(annotations, predictions, iou_type), iou_type)
 
 
-def evaluated(annotations, found, kind, make=COCOeval):
-    """What `score` gives, of `results`; `make` is COCOeval or a class of its kind."""
-    evaluation = _evaluation(annotations, found, kind, make)
+def evaluated(
+    annotations: Annotations, detections: list[dict], iou_type: str, make=COCOeval
+) -> dict:
+    """Scores detections in COCO's format.
+
+    Args:
+        annotations: `Annotations`, opened for testing.
+        detections: list returned by `results`.
+        iou_type: one of `IOU_TYPES`.
+        make: `COCOeval`, or a function with its arguments that returns an instance of a subclass.
+
+    Returns:
+        The same dict as `score`.
+    """
+    evaluation = _evaluation(annotations, detections, iou_type, make)
     _silently(evaluation.evaluate)
     return _scores(annotations, evaluation)
 
 
-def score_lvis(annotations, predictions, kind):
-    """LVIS' scores: classes count only in those images for which it is known that they are there.
+def score_lvis(annotations: Annotations, predictions: Sequence[dict], iou_type: str) -> dict:
+    """LVIS' scores: a class counts only in images that are known to have it or to lack it.
 
-    Detections of a class are left out of images that are not known to have it or to lack it, and
-    cannot be wrong where not all of its objects are annotated. The rules are those of the `lvis`
-    package, which fails on NumPy 1.24 and later; a test compares with it where it is installed.
+    Detections of a class are left out of other images, and cannot be wrong where not all objects of
+    the class are annotated. The rules are those of the `lvis` package, which fails on NumPy 1.24
+    and later; a test compares with it where it is installed.
 
     Source: Gupta et al., LVIS, section 4; lvis/eval.py.
 
     Args:
-        annotations, predictions: as of `score`; at most 300 detections an image count.
-        kind: "bbox" or "segm".
+        annotations: `Annotations`, opened for testing.
+        predictions: N dicts, see the top of this file; 300 detections of an image count at most.
+        iou_type: "bbox" or "segm".
 
     Returns:
-        As `score`, and APr, APc, APf: of the rare, common and frequent classes.
+        The same dict as `score`, and APr, APc, APf: AP of the rare, common and frequent classes.
     """
     with tf.io.gfile.GFile(annotations.source) as file:
         content = json.load(file, object_hook=lambda d: None if "image_id" in d else d)
     images = {image["id"]: image for image in content["images"]}
     known = collections.defaultdict(set)
-    for number, (start, stop) in enumerate(zip(annotations.offsets[:-1], annotations.offsets[1:])):
-        image = annotations.ids[number]
+    for image, (start, stop) in zip(
+        annotations.ids, itertools.pairwise(annotations.offsets), strict=True
+    ):
         known[image] |= set(annotations.category_ids[annotations.labels[start:stop]].tolist())
         known[image] |= set(images[image]["neg_category_ids"])
-    best = _best_of_each_image(results(annotations, predictions, kind), 300)
+    best = _best_of_each_image(results(annotations, predictions, iou_type), 300)
     kept = [result for result in best if result["category_id"] in known[result["image_id"]]]
-    evaluation = _evaluation(annotations, kept, kind)
+    evaluation = _evaluation(annotations, kept, iou_type)
     evaluation.params.maxDets = [300]
     _silently(evaluation.evaluate)
     for entry in filter(None, evaluation.evalImgs):
         if entry["category_id"] in images[entry["image_id"]]["not_exhaustive_category_ids"]:
             entry["dtIgnore"] |= entry["dtMatches"] == 0
-    found = _scores(annotations, evaluation)
+    scores = _scores(annotations, evaluation)
     frequency = {c["id"]: c["frequency"] for c in content["categories"]}
     groups = np.array([frequency[i] for i in annotations.category_ids.tolist()])
-    of_class = np.array(list(found["per_class"].values())) / 100
+    per_class = np.array(list(scores["per_class"].values())) / 100
     for group in "rcf":
-        found[f"AP{group}"] = _mean(of_class[groups == group])
-    return found
+        scores[f"AP{group}"] = _mean(per_class[groups == group])
+    return scores
 
 
-def _best_of_each_image(found, count):
-    of_image = collections.defaultdict(list)
-    for result in found:
-        of_image[result["image_id"]].append(result)
-    for several in of_image.values():
-        yield from sorted(several, key=lambda result: -result["score"])[:count]
+def _best_of_each_image(detections, count):
+    by_image = collections.defaultdict(list)
+    for detection in detections:
+        by_image[detection["image_id"]].append(detection)
+    for in_image in by_image.values():
+        yield from sorted(in_image, key=lambda detection: -detection["score"])[:count]
 
 
-def results(annotations, predictions, kind):
-    """Predictions in COCO's format of results, which json.dump takes.
+def results(annotations: Annotations, predictions: Sequence[dict], iou_type: str) -> list[dict]:
+    """Converts predictions to COCO's format of results, which json.dump takes.
 
     Args:
-        annotations, predictions: as of `score`.
-        kind: of `KINDS`, or "densepose".
+        annotations: `Annotations`.
+        predictions: N dicts, see the top of this file.
+        iou_type: one of `IOU_TYPES`, or "densepose".
 
     Returns:
         List of dicts: image_id, category_id, score and bbox, segmentation, keypoints or, for
         DensePose, uv_shape, 3xSxS, and uv_data, a PNG in base64 whose colors are part, U and V.
     """
-    found = []
+    detections = []
     for image, predicted in zip(annotations.ids, predictions, strict=True):
         for i in np.flatnonzero(np.asarray(predicted["label"]) >= 0):
             category = int(annotations.category_ids[predicted["label"][i]])
             result = {"image_id": image, "category_id": category}
             result["score"] = float(predicted["score"][i])
-            if kind == "bbox":
+            if iou_type == "bbox":
                 result["bbox"] = _bbox(predicted["boxes"][i])
-            elif kind == "segm":
+            elif iou_type == "segm":
                 rle = predicted["rles"][i]
                 counts = rle["counts"]
                 counts = counts.decode() if isinstance(counts, bytes) else counts
                 result["segmentation"] = {"size": rle["size"], "counts": counts}
-            elif kind == "keypoints":
+            elif iou_type == "keypoints":
                 result["keypoints"] = _keypoints(predicted["keypoints"][i])
             else:
                 cells = predicted["densepose"][i]
                 result["uv_shape"] = [cells.shape[2], *cells.shape[:2]]
                 png = tf.io.encode_png(cells).numpy()
                 result["uv_data"] = base64.b64encode(png).decode()
-            found.append(result)
-    return found
+            detections.append(result)
+    return detections
 
 
 def _bbox(box):
@@ -148,26 +170,26 @@ def _bbox(box):
 
 
 def _keypoints(points):
-    """COCO numbers pixels, whose centres are half a pixel further."""
+    """Keypoints in COCO's form: numbers of pixels, whose centers are half a pixel further."""
     return (np.asarray(points, float) - [0.5, 0.5, 0]).ravel().tolist()
 
 
-def _evaluation(annotations, found, kind, make=COCOeval):
+def _evaluation(annotations, results, iou_type, make=COCOeval):
     """A `COCOeval` of results, not yet run."""
-    if kind == "segm" and annotations.rles is None:
+    if iou_type == "segm" and annotations.rles is None:
         raise ValueError("To score masks, open the annotations for testing and with masks.")
-    if kind == "keypoints":
+    if iou_type == "keypoints":
         require_joints(annotations)
     truth, detections = COCO(), COCO()
     truth.dataset = {
         "info": {},
         "images": [
             {"id": i, "height": int(h), "width": int(w)}
-            for i, (h, w) in zip(annotations.ids, annotations.sizes)
+            for i, (h, w) in zip(annotations.ids, annotations.sizes, strict=True)
         ],
         "categories": [
             {"id": int(i), "name": name}
-            for i, name in zip(annotations.category_ids, annotations.classes)
+            for i, name in zip(annotations.category_ids, annotations.classes, strict=True)
         ],
         "annotations": _truths(annotations),
     }
@@ -175,22 +197,23 @@ def _evaluation(annotations, found, kind, make=COCOeval):
 
     def load():
         truth.createIndex()
-        if found:
-            return truth.loadRes(found)
+        if results:
+            return truth.loadRes(results)
         detections.createIndex()
         return detections
 
-    return make(truth, _silently(load), kind)
+    return make(truth, _silently(load), iou_type)
 
 
-def require_joints(annotations):
-    """Raises ValueError for other keypoints than COCO's, whose constants the score has."""
+def require_joints(annotations: Annotations) -> None:
+    """Raises ValueError for other keypoints than COCO's, since the score uses their constants."""
     joints = len(annotations.keypoint_names)
     if joints != OKS_JOINTS:
         raise ValueError(f"Keypoints must be COCO's {OKS_JOINTS}. Received: {joints}.")
 
 
 def _truths(annotations):
+    """The objects in COCO's format."""
     truths = []
     image = np.repeat(np.arange(annotations.num_examples), annotations.counts)
     for i, box in enumerate(annotations.boxes):
@@ -220,36 +243,40 @@ def _scores(annotations, evaluation):
     precision = evaluation.eval["precision"][..., -1]
     precision = np.where(precision < 0, np.nan, precision)
     recall = evaluation.eval["recall"][:, :, 0, -1]
-    at = [int(np.argmin(np.abs(params.iouThrs - iou))) for iou in CURVES_AT]
-    found = {"AP50": _mean(precision[at[0], ..., 0]), "AP75": _mean(precision[at[1], ..., 0])}
-    for number, area in enumerate(params.areaRngLbl):
-        found[AREAS[area]] = _mean(precision[..., number])
-    classes = [(name, precision[:, :, k, 0]) for k, name in enumerate(annotations.classes)]
-    number = {image: i for i, image in enumerate(annotations.ids)}
-    truths, met = np.zeros((2, annotations.num_examples), int)
+    at_50, at_75 = (int(np.argmin(np.abs(params.iouThrs - iou))) for iou in CURVES_AT)
+    by_area = {
+        AREAS[area]: _mean(precision[..., number]) for number, area in enumerate(params.areaRngLbl)
+    }
+    by_class = {name: precision[:, :, k, 0] for k, name in enumerate(annotations.classes)}
+    number_of = {image: number for number, image in enumerate(annotations.ids)}
+    truths = np.zeros(annotations.num_examples, int)
+    matched = np.zeros(annotations.num_examples, int)
     for entry in filter(None, evaluation.evalImgs):
         if entry["aRng"] == params.areaRng[0]:
-            counted = ~np.asarray(entry["gtIgnore"], bool)
-            truths[number[entry["image_id"]]] += counted.sum()
-            met[number[entry["image_id"]]] += np.sum(entry["gtMatches"][at[0]][counted] > 0)
+            number = number_of[entry["image_id"]]
+            is_counted = ~np.asarray(entry["gtIgnore"], bool)
+            truths[number] += is_counted.sum()
+            matched[number] += np.sum(entry["gtMatches"][at_50][is_counted] > 0)
     return {
-        **found,
+        "AP50": _mean(precision[at_50, ..., 0]),
+        "AP75": _mean(precision[at_75, ..., 0]),
+        **by_area,
         "AR": _mean(np.where(recall < 0, np.nan, recall)),
-        "per_class": {name: _mean(p) for name, p in classes},
-        "per_class_50": {name: _mean(p[at[0]]) for name, p in classes},
+        "per_class": {name: _mean(p) for name, p in by_class.items()},
+        "per_class_50": {name: _mean(p[at_50]) for name, p in by_class.items()},
         "recall": params.recThrs,
-        "precision": precision[at, :, :, 0],
+        "precision": precision[[at_50, at_75], :, :, 0],
         "truths": truths,
-        "found": met,
+        "matched": matched,
     }
 
 
 def _mean(shares):
-    """Percent; NaN if all are."""
+    """Mean of shares, in percent, without NaN; NaN if all are."""
     return float(100 * np.nanmean(shares)) if np.isfinite(shares).any() else float("nan")
 
 
 def _silently(function):
-    """Calls a function of pycocotools, which print."""
+    """Calls a function of pycocotools without its prints."""
     with contextlib.redirect_stdout(io.StringIO()):
         return function()

@@ -1,26 +1,33 @@
-"""Pascal VOC's average precision, as detectron2's evaluator takes it."""
+"""Pascal VOC's average precision of boxes, by the rules of detectron2's evaluator."""
+
+import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
+
+from moco_tf.detection.data.annotations import Annotations
 
 THRESHOLDS = np.arange(50, 100, 5) / 100  # IoU
 
 
-def score(annotations, predictions, eleven_points=True):
+def score(
+    annotations: Annotations, predictions: Sequence[dict], eleven_points: bool = True
+) -> dict:
     """VOC's scores of boxes.
 
-    Boxes of whole pixels have both ends: 1 is added to their sides. A detection belongs to the
-    truth that it overlaps most, if by more than the threshold: it is right if it is the first to,
-    wrong if not, and neither if the truth is difficult.
+    Boxes are counted in whole pixels with both ends: 1 is added to their sides. A detection belongs
+    to the truth that it overlaps most, if by more than the threshold. It is right if it is the
+    first one there, wrong if not, and neither if the truth is difficult.
 
-    Source: detectron2/evaluation/pascal_voc_evaluation.py. As there, predictions are rounded as in
-    the text files of the challenge, scores to .001 and boxes to .1 px. Equal scores are here in the
-    order of the images; there it is not defined.
+    Source: detectron2/evaluation/pascal_voc_evaluation.py. Like it, this function rounds
+    predictions as the text files of the challenge do, scores to .001 and boxes to .1 px. Equal
+    scores stay in the order of the images; in detectron2 their order is not defined.
 
     Args:
-        annotations: `records.Annotations`, opened for testing.
-        predictions: N dicts of boxes, score and label, as of `coco_scoring`.
-        eleven_points: VOC2007's mean of the precisions at recalls 0, .1, ..., 1; else, as of
-            VOC2010, the area under the curve.
+        annotations: `Annotations`, opened for testing.
+        predictions: N dicts of boxes, score and label, see coco.py.
+        eleven_points: takes VOC2007's mean of the precisions at recalls 0, .1, ..., 1; otherwise
+            the area under the curve, VOC2010's rule.
 
     Returns:
         Dict, in percent; classes without objects are NaN and left out of means:
@@ -34,12 +41,12 @@ def score(annotations, predictions, eleven_points=True):
     ap = np.full((len(THRESHOLDS), len(annotations.classes)), np.nan)
     curves = np.full((2, len(recalls), len(annotations.classes)), np.nan)
     for k in range(len(annotations.classes)):
-        of_class = label == k
-        truth, overlap, difficult, total = _matched(annotations, k, image[of_class], box[of_class])
-        if total == 0:
+        is_of_class = label == k
+        match = _matched(annotations, k, image[is_of_class], box[is_of_class])
+        if match.total == 0:
             continue
         for t, threshold in enumerate(THRESHOLDS):
-            precision, recall = _curve(truth, overlap, difficult, total, threshold)
+            precision, recall = _curve(match, threshold)
             ap[t, k] = 100 * average(precision, recall)
             if threshold in (0.5, 0.75):
                 curves[int(threshold > 0.5), :, k] = highest_from(recalls, precision, recall)
@@ -48,8 +55,8 @@ def score(annotations, predictions, eleven_points=True):
         "AP": float(np.mean(means)),
         "AP50": means[0],
         "AP75": means[5],
-        "per_class": dict(zip(annotations.classes, ap.mean(axis=0).tolist())),
-        "per_class_50": dict(zip(annotations.classes, ap[0].tolist())),
+        "per_class": dict(zip(annotations.classes, ap.mean(axis=0).tolist(), strict=True)),
+        "per_class_50": dict(zip(annotations.classes, ap[0].tolist(), strict=True)),
         "recall": recalls,
         "precision": curves,
     }
@@ -67,57 +74,75 @@ def _sorted(predictions):
     return image[order], box[order].round(1), label[order]
 
 
-def _matched(annotations, k, image, box):
-    """The truth that each detection of a class overlaps most, and how far.
+@dataclasses.dataclass
+class _Match:
+    """The truth that each detection of a class overlaps most.
 
-    Returns:
-        truth: int D, its number in the annotations; overlap: float D, IoU, -1 if there is none;
-        difficult: bool D, whether it is; total: how many truths of the class are not.
+    Attributes:
+        truth: int D, its number in the annotations.
+        overlap: float D, IoU with it; -1 without a truth.
+        difficult: bool D, whether it is difficult.
+        total: number of truths of the class that are not difficult.
     """
-    number, overlap = np.zeros(len(image), int), np.full(len(image), -1.0)
-    of_class = np.flatnonzero(annotations.labels == k)
-    home = np.searchsorted(annotations.offsets, of_class, side="right") - 1
-    truths = annotations.boxes[of_class] + np.array([1, 1, 0, 0])
-    first, last = (np.searchsorted(home, image, side=side) for side in ("left", "right"))
+
+    truth: np.ndarray
+    overlap: np.ndarray
+    difficult: np.ndarray
+    total: int
+
+
+def _matched(annotations, k, image, box):
+    """Matches the detections of class k, by their images and boxes."""
+    truth = np.zeros(len(image), int)
+    overlap = np.full(len(image), -1.0)
+    rows = np.flatnonzero(annotations.labels == k)
+    image_of_row = np.searchsorted(annotations.offsets, rows, side="right") - 1
+    truth_boxes = annotations.boxes[rows] + np.array([1, 1, 0, 0])
+    first = np.searchsorted(image_of_row, image, side="left")
+    last = np.searchsorted(image_of_row, image, side="right")
     for d in np.flatnonzero(last > first):
-        ious = _iou(box[d], truths[first[d] : last[d]])
-        number[d], overlap[d] = of_class[first[d] + ious.argmax()], ious.max()
-    total = int(np.sum(~annotations.difficult[of_class]))
-    difficult = annotations.difficult[number] if len(annotations.difficult) else number > 0
-    return number, overlap, difficult, total
+        ious = _iou(box[d], truth_boxes[first[d] : last[d]])
+        truth[d] = rows[first[d] + ious.argmax()]
+        overlap[d] = ious.max()
+    difficult = annotations.difficult[truth] if len(annotations.difficult) else truth > 0
+    total = int(np.sum(~annotations.difficult[rows]))
+    return _Match(truth, overlap, difficult, total)
 
 
 def _iou(box, others):
-    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    low = np.maximum(box[:2], others[:, :2])
+    high = np.minimum(box[2:], others[:, 2:])
     shared = np.maximum(high - low + 1, 0).prod(axis=1)
-    return shared / (
-        np.prod(box[2:] - box[:2] + 1) + np.prod(others[:, 2:] - others[:, :2] + 1, axis=1) - shared
-    )
+    area = np.prod(box[2:] - box[:2] + 1)
+    other_areas = np.prod(others[:, 2:] - others[:, :2] + 1, axis=1)
+    return shared / (area + other_areas - shared)
 
 
-def _curve(truth, overlap, difficult, total, threshold):
+def _curve(match, threshold):
     """Precision and recall after each detection: float D."""
-    meets = overlap > threshold
-    right = np.zeros(len(truth), bool)
-    candidates = np.flatnonzero(meets & ~difficult)
-    right[candidates[np.unique(truth[candidates], return_index=True)[1]]] = True
-    wrong = ~right & ~(meets & difficult)
-    hits, misses = np.cumsum(right), np.cumsum(wrong)
-    return hits / np.maximum(hits + misses, 1e-9), hits / total
+    is_matched = match.overlap > threshold
+    is_right = np.zeros(len(match.truth), bool)
+    candidates = np.flatnonzero(is_matched & ~match.difficult)
+    _, first = np.unique(match.truth[candidates], return_index=True)
+    is_right[candidates[first]] = True
+    is_wrong = ~is_right & ~(is_matched & match.difficult)
+    hits = np.cumsum(is_right)
+    misses = np.cumsum(is_wrong)
+    return hits / np.maximum(hits + misses, 1e-9), hits / match.total
 
 
-def highest_from(recalls, precision, recall):
+def highest_from(recalls: np.ndarray, precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
     """At each of `recalls`, the highest precision at that recall or more; 0 where there is none."""
     highest = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
     return highest[np.searchsorted(recall, recalls, side="left")]
 
 
-def average_precision_at_11_points(precision, recall):
-    """VOC2007's: the mean at recalls 0, .1, ..., 1."""
+def average_precision_at_11_points(precision: np.ndarray, recall: np.ndarray) -> float:
+    """VOC2007's average precision: the mean at recalls 0, .1, ..., 1."""
     return highest_from(np.arange(0.0, 1.1, 0.1), precision, recall).mean()
 
 
-def area_under_curve(precision, recall):
-    """VOC2010's: the area under the curve, made to fall."""
+def area_under_curve(precision: np.ndarray, recall: np.ndarray) -> float:
+    """VOC2010's average precision: the area under the curve, after making it fall."""
     steps = np.unique(recall)
     return np.sum(highest_from(steps, precision, recall) * np.diff(steps, prepend=0.0))
