@@ -41,8 +41,8 @@ def ablate(ablation, workdir, strategy, stop=lambda: False):
         strategy: of `strategies.make_strategy`.
         stop: function that says whether to stop early.
 
-    Returns:
-        None when all is done, else the step of its variant after which it was stopped.
+    Raises:
+        loop.Stopped: if it was asked to stop before the end, with the step of its variant.
     """
     configs = variants(ablation)
     for name, config in configs.items():  # all that is refused is refused before any work
@@ -55,9 +55,7 @@ def ablate(ablation, workdir, strategy, stop=lambda: False):
         log.info("Variant %s (%d of %d)", name, number, len(configs))
         folder, diverged = os.path.join(workdir, name), False
         try:
-            step, finished = pretrain(config, folder, strategy, stop)
-            if not finished:
-                return step
+            pretrain(config, folder, strategy, stop)
         except FloatingPointError as error:  # which is a result, too
             log.warning("Variant %s diverged. %s", name, error)
             diverged = True
@@ -66,7 +64,6 @@ def ablate(ablation, workdir, strategy, stop=lambda: False):
         if distribute.is_chief(strategy):
             results[name] = _result(config, folder, diverged)
             _write(ablation.title, {n: results[n] for n in configs if n in results}, workdir)
-    return None
 
 
 def _result(config, folder, diverged):
@@ -175,9 +172,7 @@ def main(_):
     """The command."""
     workdir, ablation = run_flags.require_workdir(), run_flags.CONFIG.value
     strategy = run_flags.start(ablation.base)
-    step = ablate(ablation, workdir, strategy, stop=callbacks.Termination())
-    if step is not None:
-        script.stopped(step)
+    ablate(ablation, workdir, strategy, stop=callbacks.Termination())
     if distribute.is_chief(strategy):
         with tf.io.gfile.GFile(os.path.join(workdir, "table.md")) as file:
             print(f"\n{file.read()}\n  report  {os.path.join(workdir, 'report.html')}")

@@ -77,8 +77,6 @@ def main(rest):
         found = TRANSFER[TASK.value][1](*parts, **stop)
     else:
         found = evaluate(TASK.value, *parts, **stop)
-    if "stopped_after" in found:
-        script.stopped(found["stopped_after"])
     if distribute.is_chief(strategy):
         print(f"\n{results.summary(found)}\n{os.path.join(workdir, 'report.html')}")
 

@@ -1,6 +1,7 @@
-"""What all commands share: mistakes of the user end in a message."""
+"""Start and end of a command: errors become a message, a stopped run an exit code."""
 
 import re
+import signal
 import sys
 
 import tensorflow as tf
@@ -8,6 +9,7 @@ from absl import app, flags
 
 from moco_tf.commands import help
 from moco_tf.log import log, show_log
+from moco_tf.training.loop import Stopped
 
 TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error comes from.")
 
@@ -37,6 +39,11 @@ def run(main, check, prepare=list, shown=lambda argv: None):
         show_log()
         try:
             main(argv[1:])
+        except Stopped as stopped:
+            log.warning(
+                "Stopped by SIGTERM after step %d, saved. The same command resumes.", stopped.step
+            )
+            sys.exit(128 + signal.SIGTERM)
         except (ValueError, FloatingPointError, OSError, tf.errors.OpError) as error:
             if TRACEBACK.value:
                 raise
@@ -64,9 +71,3 @@ def only_flags(rest):
     """Raises ValueError if there are arguments that are no flags."""
     if rest:
         raise ValueError(f"Unknown arguments: {' '.join(rest)}. Flags start with --.")
-
-
-def stopped(step):
-    """Ends a script whose run SIGTERM ended after a step."""
-    log.warning("Stopped by SIGTERM after step %d, saved. The same command resumes.", step)
-    sys.exit(128 + 15)

@@ -24,9 +24,7 @@ def check(rest):
 def main(_):
     workdir, recipe = run_flags.require_workdir(), run_flags.CONFIG.value
     strategy = run_flags.start(recipe)
-    step, finished = pretrain(recipe, workdir, strategy, stop=callbacks.Termination())
-    if not finished:
-        script.stopped(step)
+    step = pretrain(recipe, workdir, strategy, stop=callbacks.Termination())
     if distribute.is_chief(strategy):
         print(report.summary(workdir, step))
 

@@ -45,9 +45,10 @@ def detect(config, encoder, workdir, strategy, stop=lambda: False):
         stop: function that says whether to stop early.
 
     Returns:
-        What results.json holds; if it was stopped, only `stopped_after`, the steps done.
+        What results.json holds.
 
     Raises:
+        loop.Stopped: if it was asked to stop before the end.
         ValueError: for what `encoders` and `records` refuse, a batch that does not divide, or a
             backbone with the stem of small images.
     """
@@ -87,9 +88,6 @@ def detect(config, encoder, workdir, strategy, stop=lambda: False):
     done = fit.fit(
         *(model, path, config, plan, dataset, model.step, scores, stop), names=model.NAMES
     )
-    if done < plan.stop:
-        return {"stopped_after": done}
-
     if model.network.norms():
         following = fit.batches(strategy, dataset, done)
         estimate_statistics(model, following, config.bn_statistics_batches)

@@ -23,7 +23,10 @@ def evaluate(task, config, encoder, workdir, strategy, stop=lambda: False):
         stop: function that says whether to stop early; asked by tasks that train step by step.
 
     Returns:
-        What results.json holds; if it was stopped, only `stopped_after`, the steps done.
+        What results.json holds.
+
+    Raises:
+        loop.Stopped: if it was asked to stop before the end.
     """
     began = time.time()
     parts = context.prepare(config, encoder, workdir, strategy)
@@ -40,8 +43,6 @@ def evaluate(task, config, encoder, workdir, strategy, stop=lambda: False):
         outcome = tasks.run_linear_cached(parts)
     else:
         outcome = supervised.run_supervised(parts, *training, stop)
-    if isinstance(outcome, int):
-        return {"stopped_after": outcome}
     found = results.record(
         *(task, config, parts.loaded, began),
         metrics=results.measure(outcome.scores, outcome.labels),

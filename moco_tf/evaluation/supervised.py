@@ -5,10 +5,9 @@ import os
 
 import numpy as np
 
-from moco_tf import distribute, encoders
+from moco_tf import encoders
 from moco_tf.backbones import heads
 from moco_tf.data import labelled
-from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.recipes import standard
 from moco_tf.evaluation.classifier import Classifier
 from moco_tf.evaluation.config import Linear
@@ -36,7 +35,10 @@ def prepare(context):
     plan = plan_lib.make_plan(
         config, context.pair.train.num_examples, Length(epochs=config.test_every_epochs)
     )
-    return _layout(config, context.strategy), plan
+    layout = plan_lib.make_layout(
+        config, context.strategy, bn_group_size=getattr(config, "bn_group_size", None)
+    )
+    return layout, plan
 
 
 def run_supervised(context, layout, plan, stop):
@@ -48,7 +50,10 @@ def run_supervised(context, layout, plan, stop):
         stop: function that says whether to stop early.
 
     Returns:
-        `Outcome`, or the number of steps done if it was stopped.
+        `Outcome`.
+
+    Raises:
+        loop.Stopped: if it was asked to stop before the end.
     """
     config, pair, strategy, workdir = (
         getattr(context, name) for name in ("config", "pair", "strategy", "workdir")
@@ -65,7 +70,7 @@ def run_supervised(context, layout, plan, stop):
         hits = found.x[1].argmax(axis=1) == found.labels
         return {"test_top1": float(np.mean(hits[found.ok]))}
 
-    done = fit.fit(
+    fit.fit(
         model,
         os.path.join(workdir, "classifier.keras"),
         config,
@@ -77,28 +82,11 @@ def run_supervised(context, layout, plan, stop):
         remedy=DIVERGED if frozen else "Start a new workdir with a lower learning rate.",
         max_bad_fraction=config.data.max_bad_fraction,
     )
-    if done < plan.stop:
-        return done
     if frozen and encoders.digest(model.backbone) != before:
         raise AssertionError("A frozen backbone must not change, but it did: please report this.")
     lines = callbacks.read_metrics(os.path.join(workdir, "metrics.jsonl"))
     found = context.outputs(run, pair.test, address, "test")
     return _outcome(context, plan, frozen, found, lines)
-
-
-def _layout(config, strategy):
-    """The batch on the strategy's replicas; raises ValueError if it does not divide."""
-    replicas = strategy.num_replicas_in_sync
-    group = getattr(config, "bn_group_size", None)
-    unit = replicas * (group or 1)
-    if config.batch_size % unit:
-        raise ValueError(
-            f"`config.batch_size` must be a multiple of {unit}, {replicas} replicas"
-            + (f" x bn_group_size={group}" if group else "")
-            + f". Received: {config.batch_size}."
-        )
-    rows = config.batch_size // replicas
-    return BatchLayout(config.batch_size, distribute.num_hosts(strategy), replicas, group or rows)
 
 
 def _model(context, plan, frozen):

@@ -1,4 +1,4 @@
-"""From a config to the parts of a run: layout, plan, model, schedule, data."""
+"""From a config to the parts of a run: encoder, mechanism, step and data."""
 
 import functools
 import math
@@ -6,30 +6,13 @@ import math
 import keras
 import tensorflow as tf
 
-from moco_tf import addresses, backbones, distribute, optim
+from moco_tf import addresses, backbones, optim
 from moco_tf.backbones import heads
-from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.two_views import color_views, two_view_dataset
 from moco_tf.log import log
 from moco_tf.mechanisms import EndToEnd, MemoryBank
 from moco_tf.moco import MoCo
-from moco_tf.pretraining import config as config_lib
 from moco_tf.training.plan import make_schedule
-
-
-def make_layout(config, strategy):
-    """The `BatchLayout` of the config's batch on the strategy's hosts and replicas.
-
-    Raises:
-        ValueError: if it does not divide, with a batch that would.
-    """
-    hosts, replicas = distribute.num_hosts(strategy), strategy.num_replicas_in_sync
-    error = config_lib.replica_layout_errors(config, hosts, replicas)
-    if error:
-        raise ValueError(error)
-    micro_batch = config.batch_size // replicas // config.gradient_accumulation
-    group = config.model.bn_group_size or micro_batch
-    return BatchLayout(config.batch_size, hosts, replicas, group)
 
 
 def make_backbone(model, **options):

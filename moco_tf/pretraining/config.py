@@ -218,19 +218,3 @@ def chance_loss(config):
     model = config.model
     negatives = config.batch_size - 1 if model.mechanism == "end_to_end" else model.queue_size
     return math.log(negatives + 1) * (2 if model.symmetric else 1)
-
-
-def replica_layout_errors(config, hosts, replicas):
-    """What is wrong with a batch on a topology: a message with what would do, or None."""
-    per_step = replicas * config.gradient_accumulation
-    unit = per_step * (config.model.bn_group_size or 1)
-    if config.batch_size % unit == 0:
-        return None
-    below = config.batch_size // unit * unit
-    valid = [str(v) for v in (below, below + unit) if v > 0]
-    return (
-        f"`config.batch_size` must be a multiple of {unit}: {replicas} replicas on {hosts} "
-        f"host(s) x gradient_accumulation={config.gradient_accumulation} x "
-        f"model.bn_group_size={config.model.bn_group_size or 1}. "
-        f"Received: batch_size={config.batch_size}. Use {' or '.join(valid)}."
-    )

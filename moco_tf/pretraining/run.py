@@ -23,10 +23,18 @@ def pretrain(config, workdir, strategy, stop=lambda: False):
         stop: function that says whether to stop early.
 
     Returns:
-        Steps done in all, and whether these are all that there were to do.
+        Steps done in all.
+
+    Raises:
+        loop.Stopped: if it was asked to stop before the end.
     """
     chief = distribute.is_chief(strategy)
-    layout = build.make_layout(config, strategy)
+    layout = plan_lib.make_layout(
+        config,
+        strategy,
+        gradient_accumulation=config.gradient_accumulation,
+        bn_group_size=config.model.bn_group_size,
+    )
     recipe, recipe_k = recipes.find_both(config.data.recipe, config.data.recipe_k)
     source = sources.open_source(config.data.source, config.data.data_dir, config.data.num_examples)
     if config.model.mechanism == "memory_bank":
@@ -76,7 +84,6 @@ def pretrain(config, workdir, strategy, stop=lambda: False):
         stop=stop,
         timed=not config.deterministic,
     )
-    finished = done >= plan.stop  # an imported run may be beyond it
-    if chief and finished:
+    if chief:
         report.write(workdir, source, recipe, recipe_k, model.encoder_q, config)
-    return done, finished
+    return done

@@ -30,9 +30,10 @@ def segment(config, encoder, workdir, strategy, stop=lambda: False):
         stop: function that says whether to stop early.
 
     Returns:
-        What results.json holds; if it was stopped, only `stopped_after`, the steps done.
+        What results.json holds.
 
     Raises:
+        loop.Stopped: if it was asked to stop before the end.
         ValueError: for what `encoders` and `sources` refuse, or a batch that does not divide.
     """
     began = time.time()
@@ -60,10 +61,7 @@ def segment(config, encoder, workdir, strategy, stop=lambda: False):
     made_by = {"task": "segmentation", "encoder": loaded.digest, **schema.to_dict(config)}
     checkpoint.claim_workdir(made_by, workdir, strategy)
     tester = Tester(config, model, recipe, strategy, pairs[1], sizes[1], multiple)
-    done = _train(config, model, recipe, workdir, pairs[0], layout, plan, tester, stop)
-    if done < plan.stop:
-        return {"stopped_after": done}
-
+    _train(config, model, recipe, workdir, pairs[0], layout, plan, tester, stop)
     folder = os.path.join(workdir, "predictions")
     matrices = tester.confusions("test" if chief else None, folder if chief else None)
     found = results.record(
@@ -113,7 +111,7 @@ def _model(config, encoder, recipe, num_classes):
 
 
 def _train(config, model, recipe, workdir, pairs, layout, plan, tester, stop):
-    """Trains from the newest checkpoint on; returns the steps done in all."""
+    """Trains from the newest checkpoint on."""
 
     def dataset(host, start_step):
         return pipeline.segmentation_dataset(
@@ -132,9 +130,7 @@ def _train(config, model, recipe, workdir, pairs, layout, plan, tester, stop):
         return {"test_miou": float(np.nanmean(iou))}
 
     path = os.path.join(workdir, "segmenter.keras")
-    return fit.fit(
-        *(model, path, config, plan, dataset, model.step, test, stop), names=Segmenter.NAMES
-    )
+    fit.fit(*(model, path, config, plan, dataset, model.step, test, stop), names=Segmenter.NAMES)
 
 
 class Tester:

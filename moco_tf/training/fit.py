@@ -40,6 +40,9 @@ def fit(
 
     Returns:
         Steps done in all.
+
+    Raises:
+        loop.Stopped: if it was asked to stop before the end.
     """
     workdir, strategy = os.path.dirname(path), model.distribute_strategy
     chief = distribute.is_chief(strategy)

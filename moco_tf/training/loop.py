@@ -14,6 +14,18 @@ from moco_tf import distribute
 from moco_tf.data import bad_images
 
 
+class Stopped(Exception):
+    """A run was asked to stop before its end. Its state is saved: the same command resumes it.
+
+    Attributes:
+        step: steps done in all.
+    """
+
+    def __init__(self, step: int):
+        super().__init__(f"Stopped after step {step}, saved. The same command resumes.")
+        self.step = step
+
+
 def make_call(step, strategy, steps, timed=True, names=("loss", "top1", "top5")):
     """A compiled function that takes an iterator and trains `steps` steps.
 
@@ -103,6 +115,9 @@ def train(
 
     Returns:
         Steps done in all.
+
+    Raises:
+        Stopped: if `stop` asked for it before `plan.stop`, after the callbacks have ended.
     """
     strategy = model.distribute_strategy
     calls = {n: make_call(run_step, strategy, n, timed, names) for n in {1, steps_per_call}}
@@ -150,4 +165,6 @@ def train(
         if stopping:
             break
     callbacks.on_train_end({"step": step})
+    if step < plan.stop:
+        raise Stopped(step)
     return step

@@ -2,7 +2,9 @@
 
 import dataclasses
 
-from moco_tf import distribute, optim, schema
+import tensorflow as tf
+
+from moco_tf import distribute, optim
 from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.training.config import Length
 
@@ -67,15 +69,46 @@ def make_schedule(config, epoch):
     return optim.Cosine(base, length.epochs, epoch, o.first_epoch, warmup)
 
 
-def make_layout(config, strategy):
-    """The layout of a config's `batch_size`, whose replicas also share `test_batch_size`.
+def make_layout(
+    config,
+    strategy: tf.distribute.Strategy,
+    *,
+    gradient_accumulation: int = 1,
+    bn_group_size: int | None = None,
+) -> BatchLayout:
+    """How a config's `batch_size` lies on the strategy's hosts, replicas and BN groups.
+
+    Args:
+        config: config with `batch_size`; its `test_batch_size`, if any, must divide, too.
+        strategy: strategy of the run.
+        gradient_accumulation: micro-batches per step.
+        bn_group_size: rows that share BN statistics; None: all rows of a replica's micro-batch.
 
     Raises:
-        ValueError: if one of the two does not divide.
+        ValueError: if a batch does not divide, with sizes that do.
     """
+    hosts = distribute.num_hosts(strategy)
     replicas = strategy.num_replicas_in_sync
-    for name in ("batch_size", "test_batch_size"):
-        schema.require(
-            config, name, lambda v: v % replicas == 0, f"a multiple of the {replicas} replicas"
-        )
-    return BatchLayout(config.batch_size, distribute.num_hosts(strategy), replicas)
+    unit = replicas * gradient_accumulation * (bn_group_size or 1)
+    factors = f"{replicas} replicas on {hosts} host(s)"
+    if gradient_accumulation > 1:
+        factors += f" x gradient_accumulation={gradient_accumulation}"
+    if bn_group_size:
+        factors += f" x bn_group_size={bn_group_size}"
+    _require_multiple(config, "batch_size", unit, factors)
+    if hasattr(config, "test_batch_size"):
+        _require_multiple(config, "test_batch_size", replicas, f"{replicas} replicas")
+    micro_batch = config.batch_size // replicas // gradient_accumulation
+    return BatchLayout(config.batch_size, hosts, replicas, bn_group_size or micro_batch)
+
+
+def _require_multiple(config, name, unit, factors):
+    size = getattr(config, name)
+    if size % unit == 0:
+        return
+    below = size // unit * unit
+    valid = [str(v) for v in (below, below + unit) if v > 0]
+    raise ValueError(
+        f"`config.{name}` must be a multiple of {unit}: {factors}. "
+        f"Received: {name}={size}. Use {' or '.join(valid)}."
+    )
