@@ -1,8 +1,9 @@
-"""The pictures of a detection: report.html."""
+"""report.html of a detection: scores, training curves, precision and recall, and test images."""
 
 import json
 import os
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -13,41 +14,59 @@ from pycocotools import mask as coco_mask
 from moco_tf import storage
 from moco_tf.data import image_ops
 from moco_tf.detection.data import densepose
+from moco_tf.detection.data.annotations import Annotations
 from moco_tf.detection.scoring.coco import CURVES_AT
 from moco_tf.evaluation import results
 from moco_tf.reports import pages, plots
 from moco_tf.training.callbacks import read_metrics
 
-SHOWN, LOWEST = 8, 0.5  # test images, and the score of the detections drawn in them
+SHOWN, LOWEST = 8, 0.5  # test images, and the lowest score of detections drawn in them
 HEADS = ("mask", "keypoint", "densepose")  # their losses' names begin so
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR", "APr", "APc", "APf")
 COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#00b7b7", "#f032e6", "#9a6324")
 
 
-def write(workdir, found, annotations, predictions, scores):
+def write(
+    workdir: str,
+    finished: dict,
+    annotations: Annotations,
+    predictions: Sequence[dict],
+    scores: dict[str, dict],
+) -> None:
     """Writes WORKDIR/report.html.
 
     Args:
         workdir: local or gs:// folder.
-        found: what results.json holds.
-        annotations: `records.Annotations` of the test images.
-        predictions, scores: of `testing.Tester.score`.
+        finished: contents of results.json.
+        annotations: `Annotations` of the test images.
+        predictions: N dicts, returned by `Tester.score`.
+        scores: dict from "box", "mask", "keypoint" or "densepose" to its scores, returned by
+            `Tester.score`.
     """
-    columns = [name for name in COLUMNS if any(name in of for of in scores.values())]
-    rows = [(of, *(_percent(found.get(n)) for n in columns)) for of, found in scores.items()]
-    parts = [pages.table(("", *columns), rows), "<h2>Training</h2>", *_curves(workdir, found)]
-    parts += ["<h2>Precision and recall</h2><p>Means over the classes.</p>", _precisions(scores)]
-    for of, one in scores.items():
-        ap = {name: value / 100 for name, value in one["per_class"].items() if value == value}
-        parts += [f"<h2>{of} AP of each class</h2>", plots.bars(list(ap.values()), list(ap), "AP")]
+    columns = [name for name in COLUMNS if any(name in of_head for of_head in scores.values())]
+    rows = [
+        (head, *(_percent(of_head.get(name)) for name in columns))
+        for head, of_head in scores.items()
+    ]
+    parts = [
+        pages.table(("", *columns), rows),
+        "<h2>Training</h2>",
+        _curves(workdir, finished),
+        "<h2>Precision and recall</h2><p>Means over the classes.</p>",
+        _precisions(scores),
+    ]
+    for head, of_head in scores.items():
+        ap = {name: value / 100 for name, value in of_head["per_class"].items() if value == value}
+        parts.append(f"<h2>{head} AP of each class</h2>")
+        parts.append(plots.bars(list(ap.values()), list(ap), "AP"))
     parts += [
-        f"<h2>Test images</h2><p>Left the truth, dashed where it is a crowd or difficult; right "
-        f"what was found with a score of {LOWEST} and more.</p>",
+        "<h2>Test images</h2><p>Left: the truth, dashed for crowds and difficult objects. Right: "
+        f"detections with a score of {LOWEST} and more.</p>",
         *_examples(annotations, predictions),
         "<h2>Results</h2>",
-        f"<pre>{pages.escape(json.dumps(found, indent=2))}</pre>",
+        f"<pre>{pages.escape(json.dumps(finished, indent=2))}</pre>",
     ]
-    page = pages.page(f"detection: {workdir}", results.summary(found), parts)
+    page = pages.page(f"detection: {workdir}", results.summary(finished), parts)
     storage.write_text(os.path.join(workdir, "report.html"), page)
 
 
@@ -55,75 +74,80 @@ def _percent(value):
     return "" if value is None or value != value else f"{value:.1f} %"
 
 
-def _curves(workdir, found):
-    """The losses, and the AP of the tests on the way and of the last."""
+def _curves(workdir, finished):
+    """The losses, and the AP of the tests during training and of the last test."""
     lines = read_metrics(os.path.join(workdir, "metrics.jsonl"))
     steps = [line for line in lines if "loss" in line]
     names = [n for n in steps[0] if n.startswith(("loss", "rpn_", "box_", *HEADS))]
     losses = {name: [line[name] for line in steps if name in line] for name in names}
     x = [line["step"] for line in steps]
-    ap = {name: m["value"] for name, m in found["metrics"].items() if name.endswith("ap50")}
+    ap = {name: m["value"] for name, m in finished["metrics"].items() if name.endswith("ap50")}
     tests = [line for line in lines if "test_box_ap50" in line]
     curves = {
         results.NAMES[n]: [*(line[f"test_{n}"] for line in tests), value] for n, value in ap.items()
     }
-    return [
-        plots.curves(
-            [
-                ("training losses", "step", x, losses),
-                ("test AP50", "step", [*(line["step"] for line in tests), x[-1]], curves),
-            ]
-        )
-    ]
+    test_steps = [*(line["step"] for line in tests), x[-1]]
+    return plots.curves(
+        [("training losses", "step", x, losses), ("test AP50", "step", test_steps, curves)]
+    )
 
 
 def _precisions(scores):
     curves = []
-    for of, found in scores.items():
+    for head, of_head in scores.items():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # there may be no objects to find
-            means = np.nanmean(found["precision"], axis=-1)
-        overlap = {"keypoint": "OKS", "densepose": "GPS"}.get(of, "IoU")
-        lines = {f"{overlap} {at}": mean for at, mean in zip(CURVES_AT, means)}
-        curves.append((f"{of} precision", "recall", found["recall"], lines))
+            means = np.nanmean(of_head["precision"], axis=-1)
+        overlap = {"keypoint": "OKS", "densepose": "GPS"}.get(head, "IoU")
+        lines = {f"{overlap} {at}": mean for at, mean in zip(CURVES_AT, means, strict=True)}
+        curves.append((f"{head} precision", "recall", of_head["recall"], lines))
     return plots.curves(curves, limits=(0, 1.05))
 
 
 def _examples(annotations, predictions):
+    """Figures of a few test images, with the truth and the detections."""
     chosen = np.unique(np.linspace(0, annotations.num_examples - 1, SHOWN).astype(int))
     for number in chosen:
         with tf.io.gfile.GFile(annotations.images[number], "rb") as file:
             image = image_ops.decode(tf.constant(file.read())).numpy()
         figure = Figure(figsize=(10, 0.4 + 5 * image.shape[0] / image.shape[1]))
         left, right = figure.subplots(1, 2)
-        found = predictions[number]
         _draw(left, image, annotations.classes, **_truth(annotations, number))
-        kept = found["score"] >= LOWEST
-        _draw(
-            *(right, image, annotations.classes, found["boxes"][kept], found["label"][kept]),
-            rles=[found["rles"][i] for i in np.flatnonzero(kept)] if "rles" in found else None,
-            keypoints=found["keypoints"][kept] if "keypoints" in found else None,
-            surface=[*_surface(found, kept)] if "densepose" in found else None,
-            score=found["score"][kept],
-        )
+        _draw(right, image, annotations.classes, **_detections(predictions[number]))
         yield pages.figure(figure)
 
 
 def _truth(annotations, number):
-    own, packed = slice(*annotations.offsets[number : number + 2]), annotations.densepose_points
+    """The objects of an image, as arguments of `_draw`."""
+    rows = slice(*annotations.offsets[number : number + 2])
+    packed = annotations.densepose_points
     return {
-        "boxes": annotations.boxes[own],
-        "label": annotations.labels[own],
-        "rles": None if annotations.rles is None else annotations.rles[own],
-        "keypoints": None if annotations.keypoints is None else annotations.keypoints[own],
-        "surface": None if packed is None else [*map(densepose.points_of, packed[own])],
-        "dashed": (annotations.crowd | annotations.difficult)[own],
+        "boxes": annotations.boxes[rows],
+        "label": annotations.labels[rows],
+        "rles": None if annotations.rles is None else annotations.rles[rows],
+        "keypoints": None if annotations.keypoints is None else annotations.keypoints[rows],
+        "surface": None if packed is None else [*map(densepose.points_of, packed[rows])],
+        "dashed": (annotations.crowd | annotations.difficult)[rows],
     }
 
 
-def _surface(found, kept):
+def _detections(predicted):
+    """The detections in an image with a high score, as arguments of `_draw`."""
+    kept = np.flatnonzero(predicted["score"] >= LOWEST)
+    return {
+        "boxes": predicted["boxes"][kept],
+        "label": predicted["label"][kept],
+        "rles": [predicted["rles"][i] for i in kept] if "rles" in predicted else None,
+        "keypoints": predicted["keypoints"][kept] if "keypoints" in predicted else None,
+        "surface": [*_surface(predicted, kept)] if "densepose" in predicted else None,
+        "score": predicted["score"][kept],
+    }
+
+
+def _surface(predicted, kept):
     """Points of the surface, x, y and part, in every other cell of the detections' boxes."""
-    for cells, (x1, y1, x2, y2) in zip(found["densepose"][kept], found["boxes"][kept]):
+    all_cells, boxes = predicted["densepose"][kept], predicted["boxes"][kept]
+    for cells, (x1, y1, x2, y2) in zip(all_cells, boxes, strict=True):
         rows, columns = np.nonzero(cells[::2, ::2, 0])
         x = x1 + (2 * columns + 0.5) * (x2 - x1) / len(cells)
         y = y1 + (2 * rows + 0.5) * (y2 - y1) / len(cells)
@@ -144,7 +168,19 @@ def _draw(
 ):
     """Draws objects into an image.
 
-    Colors are those of classes, of masks those of instances, of the surface those of parts.
+    The color of a box shows its class, that of a mask its instance, that of the surface its part.
+
+    Args:
+        axis: Matplotlib axes.
+        image: uint8 HxWx3.
+        classes: K names.
+        boxes: float nx4, px.
+        label: int n, classes.
+        rles: n masks, RLE; or None.
+        keypoints: float nxJx3; or None.
+        surface: list of float Px3 or wider: x, y, part; or None.
+        score: float n, for detections; or None.
+        dashed: bool n, boxes to draw with dashed lines; or None.
     """
     axis.imshow(image)
     axis.set_axis_off()
@@ -160,8 +196,10 @@ def _draw(
             shade = COLORS[i % len(COLORS)]
             axis.contourf(mask, levels=[0.5, 1], colors=[shade], alpha=0.4)
         if keypoints is not None:
-            seen = keypoints[i][keypoints[i][:, 2] > 0]
-            axis.scatter(seen[:, 0] - 0.5, seen[:, 1] - 0.5, s=6, color=color, edgecolors="white")
+            points = keypoints[i][keypoints[i][:, 2] > 0]
+            axis.scatter(
+                points[:, 0] - 0.5, points[:, 1] - 0.5, s=6, color=color, edgecolors="white"
+            )
     for points in surface or ():
         x, y, part = points[:, :3].T
         axis.scatter(x - 0.5, y - 0.5, 3, part, cmap="nipy_spectral", vmin=0, vmax=densepose.PARTS)

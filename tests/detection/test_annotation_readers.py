@@ -2,9 +2,11 @@
 
 import json
 import logging
+import re
 
 import numpy as np
 import pytest
+import tiny
 from detection_sets import BCCD, COCO, NAMES, PERSONS, annotation, raw, tiny_coco, write_coco
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -270,3 +272,23 @@ def test_cityscapes_instances_are_what_remains_to_be_seen(tmp_path):
         open_annotations(f"cityscapes:{tmp_path}:val", training=False)
     with pytest.raises(ValueError, match="leftImg8bit/SPLIT has images"):
         open_annotations(f"cityscapes:{tmp_path}:test", training=False)
+
+
+def test_a_reader_from_outside_is_found_by_its_import_path(tmp_path, monkeypatch):
+    """The module of CONTRIBUTING.md, on two images of 40 x 20 px."""
+    text = (tiny.ROOT / "CONTRIBUTING.md").read_text()
+    (code,) = re.findall(r"```python\n(# my_yolo.py.*?)```", text, re.DOTALL)
+    (tmp_path / "my_yolo.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, lines in (("a", "0 0.5 0.5 0.5 0.5\n1 0.25 0.5 0.1 0.2\n"), ("b", "")):
+        Image.new("RGB", (40, 20)).save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text(lines)
+    annotations = open_annotations(f"my_yolo:{tmp_path}", training=False)
+    assert annotations.images == (f"{tmp_path}/a.png", f"{tmp_path}/b.png")
+    assert annotations.classes == ("cat", "dog") and annotations.labels.tolist() == [0, 1]
+    assert annotations.counts.tolist() == [2, 0]
+    np.testing.assert_allclose(annotations.boxes, [[10, 5, 30, 15], [8, 8, 12, 12]])
+    check(annotations, "my_yolo", quiet=True)
+    assert open_annotations(f"my_yolo:{tmp_path}", training=True).num_examples == 1
+    with pytest.raises(ValueError, match="my_yolo has boxes only"):
+        open_annotations(f"my_yolo:{tmp_path}", training=True, masks=True)
