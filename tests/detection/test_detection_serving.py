@@ -39,8 +39,8 @@ def workdir(tmp_path_factory):
     keras.utils.set_random_seed(0)
     heads.encoder(resnet.resnet18(width=8), heads.mlp, 8).save(root / "encoder.keras")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(task.fitting, "fit", grown)
-        patch.setattr(task.pictures, "write", lambda *_: None)  # there was no training to show
+        patch.setattr(task.fit, "fit", grown)
+        patch.setattr(task.report, "write", lambda *_: None)  # there was no training to show
         detect(
             (write_set(root / "train", 4, 0), write_set(root / "test", 4, 1)),
             root / "encoder.keras",
