@@ -24,26 +24,26 @@ def objects_of(annotations, image):
 @pytest.mark.parametrize("training", [True, False])
 def test_tiny_coco_is_its_json(training):
     content = raw("train")
-    found = open_annotations(tiny_coco("train"), training=training)
+    annotations = open_annotations(tiny_coco("train"), training=training)
     numbers = sorted(c["id"] for c in content["categories"])
     of_image = {i["id"]: [] for i in content["images"]}
     for a in content["annotations"]:
         of_image[a["image_id"]].append(a)
     of_file = {i["id"]: i for i in content["images"] if of_image[i["id"]] or not training}
-    assert len(found.classes) == 80 and found.category_ids.tolist() == numbers
-    assert found.ids == tuple(of_file) and len(found.boxes) == 470
-    for i, number in enumerate(found.ids):
-        record, want, rows = of_file[number], of_image[number], objects_of(found, i)
-        assert found.images[i].endswith(record["file_name"])
-        assert found.sizes[i].tolist() == [record["height"], record["width"]]
+    assert len(annotations.classes) == 80 and annotations.category_ids.tolist() == numbers
+    assert annotations.ids == tuple(of_file) and len(annotations.boxes) == 470
+    for i, number in enumerate(annotations.ids):
+        record, want, rows = of_file[number], of_image[number], objects_of(annotations, i)
+        assert annotations.images[i].endswith(record["file_name"])
+        assert annotations.sizes[i].tolist() == [record["height"], record["width"]]
         boxes = np.reshape([a["bbox"] for a in want], (-1, 4))
         boxes[:, 2:] += boxes[:, :2]
-        np.testing.assert_allclose(found.boxes[rows], boxes, atol=1e-3)
-        assert found.labels[rows].tolist() == [numbers.index(a["category_id"]) for a in want]
-        assert found.crowd[rows].tolist() == [a["iscrowd"] for a in want]
-        assert found.area[rows].tolist() == [a["area"] for a in want]
-    assert found.masks is None and found.rles is None and found.keypoints is None
-    check(found, "tiny_coco", quiet=True)
+        np.testing.assert_allclose(annotations.boxes[rows], boxes, atol=1e-3)
+        assert annotations.labels[rows].tolist() == [numbers.index(a["category_id"]) for a in want]
+        assert annotations.crowd[rows].tolist() == [a["iscrowd"] for a in want]
+        assert annotations.area[rows].tolist() == [a["area"] for a in want]
+    assert annotations.masks is None and annotations.rles is None and annotations.keypoints is None
+    check(annotations, "tiny_coco", quiet=True)
 
 
 @needs_coco
@@ -52,13 +52,14 @@ def test_keypoints_are_continuous_and_know_their_mirror_images(folder, images, p
     address = tiny_coco("train", "person_keypoints")
     if folder == PERSONS:
         address = f"coco:{PERSONS}/images,{PERSONS}/annotations/person_keypoints_mini.json"
-    found = open_annotations(address, training=True, keypoints=True)
-    assert found.classes == ("person",) and found.keypoints.shape[1:] == (17, 3)
-    assert images is None or found.num_examples == images
-    seen = found.keypoints[..., 2] > 0
-    assert (seen.any(axis=1) & ~found.crowd).sum() == persons
-    assert (found.keypoints[seen][:, :2] % 1 == 0.5).all() and not found.keypoints[~seen].any()
-    names, mirrored = found.keypoint_names, found.mirrored_keypoints
+    annotations = open_annotations(address, training=True, keypoints=True)
+    assert annotations.classes == ("person",) and annotations.keypoints.shape[1:] == (17, 3)
+    assert images is None or annotations.num_examples == images
+    seen = annotations.keypoints[..., 2] > 0
+    assert (seen.any(axis=1) & ~annotations.crowd).sum() == persons
+    assert (annotations.keypoints[seen][:, :2] % 1 == 0.5).all()
+    assert not annotations.keypoints[~seen].any()
+    names, mirrored = annotations.keypoint_names, annotations.mirrored_keypoints
     twins = {names[i]: names[j] for i, j in enumerate(mirrored)}
     assert twins["left_eye"] == "right_eye" and twins["right_ankle"] == "left_ankle"
     assert twins["nose"] == "nose" and (mirrored[mirrored] == range(17)).all()
@@ -76,19 +77,19 @@ def test_what_is_dropped_to_train_on_is_said(tmp_path, caplog):
         annotation(3, (8, 8, 30, 30), segmentation=[[1, 2, 3, 4]]),
     ]
     address = write_coco(tmp_path / "set", [(40, 50)] * 4, records)
-    found = open_annotations(address, training=True)
-    assert found.ids == (1, 3) and found.offsets.tolist() == [0, 1, 3]
-    assert found.boxes.tolist() == [[10, 10, 50, 30], [5, 5, 20, 20], [8, 8, 30, 30]]
+    annotations = open_annotations(address, training=True)
+    assert annotations.ids == (1, 3) and annotations.offsets.tolist() == [0, 1, 3]
+    assert annotations.boxes.tolist() == [[10, 10, 50, 30], [5, 5, 20, 20], [8, 8, 30, 30]]
     assert caplog.messages[-1].endswith(
         "2 images with 3 objects; 2 boxes at most 1 px wide or high dropped; "
         "2 images without objects dropped"
     )
-    found = open_annotations(address, training=True, masks=True)
-    assert len(found.boxes) == 2 and "1 objects without a mask dropped" in caplog.messages[-1]
-    found = open_annotations(address, training=False, masks=True)  # all as it is in the file
-    assert found.ids == (1, 2, 3, 4) and found.counts.tolist() == [3, 1, 2, 0]
-    assert found.boxes[0].tolist() == [10, 10, 60, 30] and found.crowd.sum() == 1
-    assert coco_mask.area(list(found.rles)).tolist() == [800, 20, 0, 400, 225, 0]
+    annotations = open_annotations(address, training=True, masks=True)
+    assert len(annotations.boxes) == 2 and "1 objects without a mask dropped" in caplog.messages[-1]
+    annotations = open_annotations(address, training=False, masks=True)  # all as it is in the file
+    assert annotations.ids == (1, 2, 3, 4) and annotations.counts.tolist() == [3, 1, 2, 0]
+    assert annotations.boxes[0].tolist() == [10, 10, 60, 30] and annotations.crowd.sum() == 1
+    assert coco_mask.area(list(annotations.rles)).tolist() == [800, 20, 0, 400, 225, 0]
 
 
 def test_persons_without_keypoints_stay_boxes(tmp_path):
@@ -102,13 +103,14 @@ def test_persons_without_keypoints_stay_boxes(tmp_path):
     ]
     categories = ({"id": 9, "name": "car"}, person)
     address = write_coco(tmp_path / "set", [(40, 50)] * 2, records, categories)
-    found = open_annotations(address, training=True, keypoints=True)
-    assert found.ids == (1,) and found.classes == ("person",) and found.labels.tolist() == [0, 0]
-    assert found.keypoints.tolist() == [
+    annotations = open_annotations(address, training=True, keypoints=True)
+    assert annotations.ids == (1,) and annotations.classes == ("person",)
+    assert annotations.labels.tolist() == [0, 0]
+    assert annotations.keypoints.tolist() == [
         [[3.5, 4.5, 2], [0, 0, 0], [8.5, 9.5, 1]],
         [[0, 0, 0]] * 3,
     ]
-    assert found.mirrored_keypoints.tolist() == [0, 2, 1]
+    assert annotations.mirrored_keypoints.tolist() == [0, 2, 1]
     records[0]["keypoints"] = labelled[:6]
     address = write_coco(tmp_path / "set", [(40, 50)] * 2, records, categories)
     with pytest.raises(ValueError, match="3 objects with 24 numbers.*person_keypoints"):
@@ -143,14 +145,14 @@ def test_broken_files_are_named(tmp_path):
         open_annotations("yolo:x", training=True)
     with pytest.raises(ValueError, match="must be coco:IMAGES_DIR,JSON, a folder and a file that"):
         open_annotations(address + "x", training=True)
-    found = open_annotations(address, training=True)
+    annotations = open_annotations(address, training=True)
     image, file = tmp_path / "set" / "001.png", tmp_path / "set" / "set.json"
     Image.new("RGB", (10, 20)).save(image)
     with pytest.raises(ValueError, match=r"001.png is \[20 10\] px, annotated \[40 50\] px \(1 in"):
-        check(found, address, quiet=True)
+        check(annotations, address, quiet=True)
     image.write_bytes(b"no")
     with pytest.raises(ValueError, match="001.png is missing or cannot be decoded"):
-        check(found, address, quiet=True)
+        check(annotations, address, quiet=True)
     text = file.read_text()
     for broken in (text[:-9], text.replace("images", "pictures"), "[]"):
         file.write_text(broken)
@@ -178,18 +180,19 @@ def test_voc_counts_pixels_from_one(tmp_path):
     objects = [("cat", 1, (3, 4, 5.5, 6)), ("dog", 0, (7, 7, 7, 7))]
     write_voc(tmp_path / "b", "trainval", {"2007_1": objects})
     address = f"voc:{tmp_path}/a:trainval+{tmp_path}/b:trainval"
-    found = open_annotations(address, training=False)
-    assert found.ids == ("000001", "000002", "2007_1") and found.counts.tolist() == [1, 0, 2]
-    assert found.images[2] == f"{tmp_path}/b/JPEGImages/2007_1.jpg"
-    assert found.boxes.tolist() == [[0, 0, 40, 30], [2, 3, 5.5, 6], [6, 6, 7, 7]]
-    assert len(found.classes) == 20
-    assert [found.classes[i] for i in found.labels] == ["dog", "cat", "dog"]
-    assert found.difficult.tolist() == [False, True, False] and not found.crowd.any()
-    assert (found.sizes == [30, 40]).all()
+    annotations = open_annotations(address, training=False)
+    assert annotations.ids == ("000001", "000002", "2007_1")
+    assert annotations.counts.tolist() == [1, 0, 2]
+    assert annotations.images[2] == f"{tmp_path}/b/JPEGImages/2007_1.jpg"
+    assert annotations.boxes.tolist() == [[0, 0, 40, 30], [2, 3, 5.5, 6], [6, 6, 7, 7]]
+    assert len(annotations.classes) == 20
+    assert [annotations.classes[i] for i in annotations.labels] == ["dog", "cat", "dog"]
+    assert annotations.difficult.tolist() == [False, True, False] and not annotations.crowd.any()
+    assert (annotations.sizes == [30, 40]).all()
     assert open_annotations(address, training=True).counts.tolist() == [1, 1]
     write_voc(tmp_path / "b", "val", {"2007_2": [("unicorn", 0, (1, 1, 9, 9))]})
-    found = open_annotations(f"voc:{tmp_path}/b:val", training=False)
-    assert found.classes == ("cat", "dog", "unicorn")  # of all splits, so that they agree
+    annotations = open_annotations(f"voc:{tmp_path}/b:val", training=False)
+    assert annotations.classes == ("cat", "dog", "unicorn")  # of all splits, so that they agree
     (tmp_path / "b" / "Annotations" / "2007_2.xml").write_text("<a></a>")
     with pytest.raises(ValueError, match="must be VOC's XML.*2007_2.xml"):
         open_annotations(f"voc:{tmp_path}/b:val", training=False)
@@ -207,11 +210,12 @@ def test_voc_counts_pixels_from_one(tmp_path):
 @pytest.mark.skipif(not BCCD.exists(), reason="needs bccd_voc beside the project")
 def test_bccd_is_read():
     address = f"voc:{BCCD}:trainval+{BCCD}:test"
-    found = open_annotations(address, training=False)
-    assert found.num_examples == 292 + 72 and found.classes == ("Platelets", "RBC", "WBC")
-    assert np.bincount(found.labels).tolist() == [361, 4155, 372]
+    annotations = open_annotations(address, training=False)
+    assert annotations.num_examples == 292 + 72
+    assert annotations.classes == ("Platelets", "RBC", "WBC")
+    assert np.bincount(annotations.labels).tolist() == [361, 4155, 372]
     trained = open_annotations(address, training=True)
-    assert len(trained.boxes) == len(found.boxes) - 2  # two are points
+    assert len(trained.boxes) == len(annotations.boxes) - 2  # two are points
 
 
 @pytest.mark.parametrize("folder", ["train2017", ""])
@@ -228,9 +232,9 @@ def test_lvis_names_its_images_in_its_own_way(tmp_path, version, folder):
         image["coco_url"] = f"http://images.cocodataset.org/train2017/{name}"
     file.write_text(json.dumps(content))
     (tmp_path / "set" / folder).mkdir(exist_ok=True)
-    found = open_annotations(address.replace("coco:", "lvis:", 1), training=True, masks=True)
+    annotations = open_annotations(address.replace("coco:", "lvis:", 1), training=True, masks=True)
     want = tmp_path / "set" / folder / name
-    assert found.images == (str(want),) and found.source == str(file)
+    assert annotations.images == (str(want),) and annotations.source == str(file)
 
 
 def test_cityscapes_instances_are_what_remains_to_be_seen(tmp_path):
@@ -255,16 +259,16 @@ def test_cityscapes_instances_are_what_remains_to_be_seen(tmp_path):
     Image.new("RGB", (80, 60)).save(tmp_path / "leftImg8bit/val/town/town_0_1_leftImg8bit.png")
     file = tmp_path / "gtFine/val/town/town_0_1_gtFine_polygons.json"
     file.write_text(json.dumps({"imgHeight": 60, "imgWidth": 80, "objects": drawn}))
-    found = open_annotations(f"cityscapes:{tmp_path}:val", training=False, masks=True)
-    assert found.ids == ("town_0_1",) and len(found.classes) == 8
-    assert [found.classes[i] for i in found.labels] == ["car", "person", "car"]
-    assert found.crowd.tolist() == [False, False, True]
-    (car, person, group) = coco_mask.decode(list(found.rles)).transpose(2, 0, 1)
+    annotations = open_annotations(f"cityscapes:{tmp_path}:val", training=False, masks=True)
+    assert annotations.ids == ("town_0_1",) and len(annotations.classes) == 8
+    assert [annotations.classes[i] for i in annotations.labels] == ["car", "person", "car"]
+    assert annotations.crowd.tolist() == [False, False, True]
+    (car, person, group) = coco_mask.decode(list(annotations.rles)).transpose(2, 0, 1)
     # A square of 20 px is drawn 19 or 20 px wide, from centre to centre of its corners.
-    np.testing.assert_allclose(found.boxes[0], [10, 10, 20, 30], atol=1)
+    np.testing.assert_allclose(annotations.boxes[0], [10, 10, 20, 30], atol=1)
     assert car[15:28, 11:19].all() and not car[10:12, 10:12].any() and not car[:, 21:].any()
     assert person[8:33, 22:48].all() and group[42:50, 2:10].all()
-    np.testing.assert_allclose(found.area, [m.sum() for m in (car, person, group)])
+    np.testing.assert_allclose(annotations.area, [m.sum() for m in (car, person, group)])
     trained = open_annotations(f"cityscapes:{tmp_path}:val", training=True, masks=True)
     assert [len(m) > 0 for m in trained.masks] == [True, True, False]
     file.write_text("{}")

@@ -68,29 +68,29 @@ def random_town(seed, count=4, height=120, width=200):
                 ids[box(6, 60)] = k
             for number in range(rng.integers(1, 5)):
                 ids[box(6, 45)] = 1000 * k + number
-        found = []
+        predicted = []
         for number in np.unique(ids[ids >= CLASSES[0]]):
-            own = int(number) if number < 1000 else int(number) // 1000
+            category = int(number) if number < 1000 else int(number) // 1000
             for _ in range(rng.integers(0, 3)):
                 shift = rng.integers(-3, 4, 2)
                 mask = np.roll(ids == number, shift, (0, 1))
-                k = own if rng.random() < 0.8 else int(rng.choice(CLASSES[:7]))
-                found.append((mask, k, round(rng.random(), 1)))
+                k = category if rng.random() < 0.8 else int(rng.choice(CLASSES[:7]))
+                predicted.append((mask, k, round(rng.random(), 1)))
         for _ in range(6):
             mask = np.zeros((height, width), bool)
             mask[box(8, 50)] = True
-            found.append((mask, int(rng.choice(CLASSES)), round(rng.random(), 1)))
+            predicted.append((mask, int(rng.choice(CLASSES)), round(rng.random(), 1)))
         images.append(ids)
-        predictions.append([p for p in found if p[1] in THINGS])
+        predictions.append([p for p in predicted if p[1] in THINGS])
     return images, predictions
 
 
-def as_predictions(found):
-    """A dict as of `coco_scoring`."""
+def as_predictions(predicted):
+    """Predictions of an image in the form of scoring/coco.py, from (mask, class id, score)."""
     return {
-        "score": np.array([score for _, _, score in found], float),
-        "label": np.array([CLASSES.index(k) for _, k, _ in found], int),
-        "rles": [coco_mask.encode(np.asfortranarray(mask, np.uint8)) for mask, _, _ in found],
+        "score": np.array([score for _, _, score in predicted], float),
+        "label": np.array([CLASSES.index(k) for _, k, _ in predicted], int),
+        "rles": [coco_mask.encode(np.asfortranarray(mask, np.uint8)) for mask, _, _ in predicted],
     }
 
 
@@ -99,12 +99,12 @@ def test_scores_are_those_of_cityscapes_scripts(seed, tmp_path):
     """The numbers are AP of each class and AP50 of all, in percent, of cityscapesscripts 2.3.0."""
     images, predictions = random_town(seed)
     annotations = write_town(tmp_path, images)
-    found = cityscapes_scoring.score(annotations, [as_predictions(p) for p in predictions])
+    scores = cityscapes_scoring.score(annotations, [as_predictions(p) for p in predictions])
     *per_class, ap, ap50 = GOLDEN[seed]
-    np.testing.assert_allclose(list(found["per_class"].values()), per_class, atol=1e-6)
-    np.testing.assert_allclose([found["AP"], found["AP50"]], [ap, ap50], atol=1e-6)
-    assert found["precision"].shape == (2, 101, 8) and found["AP75"] < found["AP50"]
-    np.testing.assert_allclose(np.nanmean(list(found["per_class_50"].values())), found["AP50"])
+    np.testing.assert_allclose(list(scores["per_class"].values()), per_class, atol=1e-6)
+    np.testing.assert_allclose([scores["AP"], scores["AP50"]], [ap, ap50], atol=1e-6)
+    assert scores["precision"].shape == (2, 101, 8) and scores["AP75"] < scores["AP50"]
+    np.testing.assert_allclose(np.nanmean(list(scores["per_class_50"].values())), scores["AP50"])
 
 
 def square(top, left, height=20, width=20):
@@ -118,7 +118,7 @@ WRONG_FIRST = 25  # percent: precision 0 at recall 0, 1/2 at recall 1: the area 
 
 
 @pytest.mark.parametrize(
-    "truth, found, ap50, ap",
+    "truth, detections, ap50, ap",
     [
         ([(ONE, 26000)], [(ONE, 0.9)], 100, 100),
         ([(ONE, 26000), (OTHER, 26001)], [(ONE, 0.9), (ELSEWHERE, 0.8)], 50, 50),
@@ -150,18 +150,18 @@ WRONG_FIRST = 25  # percent: precision 0 at recall 0, 1/2 at recall 1: the area 
         ([(ONE, 26000)], [], 0, 0),
     ],
 )
-def test_what_is_right_wrong_and_neither(truth, found, ap50, ap, tmp_path):
+def test_what_is_right_wrong_and_neither(truth, detections, ap50, ap, tmp_path):
     ids = np.full((60, 100), ROAD)
     for mask, number in truth:
         ids[mask] = number
     annotations = write_town(tmp_path, [ids])
-    predicted = as_predictions([(mask, CAR, score) for mask, score in found])
+    predicted = as_predictions([(mask, CAR, score) for mask, score in detections])
     got = cityscapes_scoring.score(annotations, [predicted])
     assert got["AP50"] == pytest.approx(ap50) and got["AP"] == pytest.approx(ap)
     assert got["per_class"]["car"] == pytest.approx(ap)
     assert math.isnan(got["per_class"]["person"]) and np.isnan(got["precision"][:, :, 0]).all()
     # Neither an empty mask nor a slot without a detection is one.
-    more = as_predictions([(mask, CAR, score) for mask, score in found])
+    more = as_predictions([(mask, CAR, score) for mask, score in detections])
     more["score"] = np.append(more["score"], [1, 1])
     more["label"] = np.append(more["label"], [CLASSES.index(CAR), -1])
     more["rles"] += as_predictions([(square(0, 0, 0, 0), CAR, 1), (ELSEWHERE, CAR, 1)])["rles"]
@@ -170,15 +170,15 @@ def test_what_is_right_wrong_and_neither(truth, found, ap50, ap, tmp_path):
 
 def test_an_unusable_truth_is_named(tmp_path):
     annotations = write_town(tmp_path, [np.full((60, 100), ROAD)] * 2)
-    found = [as_predictions([(ONE, CAR, 0.9)])] * 2
-    assert math.isnan(cityscapes_scoring.score(annotations, found)["AP"])
+    predictions = [as_predictions([(ONE, CAR, 0.9)])] * 2
+    assert math.isnan(cityscapes_scoring.score(annotations, predictions)["AP"])
     file = tmp_path / "gtFine/val/town/town_000001_000019_gtFine_instanceIds.png"
     Image.new("I;16", (40, 30)).save(file)
     with pytest.raises(ValueError, match=r"000001_.*must have the \(60, 100\) px.*\(30, 40\)"):
-        cityscapes_scoring.score(annotations, found)
+        cityscapes_scoring.score(annotations, predictions)
     file.write_bytes(file.read_bytes()[:30])
     with pytest.raises(ValueError, match="cannot be decoded.*Download gtFine again"):
-        cityscapes_scoring.score(annotations, found)
+        cityscapes_scoring.score(annotations, predictions)
     file.unlink()
     with pytest.raises(ValueError, match=r"Missing: .*instanceIds.png \(1 of 2\)"):
         cityscapes_scoring.require_truth(annotations)
@@ -188,16 +188,16 @@ def test_a_run_scores_masks_so_and_boxes_as_coco(tmp_path, monkeypatch):
     given = config.Detection(masks=True, metric="cityscapes")
     images, predictions = random_town(0)
     annotations = write_town(tmp_path, images)
-    found = [as_predictions(p) for p in predictions]
-    for one in found:
-        x, y, w, h = coco_mask.toBbox(one["rles"]).T
-        one["boxes"] = np.stack([x, y, x + w, y + h], axis=1)
+    predictions = [as_predictions(p) for p in predictions]
+    for predicted in predictions:
+        x, y, w, h = coco_mask.toBbox(predicted["rles"]).T
+        predicted["boxes"] = np.stack([x, y, x + w, y + h], axis=1)
     tester = testing.Tester(given, None, tf.distribute.get_strategy(), annotations, (0, 0, 0))
-    monkeypatch.setattr(tester, "predictions", lambda title: found)
+    monkeypatch.setattr(tester, "predictions", lambda title: predictions)
     scores = tester.score()[1]
     assert scores.keys() == {"box", "mask"}
-    assert scores["mask"]["AP"] == cityscapes_scoring.score(annotations, found)["AP"]
-    assert scores["box"]["AP"] == coco_scoring.score(annotations, found, "bbox")["AP"]
+    assert scores["mask"]["AP"] == cityscapes_scoring.score(annotations, predictions)["AP"]
+    assert scores["box"]["AP"] == coco_scoring.score(annotations, predictions, "bbox")["AP"]
     given.masks, given.data.train, given.data.test = False, "cityscapes:a:b", "cityscapes:a:b"
     with pytest.raises(ValueError, match="`--config.masks` must be true with metric=cityscapes"):
         config.check(given)

@@ -72,8 +72,8 @@ def test_the_truth_scores_100(address, iou_type):
     annotations = opened(address, iou_type)
     predictions = truth(annotations)
     if iou_type == "keypoints":  # a person without labelled ones is neither right nor wrong
-        for found in predictions:
-            found["score"] = (found["keypoints"][..., 2] > 0).mean(axis=1)
+        for predicted in predictions:
+            predicted["score"] = (predicted["keypoints"][..., 2] > 0).mean(axis=1)
     scores = coco_scoring.score(annotations, predictions, iou_type)
     for name in ("AP", "AP50", "AP75", "APm", "APl"):
         np.testing.assert_allclose(scores[name], 100, err_msg=name)
@@ -91,9 +91,9 @@ def test_what_is_in_a_crowd_is_neither_right_nor_wrong(tmp_path):
     inside = [[5, 5, 20, 20], [10, 10, 30, 30]]
 
     def ap(boxes):
-        found = {"boxes": np.array(boxes, float), "label": np.zeros(len(boxes), int)}
-        found["score"] = np.linspace(0.9, 0.5, len(boxes))
-        return coco_scoring.score(annotations, [found], "bbox")["AP50"]
+        predicted = {"boxes": np.array(boxes, float), "label": np.zeros(len(boxes), int)}
+        predicted["score"] = np.linspace(0.9, 0.5, len(boxes))
+        return coco_scoring.score(annotations, [predicted], "bbox")["AP50"]
 
     assert ap([*inside, [60, 10, 90, 40]]) == pytest.approx(100)
     assert ap([[60, 60, 90, 75], [60, 10, 90, 40]]) == pytest.approx(50)  # one that is wrong first

@@ -39,14 +39,17 @@ def test_points_and_masks_are_those_of_the_file(tmp_path):
     records = [person(1, (10, 20, 42, 52)), annotation(1, (0, 0, 9, 9), 1), beyond]
     records.append(annotation(2, (0, 0, 9, 9), 1))
     address = write_coco(tmp_path / "set", [(64, 64), (64, 64)], records, CATEGORIES)
-    found = open_annotations(address, training=True, densepose=True)
-    assert found.num_examples == 1 and len(found.boxes) == 3  # an image without any is left out
-    points = densepose.points_of(found.densepose_points[0])
+    annotations = open_annotations(address, training=True, densepose=True)
+    assert annotations.num_examples == 1  # an image without any is left out
+    assert len(annotations.boxes) == 3
+    points = densepose.points_of(annotations.densepose_points[0])
     want = [records[0][name] for name in ("dp_x", "dp_y", "dp_I", "dp_U", "dp_V")]
     want = np.array(want).T * [32 / 256, 32 / 256, 1, 1, 1] + [10, 20, 0, 0, 0]
     np.testing.assert_allclose(points, want, rtol=1e-6)
-    assert found.densepose_points[1] == found.densepose_masks[1] == b""
-    unpacked = densepose.unpacked(found.densepose_points, found.densepose_masks, (2.0, 3.0))
+    assert annotations.densepose_points[1] == annotations.densepose_masks[1] == b""
+    unpacked = densepose.unpacked(
+        annotations.densepose_points, annotations.densepose_masks, (2.0, 3.0)
+    )
     got, masks = (unpacked[name].numpy() for name in ("densepose_points", "densepose_masks"))
     np.testing.assert_allclose(got[0, :20], want * [2, 3, 1, 1, 1], rtol=1e-6)
     assert got.shape == (3, 196, 5) and not got[0, 20:].any() and not got[1].any()
@@ -105,15 +108,15 @@ def test_flipped_persons_are_persons(persons, symmetry, flips):
             x1, y1, x2, y2 = batch["boxes"][i, 0]
             blue = batch["x"][i, int((y1 + y2) / 2), :, 2]
             flipped.append(blue[int(0.75 * x1 + 0.25 * x2)] > blue[int(0.25 * x1 + 0.75 * x2)])
-            for slot in np.flatnonzero(batch["densepose_points"][i, :, 0, 2]):
-                box, points = batch["boxes"][i, slot], batch["densepose_points"][i, slot]
-                own, rest = points[points[:, 2] > 0], points[points[:, 2] == 0]
-                assert len(own) == 20 and not rest.any()
-                place = (own[:, :2] - box[:2]) / (box[2:] - box[:2])
+            for row in np.flatnonzero(batch["densepose_points"][i, :, 0, 2]):
+                box, points = batch["boxes"][i, row], batch["densepose_points"][i, row]
+                known, rest = points[points[:, 2] > 0], points[points[:, 2] == 0]
+                assert len(known) == 20 and not rest.any()
+                place = (known[:, :2] - box[:2]) / (box[2:] - box[:2])
                 part, _, u, v = law(*place.T)
-                np.testing.assert_array_equal(own[:, 2], part)
-                np.testing.assert_allclose(own[:, 3:], np.stack([u, v], 1), atol=0.005)
-                mask = batch["densepose_masks"][i, slot]
+                np.testing.assert_array_equal(known[:, 2], part)
+                np.testing.assert_allclose(known[:, 3:], np.stack([u, v], 1), atol=0.005)
+                mask = batch["densepose_masks"][i, row]
                 assert (mask[:, :56] == 2).all() and (mask[:, 56:] == 3).all()
     assert 0.2 < np.mean(flipped) < 0.8 if flips else not np.any(flipped)
 
@@ -147,15 +150,15 @@ def numpy_losses(maps, points, masks, truth, boxes, positive):
         union = side.prod() + (truth[i][2:] - truth[i][:2]).prod() - common
         if not positive[i] or common / union <= 0.7:
             continue
-        own = []
+        entropies = []
         for row, column in np.ndindex(size, size):
             x, y = corner + (np.array([column, row]) + 0.5) / size * side
             x, y = ((x, y) - truth[i][:2]) / (truth[i][2:] - truth[i][:2]) * 112
             inside = 0 <= x < 112 and 0 <= y < 112
-            own.append(
+            entropies.append(
                 entropy(maps[i][row, column, :15], masks[i][int(y), int(x)] if inside else 0)
             )
-        of_masks.append(np.mean(own))
+        of_masks.append(np.mean(entropies))
         for x, y, part, u, v in points[i]:
             x, y = ((x, y) - corner) / side * size
             if part and 0 <= x < size and 0 <= y < size:
@@ -175,9 +178,9 @@ def numpy_losses(maps, points, masks, truth, boxes, positive):
 def test_the_losses_are_numpys():
     case = random_case()
     arguments = [float32(x) if x.dtype == float else tf.constant(x) for x in case]
-    found = densepose_head.losses(*arguments)
-    assert tuple(found) == densepose_head.NAMES
-    np.testing.assert_allclose([*found.values()], numpy_losses(*case), rtol=1e-5)
+    losses = densepose_head.losses(*arguments)
+    assert tuple(losses) == densepose_head.NAMES
+    np.testing.assert_allclose([*losses.values()], numpy_losses(*case), rtol=1e-5)
     empty = [*arguments[:5], tf.zeros_like(arguments[5])]
     assert not any(float(loss) for loss in densepose_head.losses(*empty).values())
 
@@ -200,12 +203,12 @@ def test_replicas_have_the_losses_of_one_device(mirrored):
 
 def test_what_cells_show():
     maps = np.random.default_rng(0).normal(0.5, 0.4, (1, 2, 4, 4, 90))
-    found = densepose_head.decode(float32(maps)).numpy()
-    assert found.shape == (1, 2, 4, 4, 3) and 0 < np.mean(found[..., 0] == 0) < 0.5
+    surface = densepose_head.decode(float32(maps)).numpy()
+    assert surface.shape == (1, 2, 4, 4, 3) and 0 < np.mean(surface[..., 0] == 0) < 0.5
     for i in np.ndindex(1, 2, 4, 4):
         part = maps[i][15:40].argmax() if maps[i][:15].argmax() else 0
         want = [part, maps[i][40 + part], maps[i][65 + part]] if part else [0, 0, 0]
-        np.testing.assert_allclose(found[i], [want[0], *np.clip(want[1:], 0, 1)], atol=1e-6)
+        np.testing.assert_allclose(surface[i], [want[0], *np.clip(want[1:], 0, 1)], atol=1e-6)
 
 
 def test_the_head_learns_persons(persons):
@@ -232,10 +235,10 @@ def test_the_head_learns_persons(persons):
 
     first, _ = step()
     for _ in range(18):
-        last, found = step()
+        last, surface = step()
     for name in densepose_head.NAMES:
         assert float(last[name]) < 0.8 * float(first[name]), name
-    assert np.mean(np.isin(found[..., 0], (3, 4))) > 0.5
+    assert np.mean(np.isin(surface[..., 0], (3, 4))) > 0.5
 
 
 def test_a_detector_trains_predicts_and_is_the_same_after_reload(persons, tmp_path):
@@ -250,13 +253,13 @@ def test_a_detector_trains_predicts_and_is_the_same_after_reload(persons, tmp_pa
     np.testing.assert_allclose(losses["loss"], total, rtol=1e-5)
     after = model.network.densepose.get_weights()
     assert all((new != old).any() for new, old in zip(after, before, strict=True))
-    found = model.predict(batch["x"], batch["size"])
-    assert found["densepose"].shape == (2, 20, 56, 56, 3)
+    detections = model.predict(batch["x"], batch["size"])
+    assert detections["densepose"].shape == (2, 20, 56, 56, 3)
     path = str(tmp_path / "network.keras")
     model.network.save(path)
     again = Detector(keras.models.load_model(path, compile=False), model._normalize, SETTINGS)
     for name, value in again.predict(batch["x"], batch["size"]).items():
-        np.testing.assert_array_equal(value, found[name])
+        np.testing.assert_array_equal(value, detections[name])
 
 
 def test_regions_of_c4_are_too_small():

@@ -55,10 +55,10 @@ def test_vertices_and_distances_are_those_of_the_files(surface):
     assert np.isinf(far).all()
     rng = np.random.default_rng(1)
     asked, at = rng.integers(0, 25, 50), rng.uniform(0, 1, (50, 2))
-    for p, place, found in zip(asked, at, surface.nearest(asked, at)):
+    for p, place, nearest in zip(asked, at, surface.nearest(asked, at), strict=True):
         rows = np.flatnonzero(part == p)
         want = twin[rows[np.argmin(((uv[rows] - place) ** 2).sum(1))]] if p else -1
-        assert found == want
+        assert nearest == want
 
 
 def test_mirrored_coordinates_are_read_by_part_row_and_column(folder, tmp_path):
@@ -67,10 +67,10 @@ def test_mirrored_coordinates_are_read_by_part_row_and_column(folder, tmp_path):
     np.testing.assert_allclose(symmetry[7, 51, 102], [1 - 102 / 255, 51 / 255], rtol=1e-6)
     points = np.zeros((1, 2, 5), np.float32)
     points[0, 0] = [10, 20, 1, 102.4 / 255, 51.4 / 255]
-    found = densepose.mirrored(points, np.zeros((1, 112, 112), np.uint8), 64.0, symmetry)
-    found = found["densepose_points"].numpy()
-    np.testing.assert_allclose(found[0, 0], [54, 20, 1, 1 - 102 / 255, 51 / 255], rtol=1e-6)
-    assert not found[0, 1].any()
+    mirrored = densepose.mirrored(points, np.zeros((1, 112, 112), np.uint8), 64.0, symmetry)
+    mirrored = mirrored["densepose_points"].numpy()
+    np.testing.assert_allclose(mirrored[0, 0], [54, 20, 1, 1 - 102 / 255, 51 / 255], rtol=1e-6)
+    assert not mirrored[0, 1].any()
 
 
 def test_pickles_of_other_pythons_are_read_and_others_are_refused(folder, tmp_path):
@@ -118,8 +118,8 @@ def test_similarity_by_hand(surface):
     maps = np.stack([cells_of(9, *uv[other]), cells_of(9, *uv[vertex])])
     apart = distances[twin[vertex], twin[other]]
     want = [np.exp(-(apart**2) / (2 * 0.237**2)) / 2, 1]  # part 9 is of the upper legs
-    found = densepose_scoring.similarity(points, box, maps, boxes, surface)
-    np.testing.assert_allclose(found, want, rtol=1e-6)
+    gps = densepose_scoring.similarity(points, box, maps, boxes, surface)
+    np.testing.assert_allclose(gps, want, rtol=1e-6)
     nothing = np.zeros((1, 56, 56, 3), np.uint8)
     assert densepose_scoring.similarity(points, box, nothing, boxes[1:], surface) == 0
 

@@ -79,17 +79,18 @@ def test_objects_are_where_they_are_in_the_images(annotations):
             original = SIZES[int(names[i][-7:-4]) - 1]
             np.testing.assert_allclose(batch["size"][i] / original, height / original[0], rtol=0.02)
 
-            one, other, unlabelled = batch["keypoints"][i, 0]  # named nose, left and right eye
-            flip = one[0] > (left + right) / 2
+            nose, visible, unlabeled = batch["keypoints"][i, 0]  # nose, left eye, right eye
+            flip = nose[0] > (left + right) / 2
             flips.append(flip)
             if flip:  # the left eye of the image is the right one of its mirror image
-                other, unlabelled = unlabelled, other
+                visible, unlabeled = unlabeled, visible
             pixel = height / original[0]
             side = right if flip else left
             inwards = -pixel if flip else pixel
-            np.testing.assert_allclose(one, [side + inwards / 2, top + pixel / 2, 2], atol=0.7)
-            np.testing.assert_allclose(other, [side + inwards / 2, bottom - pixel / 2, 1], atol=0.7)
-            assert not unlabelled.any()
+            np.testing.assert_allclose(nose, [side + inwards / 2, top + pixel / 2, 2], atol=0.7)
+            want = [side + inwards / 2, bottom - pixel / 2, 1]
+            np.testing.assert_allclose(visible, want, atol=0.7)
+            assert not unlabeled.any()
             triangle = np.add.outer(np.arange(112), np.arange(112)) < 111
             triangle = triangle[:, ::-1] if flip else triangle
             assert np.mean(batch["mask"][i, 0] == triangle) > 0.98
@@ -139,9 +140,9 @@ def test_a_square_is_a_static_shape(annotations):
 def test_of_too_many_objects_a_random_subset_is_taken(tmp_path, caplog):
     caplog.set_level(logging.INFO, "moco_tf")
     records = [annotation(1, (i, 0, i + 2, 8)) for i in range(20)]
-    found = open_annotations(write_coco(tmp_path / "set", [(40, 40)], records), training=True)
+    annotations = open_annotations(write_coco(tmp_path / "set", [(40, 40)], records), training=True)
     options = {"fill": FILL, "short_px": (40,), "max_objects": 5}
-    data = pipeline.detection_dataset(found, BatchLayout(1), **options)
+    data = pipeline.detection_dataset(annotations, BatchLayout(1), **options)
     assert "1 images have more than 5 objects" in caplog.messages[-1]
     taken = []
     for batch in data.take(60).as_numpy_iterator():
@@ -161,18 +162,18 @@ def test_sizes_are_those_of_the_short_side():
     sizes = rng.integers(20, 1500, (200, 2))
     for short, longest in ((800, 1333), (640, 1333), (480, 500)):
         want = [shortest_edge(*size, short, longest) for size in sizes.tolist()]
-        found = scaling.resized(tf.constant(sizes, tf.int32), short, longest).numpy()
-        np.testing.assert_array_equal(found, want)
-    found = scaling.resized(tf.constant([[480, 640], [427, 640]]), 800, 1333).numpy()
-    assert found.tolist() == [[800, 1067], [800, 1199]]
+        resized = scaling.resized(tf.constant(sizes, tf.int32), short, longest).numpy()
+        np.testing.assert_array_equal(resized, want)
+    resized = scaling.resized(tf.constant([[480, 640], [427, 640]]), 800, 1333).numpy()
+    assert resized.tolist() == [[800, 1067], [800, 1199]]
 
 
 @pytest.mark.parametrize("size", [(31, 47), (90, 130), (20, 200)])
 def test_images_are_scaled_as_by_pil(size):
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
     want = np.asarray(Image.fromarray(image).resize(size[::-1], Image.BILINEAR), int)
-    found = scaling.scaled(tf.constant(image), size).numpy()
-    assert found.dtype == np.uint8 and np.abs(found - want).max() <= 1
+    scaled = scaling.scaled(tf.constant(image), size).numpy()
+    assert scaled.dtype == np.uint8 and np.abs(scaled - want).max() <= 1
 
 
 @pytest.mark.parametrize("square", [0, 128])

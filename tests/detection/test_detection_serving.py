@@ -72,8 +72,8 @@ def contents(workdir):
 
 
 @pytest.fixture(scope="module")
-def found(served, contents):
-    """What is found in them."""
+def answers(served, contents):
+    """The answers to these files."""
     return answer(served["serving_default"], contents)
 
 
@@ -86,22 +86,22 @@ def pixels(content):
     return np.asarray(Image.open(io.BytesIO(content)))
 
 
-def test_it_finds_what_predictions_json_holds(workdir, found, contents):
+def test_answers_equal_predictions_json(workdir, answers, contents):
     saved = json.loads((workdir / "predictions.json").read_text())
-    assert found["ok"].tolist() == [True] * 4
-    images, rows = np.nonzero(found["classes"] >= 0)
-    assert len(saved) == len(rows) > 20 and len(np.unique(found["classes"])) > 1
+    assert answers["ok"].tolist() == [True] * 4
+    images, rows = np.nonzero(answers["classes"] >= 0)
+    assert len(saved) == len(rows) > 20 and len(np.unique(answers["classes"])) > 1
     for want, image, i in zip(saved, images, rows):
-        one = {name: value[image, i] for name, value in found.items() if name != "ok"}
+        got = {name: value[image, i] for name, value in answers.items() if name != "ok"}
         assert want["image_id"] == image + 1
-        assert CLASSES[one["classes"]]["id"] == want["category_id"]
-        assert one["class_names"].decode() == NAMES[one["classes"]]
-        assert one["scores"] == pytest.approx(want["score"], abs=1e-5)
+        assert CLASSES[got["classes"]]["id"] == want["category_id"]
+        assert got["class_names"].decode() == NAMES[got["classes"]]
+        assert got["scores"] == pytest.approx(want["score"], abs=1e-5)
         x, y, w, h = want["bbox"]
-        np.testing.assert_allclose(one["boxes"], [x, y, x + w, y + h], atol=1e-3)
+        np.testing.assert_allclose(got["boxes"], [x, y, x + w, y + h], atol=1e-3)
         points = np.add(np.reshape(want["keypoints"], (-1, 3)), [0.5, 0.5, 0])  # from COCO's
-        np.testing.assert_allclose(one["keypoints"], points, atol=1e-3)
-        rle = masks.pasted_rle(one["masks"], one["boxes"], *pixels(contents[image]).shape[:2])
+        np.testing.assert_allclose(got["keypoints"], points, atol=1e-3)
+        rle = masks.pasted_rle(got["masks"], got["boxes"], *pixels(contents[image]).shape[:2])
         assert rle["counts"].decode() == want["segmentation"]["counts"]
 
 
@@ -112,21 +112,22 @@ def test_an_image_is_answered_alike_in_any_company(served, contents):
     image.resize((200, 150)).save(webp, "WEBP", lossless=True)
     image.resize((1, 300)).save(thin, "PNG")
     good = [contents[2], *(file.getvalue() for file in (jpeg, webp, thin)), contents[0]]
-    found = answer(served["detect_bytes"], [*BAD, *good, good[1][:300]])
-    assert found["ok"].tolist() == [False] * 2 + [True] * 5 + [False]
-    for row in np.flatnonzero(~found["ok"]):
-        assert (found["classes"][row] == -1).all() and (found["class_names"][row] == b"").all()
+    answers = answer(served["detect_bytes"], [*BAD, *good, good[1][:300]])
+    assert answers["ok"].tolist() == [False] * 2 + [True] * 5 + [False]
+    for row in np.flatnonzero(~answers["ok"]):
+        assert (answers["classes"][row] == -1).all() and (answers["class_names"][row] == b"").all()
         for name in ("boxes", "scores", "masks", "keypoints"):
-            assert not found[name][row].any()
+            assert not answers[name][row].any()
     for row, content in enumerate(good, len(BAD)):
         height, width, _ = pixels(content).shape
         alone = answer(served["detect_bytes"], [content])
         by_pixels = answer(served["detect_images"], np.stack([pixels(content)] * 2))
-        assert (found["boxes"][row] <= [width, height] * 2).all() and found["scores"][row, 0] > 0
+        assert (answers["boxes"][row] <= [width, height] * 2).all()
+        assert answers["scores"][row, 0] > 0
         for name in by_pixels:
-            np.testing.assert_array_equal(alone[name][0], found[name][row])
+            np.testing.assert_array_equal(alone[name][0], answers[name][row])
             if content is not good[1]:  # PIL may decode a JPEG to other pixels
-                np.testing.assert_array_equal(by_pixels[name][1], found[name][row])
+                np.testing.assert_array_equal(by_pixels[name][1], answers[name][row])
     assert all(len(x) == 0 for x in answer(served["detect_bytes"], np.zeros(0, bytes)).values())
 
 
@@ -149,17 +150,17 @@ def test_images_are_scaled_and_padded_as_the_config_has_it():
     for square, padded in ((0, (64, 96)), (128, (128, 128))):
         data = config.Data(test_short_px=72, longest_px=96, square_px=square)
         server = DetectionServer(model, ["red", "green"], data, np.uint8([10, 20, 30]))
-        found = server.signatures()["detect_images"](tf.zeros([1, 50, 100, 3], tf.uint8))
-        found = {name: value.numpy() for name, value in found.items()}
-        assert found["boxes"][0].tolist() == [[50, 25, 100, 50], [0] * 4]  # within the image
-        assert found["scores"][0].tolist() == [30, 0]
-        assert found["classes"][0].tolist() == [1, -1]
-        assert found["class_names"][0].tolist() == [b"green", b""]
-        assert found["masks"][0].tolist() == [[[*padded], [48, 96]], [[0, 0], [0, 0]]]
-        assert found["keypoints"][0].tolist() == [[[100, 50, 0.5]], [[0, 0, 0]]]
+        answers = server.signatures()["detect_images"](tf.zeros([1, 50, 100, 3], tf.uint8))
+        answers = {name: value.numpy() for name, value in answers.items()}
+        assert answers["boxes"][0].tolist() == [[50, 25, 100, 50], [0] * 4]  # within the image
+        assert answers["scores"][0].tolist() == [30, 0]
+        assert answers["classes"][0].tolist() == [1, -1]
+        assert answers["class_names"][0].tolist() == [b"green", b""]
+        assert answers["masks"][0].tolist() == [[[*padded], [48, 96]], [[0, 0], [0, 0]]]
+        assert answers["keypoints"][0].tolist() == [[[100, 50, 0.5]], [[0, 0, 0]]]
 
 
-def test_it_is_loaded_and_loaded_on_without_python(exported, found, contents, tmp_path):
+def test_it_is_loaded_and_loaded_on_without_python(exported, answers, contents, tmp_path):
     ops, _ = serving.ops_of(exported)
     assert {"NonMaxSuppressionV4", "DecodeJpeg", "IgnoreErrorsDataset"} <= ops
     assert not {op for op in ops if "Py" in op or "Numpy" in op or "Generator" in op}
@@ -169,7 +170,7 @@ def test_it_is_loaded_and_loaded_on_without_python(exported, found, contents, tm
     in_c = serving.run_c_client(exported, paths, threads=2, requests=4, output="scores")
     assert [file["ok"] for file in in_c["files"]] == [True, True, False]
     scores = [file["embedding"] for file in in_c["files"]]  # the client's name of any output
-    np.testing.assert_allclose(scores[:2], found["scores"][[0, 2]], atol=1e-5)
+    np.testing.assert_allclose(scores[:2], answers["scores"][[0, 2]], atol=1e-5)
     assert not any(scores[2]) and (in_c["requests"], in_c["wrong"]) == (8, 0)
 
 

@@ -36,13 +36,14 @@ def test_it_finds_shapes_it_has_not_seen():
         batch = {name: tf.constant(array[rows]) for name, array in train.items()}
         losses = step(batch | {"step": tf.fill([8], tf.constant(i, tf.int64))})
     assert tuple(losses) == model.NAMES
-    found = predictions(model, test)
-    learnt = shapes.average_precisions(test, found)
+    detections = predictions(model, test)
+    learnt = shapes.average_precisions(test, detections)
     assert learnt.keys() == {"bbox", "segm"}
     assert min(ap for ap, _ in learnt.values()) > 0.5  # the mean over IoU .5 to .95
-    assert found["mask"].shape == (50, 20, 28, 28) and found["boxes"].max() <= 128
-    empty = found["label"] < 0
-    assert empty.any() and not found["score"][empty].any() and not found["boxes"][empty].any()
+    assert detections["mask"].shape == (50, 20, 28, 28) and detections["boxes"].max() <= 128
+    empty = detections["label"] < 0
+    assert empty.any()
+    assert not detections["score"][empty].any() and not detections["boxes"][empty].any()
 
 
 @pytest.mark.parametrize("architecture", ["fpn", "c4", pytest.param("dc5", marks=pytest.mark.slow)])
@@ -57,9 +58,9 @@ def test_all_heads_learn_a_batch_by_heart(architecture):
     assert last["loss"] < 0.7 * first["loss"]
     assert last["mask"] < 0.9 * first["mask"]
     assert architecture == "c4" or last["keypoint"] < 0.5 * first["keypoint"]
-    found = predictions(model, batch)
-    assert found["mask"].shape == (2, 20, *[14 if architecture == "c4" else 28] * 2)
-    assert architecture == "c4" or found["keypoints"].shape == (2, 20, 2, 3)
+    detections = predictions(model, batch)
+    assert detections["mask"].shape == (2, 20, *[14 if architecture == "c4" else 28] * 2)
+    assert architecture == "c4" or detections["keypoints"].shape == (2, 20, 2, 3)
 
 
 @pytest.mark.parametrize("architecture", ["fpn", pytest.param("c4", marks=pytest.mark.slow)])
@@ -84,8 +85,11 @@ def test_replicas_train_as_one_device_does(architecture, mirrored):
                 first = context.replica_id_in_sync_group * rows
                 return {k: tf.constant(v[first : first + rows]) for k, v in batch.items()}
 
-            found = run(strategy.experimental_distribute_values_from_function(own))
-            per_replica = [strategy.experimental_local_results(found[name]) for name in model.NAMES]
+            losses_of_replicas = run(strategy.experimental_distribute_values_from_function(own))
+            per_replica = [
+                strategy.experimental_local_results(losses_of_replicas[name])
+                for name in model.NAMES
+            ]
             losses.append(np.mean(per_replica, axis=1))
             velocities.append([v.numpy() for v in model.optimizer.velocities])
         results.append((losses, model.network.get_weights(), velocities))

@@ -46,8 +46,8 @@ def test_an_image_is_repeated_for_its_rarest_class(annotations):
 def test_an_epoch_has_each_image_as_often_as_its_factor_says():
     # The factors of the lying images have the sum 8.55, those of the others 4.5.
     want = FACTORS * np.where(SIZES[:, 0] > SIZES[:, 1], 5 / 4.5, 9 / 8.55)
-    found = seen(FACTORS, 1, range(14 * 300)).reshape(300, 14)  # epochs
-    counts = np.array([np.bincount(epoch, minlength=8) for epoch in found])
+    images = seen(FACTORS, 1, range(14 * 300)).reshape(300, 14)  # epochs
+    counts = np.array([np.bincount(epoch, minlength=8) for epoch in images])
     assert (counts >= np.floor(want)).all() and (counts <= np.ceil(want)).all()
     np.testing.assert_allclose(counts.mean(axis=0), want, atol=0.1)
     assert len({tuple(epoch) for epoch in counts}) > 5 and (np.ptp(counts[:, 4]) == 1)
@@ -69,10 +69,10 @@ def test_batches_are_of_one_kind_and_a_function_of_seed_and_step():
 
 def test_without_repeats_the_order_is_that_of_permutations():
     """The numbers are those of version 0.1, whose runs go on in the same order."""
-    found = seen(np.ones(8), 2, range(8))
+    images = seen(np.ones(8), 2, range(8))
     want = np.reshape([1, 4, 0, 5, 6, 4, 7, 3, 2, 3, 1, 6, 0, 2, 7, 5], (8, 2))
-    assert found.tolist() == want.tolist()
-    assert sorted(found.ravel().tolist()) == sorted([*range(8)] * 2)
+    assert images.tolist() == want.tolist()
+    assert sorted(images.ravel().tolist()) == sorted([*range(8)] * 2)
 
 
 def test_the_dataset_repeats(annotations):

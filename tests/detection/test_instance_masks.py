@@ -63,12 +63,12 @@ def test_polygons_fill_their_share_of_the_box():
     left = np.array([10.0, 20, 20, 20, 20, 60, 10, 60])
     right = np.array([40.0, 20, 50, 20, 50, 60, 40, 60])
     boxes = np.array([[10.0, 20, 50, 60]] * 3)
-    found = masks.crops_of_polygons([[lower], [], [left, right]], boxes)
-    assert found.shape == (3, 112, 112) and found.dtype == np.uint8
+    crops = masks.crops_of_polygons([[lower], [], [left, right]], boxes)
+    assert crops.shape == (3, 112, 112) and crops.dtype == np.uint8
     row, column = np.mgrid[:112, :112]
-    assert np.mean(found[0] == (column < row)) > 0.99  # but for the diagonal
-    assert not found[1].any()
-    np.testing.assert_array_equal(found[2], (column < 28) | (column >= 84))
+    assert np.mean(crops[0] == (column < row)) > 0.99  # but for the diagonal
+    assert not crops[1].any()
+    np.testing.assert_array_equal(crops[2], (column < 28) | (column >= 84))
     assert not masks.crops_of_polygons([[], []], boxes[:2]).any()
 
 
@@ -80,9 +80,9 @@ def test_bitmaps_are_cropped_by_area():
     ys = (3.25 * 224 + np.arange(112 * 50) * (25.25 * 2) / 50 + 0.25).astype(int)
     xs = (2.5 * 224 + np.arange(112 * 61) + 0.5).astype(int)
     share = fine[np.ix_(ys, xs)].reshape(112, 50, 112, 61).mean(axis=(1, 3))
-    found = masks.crop_of_bitmap(bitmap, box)
+    crop = masks.crop_of_bitmap(bitmap, box)
     clear = np.abs(share - 0.5) > 0.02
-    np.testing.assert_array_equal(found[clear], share[clear] > 0.5)
+    np.testing.assert_array_equal(crop[clear], share[clear] > 0.5)
     square = bitmap[:28, :28]
     np.testing.assert_array_equal(masks.crop_of_bitmap(square, (0, 0, 28, 28))[::4, ::4], square)
 
@@ -93,9 +93,9 @@ def test_packed_masks_are_the_same_in_a_graph():
     packed = [masks.pack(crop) for crop in crops]
     for bytes_, crop in zip(packed, crops):
         np.testing.assert_array_equal(masks.unpack(bytes_), crop)
-    found = tf.function(masks.unpack_in_graph)(tf.constant([*packed, b""]))
-    assert found.dtype == tf.uint8
-    np.testing.assert_array_equal(found, np.concatenate([crops, np.zeros((1, 112, 112))]))
+    unpacked = tf.function(masks.unpack_in_graph)(tf.constant([*packed, b""]))
+    assert unpacked.dtype == tf.uint8
+    np.testing.assert_array_equal(unpacked, np.concatenate([crops, np.zeros((1, 112, 112))]))
     assert masks.unpack_in_graph(tf.constant([], tf.string)).shape == (0, 112, 112)
 
 
@@ -117,15 +117,15 @@ def test_cropped_and_pasted_masks_are_the_true_ones(as_rle, monkeypatch):
     whole = open_annotations(tiny_coco("train"), training=False, masks=True)
     number = [whole.ids.index(i) for i in kept.ids]
     image = np.repeat(np.arange(kept.num_examples), kept.counts)
-    found, areas = [], []
+    ious, areas = [], []
     for i, packed in enumerate(kept.masks):
         start = whole.offsets[number[image[i]]] - kept.offsets[image[i]]
         true = coco_mask.decode(whole.rles[start + i]).astype(bool)
         assert (packed == b"") == kept.crowd[i]
         if packed:
             pasted = masks.paste(masks.unpack(packed), kept.boxes[i], *true.shape)
-            found.append(iou(pasted, true))
+            ious.append(iou(pasted, true))
             areas.append(kept.area[i])
-    found, areas = np.array(found), np.array(areas)
-    assert np.mean(found[areas > 32**2]) > 0.97 and found[areas > 32**2].min() > 0.8
-    assert np.mean(found) > 0.9
+    ious, areas = np.array(ious), np.array(areas)
+    assert np.mean(ious[areas > 32**2]) > 0.97 and ious[areas > 32**2].min() > 0.8
+    assert np.mean(ious) > 0.9

@@ -39,9 +39,9 @@ def test_regions_to_train_on():
     proposals = random_boxes(rng, 2, 60)
     proposals[:, :5] = truth[:, :1] + rng.normal(0, 1, (2, 5, 4))
     label = tf.constant([[1, 0, -1], [2, -2, -1]])
-    found = np.arange(60) < 50
+    is_valid = np.arange(60) < 50
     got = box_head.sample(
-        float32(proposals), tf.constant([found, found]), float32(truth), label, KEYS, 32
+        float32(proposals), tf.constant([is_valid, is_valid]), float32(truth), label, KEYS, 32
     )
     for n in range(2):
         positive, counted = got.positive[n].numpy(), got.is_drawn[n].numpy()
@@ -93,7 +93,7 @@ def test_the_losses_of_boxes():
 def test_detections(jit_compile):
     """Three proposals, two of them of the same thing; the third is none of the image's."""
     proposals = float32([[[10, 10, 30, 30], [11, 10, 31, 30], [50, 5, 90, 45], [0, 0, 9, 9]]])
-    found = tf.constant([[True, True, True, False]])
+    is_valid = tf.constant([[True, True, True, False]])
     logits = np.log(
         float32([[[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.02, 0.9, 0.08], [0.9, 0.05, 0.05]]])
     )
@@ -101,7 +101,7 @@ def test_detections(jit_compile):
     deltas[0, 2, 1] = [1, 0, 0, 5 * math.log(2)]  # by a tenth of its width, and twice as high
     size = tf.constant([[60, 80]])
     run = tf.function(box_head.detections, jit_compile=jit_compile)
-    got = {k: v.numpy()[0] for k, v in run(logits, deltas, proposals, found, size, 5).items()}
+    got = {k: v.numpy()[0] for k, v in run(logits, deltas, proposals, is_valid, size, 5).items()}
     assert got["label"].tolist() == [1, 0, 1, -1, -1]
     np.testing.assert_allclose(got["score"], [0.9, 0.7, 0.3, 0, 0], rtol=1e-5)
     np.testing.assert_allclose(

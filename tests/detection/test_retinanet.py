@@ -113,12 +113,12 @@ def test_detections_are_the_best_of_each_class():
     deltas = [tf.zeros([2, 2, 4]), tf.constant([[[0.5, 0, 0, np.log(2)]]] * 2, tf.float32)]
     grids = [tf.constant(g, tf.float32) for g in grids]
     size = tf.constant([[100, 100], [50, 64]])
-    found = retinanet.detections(grids, logits, deltas, size, 4, 0.05)
-    assert found["label"].numpy().tolist() == [[0, 1, 1, -1]] * 2
-    np.testing.assert_allclose(found["score"], [[0.9, 0.7, 0.6, 0]] * 2, atol=1e-6)
+    detections = retinanet.detections(grids, logits, deltas, size, 4, 0.05)
+    assert detections["label"].numpy().tolist() == [[0, 1, 1, -1]] * 2
+    np.testing.assert_allclose(detections["score"], [[0.9, 0.7, 0.6, 0]] * 2, atol=1e-6)
     first, second = [0, 0, 20, 20], [1, 0, 21, 20]
     want = [[first, second, [50, 15, 90, 75], [0] * 4], [first, second, [50, 15, 64, 50], [0] * 4]]
-    np.testing.assert_allclose(found["boxes"], want, atol=1e-4)
+    np.testing.assert_allclose(detections["boxes"], want, atol=1e-4)
 
 
 def test_it_learns_a_batch_by_heart_and_is_the_same_after_reload(tmp_path):
@@ -140,15 +140,15 @@ def test_it_learns_a_batch_by_heart_and_is_the_same_after_reload(tmp_path):
     for _ in range(20):
         last = step(examples)
     assert all(last[name] < 0.2 * first[name] for name in model.NAMES)
-    found = {k: v.numpy() for k, v in model.predict(examples["x"], examples["size"]).items()}
-    assert shapes.average_precisions(examples, found)["bbox"][1] > 0.5
+    detections = {k: v.numpy() for k, v in model.predict(examples["x"], examples["size"]).items()}
+    assert shapes.average_precisions(examples, detections)["bbox"][1] > 0.5
 
     path = str(tmp_path / "network.keras")
     network.save(path)
     again = detector(keras.models.load_model(path, compile=False))
     assert again.network.num_classes == 3 and len(again.network.norms()) == 25
     for name, x in again.predict(examples["x"], examples["size"]).items():
-        np.testing.assert_array_equal(x, found[name])
+        np.testing.assert_array_equal(x, detections[name])
 
 
 def test_replicas_train_as_one_device_does(mirrored):
@@ -166,8 +166,10 @@ def test_replicas_train_as_one_device_does(mirrored):
             return {k: tf.constant(v[first : first + rows]) for k, v in examples.items()}
 
         given = strategy.experimental_distribute_values_from_function(own)
-        found = strategy.run(model.step, (given,))
-        losses = [strategy.experimental_local_results(found[name]) for name in model.NAMES]
+        losses_of_replicas = strategy.run(model.step, (given,))
+        losses = [
+            strategy.experimental_local_results(losses_of_replicas[name]) for name in model.NAMES
+        ]
         results.append((np.mean(losses, axis=1), model.network.get_weights()))
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-4)
     for one, two in zip(results[0][1], results[1][1]):

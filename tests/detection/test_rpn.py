@@ -69,8 +69,8 @@ def test_proposals_are_the_best_boxes_of_all_levels():
     rng = np.random.default_rng(3)
     grids, logits, deltas = case(rng)
     size = np.array([[96, 128], [60, 70]], np.int32)
-    got, found = rpn.proposals(grids, logits, deltas, size, 100, 80)
-    assert got.shape == (2, 80, 4) and found.numpy().all()
+    got, is_valid = rpn.proposals(grids, logits, deltas, size, 100, 80)
+    assert got.shape == (2, 80, 4) and is_valid.numpy().all()
     for n in range(2):
         kept = []
         for level, (a, score, delta) in enumerate(zip(grids, logits, deltas)):
@@ -85,5 +85,5 @@ def test_proposals_are_the_best_boxes_of_all_levels():
         order = numpy_nms(box.astype(float), score, level, 0.7)[:80]
         np.testing.assert_allclose(got[n], box[order], atol=1e-4)
     # Fewer than asked for are filled up with empty boxes.
-    got, found = rpn.proposals(grids, logits, deltas, size, 3, 80)
-    assert found.numpy().sum(1).max() <= 6 and not got.numpy()[~found.numpy()].any()
+    got, is_valid = rpn.proposals(grids, logits, deltas, size, 3, 80)
+    assert is_valid.numpy().sum(1).max() <= 6 and not got.numpy()[~is_valid.numpy()].any()

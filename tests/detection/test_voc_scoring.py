@@ -56,22 +56,22 @@ def test_a_case_worked_by_hand():
     # Three truths. Precision after each: 1, 1/2, 1/3, 2/4, 2/5; recall 1/3, 1/3, 1/3, 2/3, 2/3.
     # At recalls 0 to .3 the highest precision from there on is 1, at .4 to .6 it is 1/2: of eleven,
     # (4 * 1 + 3 * 1/2) / 11 = .5. The area: 1/3 * 1 + 1/3 * 1/2 = .5, too.
-    found = voc_scoring.score(annotations, predictions)
-    assert found["AP50"] == pytest.approx(50)
+    scores = voc_scoring.score(annotations, predictions)
+    assert scores["AP50"] == pytest.approx(50)
     area = voc_scoring.score(annotations, predictions, eleven_points=False)
     assert area["AP50"] == pytest.approx(50)
-    assert found["AP75"] == pytest.approx(50) and found["AP"] == pytest.approx(50)
-    assert found["per_class_50"] == {"cat": pytest.approx(50)}
-    assert found["precision"][0, [0, 33, 34, 66, 67], 0].tolist() == [1, 1, 0.5, 0.5, 0]
+    assert scores["AP75"] == pytest.approx(50) and scores["AP"] == pytest.approx(50)
+    assert scores["per_class_50"] == {"cat": pytest.approx(50)}
+    assert scores["precision"][0, [0, 33, 34, 66, 67], 0].tolist() == [1, 1, 0.5, 0.5, 0]
 
 
 @pytest.mark.parametrize("eleven_points, want", [(True, 100 * 6 / 11), (False, 50)])
 def test_one_image_missed_entirely(eleven_points, want):
     annotations = truths([(0, 0, 0, A), (1, 0, 0, A)], 2)
     for missed in (detections(), detections((0.9, A, -1))):
-        found = voc_scoring.score(annotations, [detections((0.9, A)), missed], eleven_points)
+        scores = voc_scoring.score(annotations, [detections((0.9, A)), missed], eleven_points)
         # Precision 1 up to recall .5: 6 of the recalls 0, .1, ..., 1, and half of the area.
-        assert found["AP50"] == pytest.approx(want) and found["AP"] == pytest.approx(want)
+        assert scores["AP50"] == pytest.approx(want) and scores["AP"] == pytest.approx(want)
 
 
 def test_eleven_points_and_area_differ():
@@ -88,18 +88,18 @@ def test_both_ends_of_a_box_are_in_it():
     # In whole pixels the truth is 1..10 x 1..10, the others 1..10 x 1..5 and 1..10 x 1..6: IoU .5
     # and .6, and only the latter is more than .5. Half a pixel more is enough.
     for height, want in ((5, 0), (5.5, 100), (6, 100)):
-        found = voc_scoring.score(annotations, [detections((0.9, (0, 0, 10, height)))])
-        assert found["AP50"] == pytest.approx(want)
+        scores = voc_scoring.score(annotations, [detections((0.9, (0, 0, 10, height)))])
+        assert scores["AP50"] == pytest.approx(want)
     # Without the added pixel, 4.5 of 9.
-    found = voc_scoring.score(annotations, [detections((0.9, (0, 0, 10, 5.04)))])
-    assert found["AP50"] == 0  # rounded to 5.0
+    scores = voc_scoring.score(annotations, [detections((0.9, (0, 0, 10, 5.04)))])
+    assert scores["AP50"] == 0  # rounded to 5.0
 
 
 def test_a_class_without_truths_is_left_out():
     annotations = truths([(0, 0, 0, A), (0, 1, 1, B)], 1, ("cat", "dog", "bird"))
-    found = voc_scoring.score(annotations, [detections((0.9, A), (0.8, B, 1), (0.8, B, 2))])
-    assert found["AP"] == pytest.approx(100)
-    assert np.isnan([found["per_class"][c] for c in ("dog", "bird")]).all()
+    scores = voc_scoring.score(annotations, [detections((0.9, A), (0.8, B, 1), (0.8, B, 2))])
+    assert scores["AP"] == pytest.approx(100)
+    assert np.isnan([scores["per_class"][c] for c in ("dog", "bird")]).all()
 
 
 def slowly(annotations, predictions, k, threshold):
@@ -152,9 +152,9 @@ def test_random_cases_are_as_slow_ones():
                 several.append((round(rng.random(), 3), box, label))
         predictions.append(detections(*several))
     annotations = truths(objects, 12, ("cat", "dog"))
-    found = voc_scoring.score(annotations, predictions)
+    scores = voc_scoring.score(annotations, predictions)
     thresholds = np.arange(10) * 0.05 + 0.5
     want = [[slowly(annotations, predictions, k, t) for k in (0, 1)] for t in thresholds]
-    assert found["AP50"] == pytest.approx(np.mean(want[0])) and 5 < found["AP75"] < 95
-    assert found["AP75"] == pytest.approx(np.mean(want[5]))
-    assert found["AP"] == pytest.approx(np.mean(want))
+    assert scores["AP50"] == pytest.approx(np.mean(want[0])) and 5 < scores["AP75"] < 95
+    assert scores["AP75"] == pytest.approx(np.mean(want[5]))
+    assert scores["AP"] == pytest.approx(np.mean(want))

@@ -1,4 +1,4 @@
-"""Drawn persons with DensePose's annotations, and a made-up surface in the form of its files.
+"""Drawn persons with DensePose annotations, and a made-up surface in the form of its files.
 
 A drawn person is a rectangle: its left half is part 3 (label 2), its right half part 4 (label 3),
 which are each other's mirror images; U grows from left to right and V downwards, from 0 to 1.
@@ -25,10 +25,11 @@ def person(image, box, count=20, seed=0, **more):
     rng = np.random.default_rng(seed)
     x, y = rng.uniform(0.02, 0.98, (2, count))
     part, _, u, v = law(x, y)
-    half = np.zeros((2, 256, 256), np.uint8, "C")
-    half[0, :, :128], half[1, :, 128:] = 1, 1
+    halves = np.zeros((2, 256, 256), np.uint8, "C")
+    halves[0, :, :128] = 1
+    halves[1, :, 128:] = 1
     masks = [[] for _ in range(14)]
-    for label, bitmap in zip((2, 3), half):
+    for label, bitmap in zip((2, 3), halves, strict=True):
         rle = coco_mask.encode(np.asfortranarray(bitmap))
         masks[label - 1] = {"size": [256, 256], "counts": rle["counts"].decode()}
     columns = {"dp_x": 256 * x, "dp_y": 256 * y, "dp_I": part.astype(float), "dp_U": u, "dp_V": v}
@@ -47,8 +48,8 @@ def write_persons(folder, count, seed=0):
             box = tuple(map(int, (x1, y1, x2, y2)))
             image[y1:y2, x1:x2] = 230
             image[y1:y2, x1 : (x1 + x2) // 2, 2] = 30
-            made = person(number, box, seed=rng.integers(1000))
-            records.append(annotation(number, box, 1) if i and number % 2 else made)
+            with_points = person(number, box, seed=rng.integers(1000))
+            records.append(annotation(number, box, 1) if i and number % 2 else with_points)
         images.append(image)
     return write_coco(folder, [image.shape[:2] for image in images], records, CATEGORIES, images)
 
@@ -92,9 +93,11 @@ def python2_pickle(array):
 
     zero, one, none = b"K\x00", b"K\x01", b"N"
     code = array.dtype.str[1:].encode()
-    kind = call(b"numpy", b"dtype", text(code) + zero + one)
-    kind += b"(K\x03" + text(b"<") + none * 3 + b"J\xff\xff\xff\xff" * 2 + zero + b"tb"
-    made = call(b"numpy.core.multiarray", b"_reconstruct", b"cnumpy\nndarray\n(K\x00t" + text(b"b"))
+    dtype = call(b"numpy", b"dtype", text(code) + zero + one)
+    dtype += b"(K\x03" + text(b"<") + none * 3 + b"J\xff\xff\xff\xff" * 2 + zero + b"tb"
+    new_array = call(
+        b"numpy.core.multiarray", b"_reconstruct", b"cnumpy\nndarray\n(K\x00t" + text(b"b")
+    )
     shape = b"(" + b"".join(pickle.dumps(n, 2)[2:-1] for n in array.shape) + b"t"
-    state = b"(K\x01" + shape + kind + b"\x89" + text(array.tobytes()) + b"tb"
-    return b"\x80\x02}" + text(b"Pdist_matrix") + made + state + b"s."
+    state = b"(K\x01" + shape + dtype + b"\x89" + text(array.tobytes()) + b"tb"
+    return b"\x80\x02}" + text(b"Pdist_matrix") + new_array + state + b"s."

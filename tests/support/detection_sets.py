@@ -1,5 +1,6 @@
-"""Small sets of annotated images, in the formats that are read."""
+"""Small sets of annotated images in COCO's format, and predictions near their truth."""
 
+import itertools
 import json
 
 import numpy as np
@@ -13,14 +14,14 @@ NAMES = ("nose", "left_eye", "right_eye")
 FILL = (10, 20, 30)
 
 
-def tiny_coco(split, kind="instances"):
+def tiny_coco(split, name="instances"):
     """The address of a part of tiny_coco."""
-    return f"coco:{COCO}/{split}2017,{COCO}/annotations/{kind}_{split}2017.json"
+    return f"coco:{COCO}/{split}2017,{COCO}/annotations/{name}_{split}2017.json"
 
 
-def raw(split, kind="instances"):
-    """What its JSON holds."""
-    return json.loads((COCO / "annotations" / f"{kind}_{split}2017.json").read_text())
+def raw(split, name="instances"):
+    """The content of its JSON."""
+    return json.loads((COCO / "annotations" / f"{name}_{split}2017.json").read_text())
 
 
 def annotation(image, box, category=7, **more):
@@ -46,7 +47,7 @@ def write_coco(folder, sizes, annotations, categories=({"id": 7, "name": "box"},
         sizes: (height, width) of each image.
         annotations: records, numbered here.
         categories: records.
-        images: uint8 arrays; None paints what is in an axis-parallel box white on black.
+        images: uint8 arrays; None paints the boxes white on black.
     """
     folder.mkdir(exist_ok=True)
     records = []
@@ -66,42 +67,42 @@ def write_coco(folder, sizes, annotations, categories=({"id": 7, "name": "box"},
 
 
 def perturbed(annotations, seed=0, px=4.0):
-    """Predictions near the truth: moved, with scores, some missing and some of a wrong class."""
+    """Predictions near the truth: moved, with random scores, some missing or of a wrong class."""
     rng = np.random.default_rng(seed)
     predictions = []
-    for start, stop in zip(annotations.offsets[:-1], annotations.offsets[1:]):
+    for start, stop in itertools.pairwise(annotations.offsets):
         rows = np.arange(start, stop)[rng.random(stop - start) < 0.85]
         label = annotations.labels[rows].copy()
         wrong = rng.random(len(rows)) < 0.1
         label[wrong] = rng.integers(0, len(annotations.classes), wrong.sum())
-        found = {
+        predicted = {
             "boxes": annotations.boxes[rows] + rng.normal(0, px, (len(rows), 4)),
             "score": rng.random(len(rows)),
             "label": label,
         }
         if annotations.rles is not None:
-            found["rles"] = [annotations.rles[i] for i in rows]
+            predicted["rles"] = [annotations.rles[i] for i in rows]
         if annotations.keypoints is not None:
             points = annotations.keypoints[rows].copy()
             points[..., :2] += rng.normal(0, px, points[..., :2].shape)
-            found["keypoints"] = points
-        predictions.append(found)
+            predicted["keypoints"] = points
+        predictions.append(predicted)
     return predictions
 
 
 def truth(annotations):
-    """Predictions that are the truth, crowds left out."""
+    """Predictions equal to the truth, without crowds."""
     predictions = []
-    for start, stop in zip(annotations.offsets[:-1], annotations.offsets[1:]):
+    for start, stop in itertools.pairwise(annotations.offsets):
         rows = np.arange(start, stop)[~annotations.crowd[start:stop]]
-        found = {
+        predicted = {
             "boxes": annotations.boxes[rows],
             "score": np.ones(len(rows)),
             "label": annotations.labels[rows],
         }
         if annotations.rles is not None:
-            found["rles"] = [annotations.rles[i] for i in rows]
+            predicted["rles"] = [annotations.rles[i] for i in rows]
         if annotations.keypoints is not None:
-            found["keypoints"] = annotations.keypoints[rows]
-        predictions.append(found)
+            predicted["keypoints"] = annotations.keypoints[rows]
+        predictions.append(predicted)
     return predictions

@@ -1,4 +1,4 @@
-"""Pictures of colored shapes on noise with their boxes, masks and keypoints, and their scores."""
+"""Images of colored shapes on noise with their boxes, masks and keypoints, and COCO's scores."""
 
 import contextlib
 import io
@@ -9,44 +9,51 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 CLASSES = ("disc", "rectangle", "triangle")
-SLOTS, MASK = 4, 112
+MAX_OBJECTS, MASK = 4, 112
 
 
-def inside(kind, v, u):
-    """Where a shape that fills [0, 1] x [0, 1] is, at rows v and columns u."""
+def inside(shape, v, u):
+    """Whether points are in a shape that fills [0, 1] x [0, 1].
+
+    Args:
+        shape: number of its class in `CLASSES`.
+        v: rows of the points.
+        u: columns of the points.
+    """
     square = (v >= 0) & (v < 1) & (u >= 0) & (u < 1)
-    if kind == 0:
+    if shape == 0:
         return (v - 0.5) ** 2 + (u - 0.5) ** 2 < 0.25
-    return square if kind == 1 else square & (np.abs(u - 0.5) < v / 2)
+    return square if shape == 1 else square & (np.abs(u - 0.5) < v / 2)
 
 
 def draw(seed, side=128):
-    """One example: a dict as a batch of the detector has it, without its rows.
+    """One example, a dict in the form of a detector's batch without the batch axis.
 
-    The two keypoints of a shape are its centre and the middle of its lower border.
+    The two keypoints of a shape are its center and the middle of its lower border.
     """
     rng = np.random.default_rng(seed)
     image = rng.uniform(60, 196, (side, side, 3))
     pixel = np.arange(side) + 0.5
     fine = (np.arange(MASK) + 0.5) / MASK
-    boxes = np.zeros((SLOTS, 4), np.float32)
-    label = np.full(SLOTS, -1, np.int32)
-    mask = np.zeros((SLOTS, MASK, MASK), np.uint8)
-    keypoints = np.zeros((SLOTS, 2, 3), np.float32)
+    boxes = np.zeros((MAX_OBJECTS, 4), np.float32)
+    label = np.full(MAX_OBJECTS, -1, np.int32)
+    mask = np.zeros((MAX_OBJECTS, MASK, MASK), np.uint8)
+    keypoints = np.zeros((MAX_OBJECTS, 2, 3), np.float32)
     taken = np.zeros((side, side), bool)
-    for slot in range(rng.integers(1, 4)):
+    for row in range(rng.integers(1, 4)):
         height, width = rng.uniform(0.2, 0.45, 2) * side
         y, x = rng.uniform(1, [side - 1 - height, side - 1 - width])
-        kind = rng.integers(3)
-        where = inside(kind, ((pixel - y) / height)[:, None], (pixel - x) / width)
+        shape = rng.integers(3)
+        where = inside(shape, ((pixel - y) / height)[:, None], (pixel - x) / width)
         if (where & taken).any():
             continue
         taken |= where
         color = rng.permutation([230, 30, rng.uniform(0, 255)])
         image[where] = color + rng.normal(0, 10, (where.sum(), 3))
-        boxes[slot], label[slot] = [x, y, x + width, y + height], kind
-        mask[slot] = inside(kind, fine[:, None], fine)
-        keypoints[slot] = [
+        boxes[row] = [x, y, x + width, y + height]
+        label[row] = shape
+        mask[row] = inside(shape, fine[:, None], fine)
+        keypoints[row] = [
             [x + width / 2, y + height / 2, 2],
             [x + width / 2, y + height - 0.1, 2],
         ]
@@ -77,11 +84,12 @@ def on_canvas(box, mask, side=128):
     return valid & (mask[np.clip(v, 0, len(mask) - 1)][:, np.clip(u, 0, len(mask) - 1)] >= 0.5)
 
 
-def average_precisions(truth, found):
+def average_precisions(truth, predicted):
     """COCO's (AP, AP50) of boxes, and of masks where some are predicted, by pycocotools.
 
     Args:
-        truth: batch; found: predictions of its images, arrays.
+        truth: batch of the true objects.
+        predicted: predictions for its images, a dict of arrays.
 
     Returns:
         Dict from "bbox" and "segm" to two shares.
@@ -95,28 +103,28 @@ def average_precisions(truth, found):
             "categories": [{"id": label, "name": name} for label, name in enumerate(CLASSES)],
         }
         objects.createIndex()
-        detected = objects.loadRes(_results(found, side))
-        kinds = ("bbox", "segm") if "mask" in found else ("bbox",)
-        scores = {kind: COCOeval(objects, detected, kind) for kind in kinds}
+        detected = objects.loadRes(_results(predicted, side))
+        iou_types = ("bbox", "segm") if "mask" in predicted else ("bbox",)
+        scores = {name: COCOeval(objects, detected, name) for name in iou_types}
         for evaluation in scores.values():
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-    return {kind: evaluation.stats[:2] for kind, evaluation in scores.items()}
+    return {name: evaluation.stats[:2] for name, evaluation in scores.items()}
 
 
 def _results(batch, side, **more):
-    """Objects of a batch, true or found, as COCO records them."""
+    """Objects of a batch, true or predicted, in COCO's format."""
     records = []
-    for n, slot in np.argwhere(np.asarray(batch["label"]) >= 0).tolist():
-        x1, y1, x2, y2 = box = np.asarray(batch["boxes"][n][slot], float).tolist()
+    for n, row in np.argwhere(np.asarray(batch["label"]) >= 0).tolist():
+        x1, y1, x2, y2 = box = np.asarray(batch["boxes"][n][row], float).tolist()
         record = {"id": len(records) + 1, "image_id": n, **more}
-        record["category_id"] = int(batch["label"][n][slot])
+        record["category_id"] = int(batch["label"][n][row])
         record |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
         if "score" in batch:
-            record["score"] = float(batch["score"][n][slot])
+            record["score"] = float(batch["score"][n][row])
         if "mask" in batch:
-            pixels = on_canvas(box, np.asarray(batch["mask"][n][slot]), side)
+            pixels = on_canvas(box, np.asarray(batch["mask"][n][row]), side)
             record["segmentation"] = mask_api.encode(np.asfortranarray(pixels, np.uint8))
         records.append(record)
     return records
