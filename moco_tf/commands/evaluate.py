@@ -18,65 +18,59 @@ import os
 import tensorflow as tf
 from absl import flags
 
-from moco_tf import distribute
+from moco_tf import distribute, presets
 from moco_tf.commands import config_flag, run_flags, script
-from moco_tf.detection import config as detection
-from moco_tf.detection.task import detect
-from moco_tf.evaluation import config, results
-from moco_tf.evaluation.run import compare, evaluate
-from moco_tf.segmentation import config as segmentation
-from moco_tf.segmentation.task import segment
+from moco_tf.evaluation import report, results
+from moco_tf.evaluation.task import evaluate, find
 from moco_tf.training import callbacks
 
-TRANSFER = {"detection": (detection.check, detect), "segmentation": (segmentation.check, segment)}
-TASKS = [*config.TASKS, *TRANSFER, "compare"]
-TASK = flags.DEFINE_enum("task", None, TASKS, "What to do.", required=True)
+COMPARE = "compare"
+TASK = flags.DEFINE_string(
+    "task",
+    None,
+    f"What to do: a name, {COMPARE}, or the import path of your task, my_module:MyTask.",
+    required=True,
+)
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a run, or an encoder.keras.")
 
 
 def with_config(argv):
     """The command line with the task's own config, if it names none."""
-    task = config_flag.given(argv, "task")
-    if task not in config.TASKS or config_flag.given(argv):
+    preset = f"eval/{config_flag.given(argv, 'task')}"
+    if preset not in presets.names() or config_flag.given(argv):
         return argv
-    return [argv[0], f"--config=eval/{task}", *argv[1:]]
+    return [argv[0], f"--config={preset}", *argv[1:]]
 
 
 def shown(argv):
     """The config whose fields --help shows: that of the task, if one is named."""
-    transfer = {"detection": detection.Detection, "segmentation": segmentation.Segmentation}
-    make = (config.TASKS | transfer).get(config_flag.given(argv, "task"))
-    return make() if make else None
+    task = config_flag.given(argv, "task")
+    return find(task).Config() if task and task != COMPARE else None
 
 
 def check(rest):
-    if TASK.value == "compare":
+    if TASK.value == COMPARE:
         return
     script.only_flags(rest)
+    task = find(TASK.value)
     if not CHECKPOINT.value:
         raise ValueError("`--checkpoint` must name the workdir of a train.py run, or an encoder.")
-    if TASK.value in TRANSFER:
-        TRANSFER[TASK.value][0](run_flags.CONFIG.value)
-    else:
-        config.check(run_flags.CONFIG.value, TASK.value)
+    task.check(run_flags.CONFIG.value)
 
 
 def main(rest):
     workdir = run_flags.require_workdir()
-    if TASK.value == "compare":
-        print(compare(rest, workdir))
+    if TASK.value == COMPARE:
+        print(report.compare(rest, workdir))
         print(f"\n{os.path.join(workdir, 'report.html')}")
         return
-    strategy = run_flags.start(run_flags.CONFIG.value)
-    if TASK.value in ("knn", "linear_cached"):  # NVIDIA's short floats would find other neighbours
+    task = find(TASK.value)
+    config = run_flags.CONFIG.value
+    strategy = run_flags.start(config)
+    if task.needs_float32:
         tf.config.experimental.enable_tensor_float_32_execution(False)
-    steps = TASK.value in ("linear", "finetune", *TRANSFER)
-    stop = {"stop": callbacks.Termination()} if steps else {}
-    parts = (run_flags.CONFIG.value, CHECKPOINT.value, workdir, strategy)
-    if TASK.value in TRANSFER:
-        found = TRANSFER[TASK.value][1](*parts, **stop)
-    else:
-        found = evaluate(TASK.value, *parts, **stop)
+    stop = callbacks.Termination() if task.trains else lambda: False
+    found = evaluate(TASK.value, config, CHECKPOINT.value, workdir, strategy, stop)
     if distribute.is_chief(strategy):
         print(f"\n{results.summary(found)}\n{os.path.join(workdir, 'report.html')}")
 

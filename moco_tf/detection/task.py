@@ -1,15 +1,15 @@
-"""A detection, from its config to results.json and report.html."""
+"""Detection: an R-CNN or a RetinaNet trained on a pre-trained backbone, and tested."""
 
 import dataclasses
 import json
 import math
 import os
-import time
 
 import tensorflow as tf
 
-from moco_tf import distribute, encoders, schema, storage
+from moco_tf import distribute, encoders, storage
 from moco_tf.data.labelled import fill_of, normalized
+from moco_tf.detection import config as configs
 from moco_tf.detection import report
 from moco_tf.detection.data import annotations as records
 from moco_tf.detection.data import densepose_surface, pipeline
@@ -23,98 +23,176 @@ from moco_tf.detection.model.network import make_network
 from moco_tf.detection.model.retinanet import RetinaNetDetector, make_retinanet
 from moco_tf.detection.scoring import cityscapes as cityscapes_scoring
 from moco_tf.detection.scoring import coco as coco_scoring
-from moco_tf.detection.tester import KINDS, Tester
-from moco_tf.evaluation import results
+from moco_tf.detection.tester import IOU_TYPES, Tester
+from moco_tf.evaluation.task import Task
 from moco_tf.optim import SGD
-from moco_tf.training import checkpoint, fit
-from moco_tf.training import plan as plan_lib
+from moco_tf.training import fit
+from moco_tf.training import plan as plans
 from moco_tf.training.config import Length
 
+AVERAGE_PRECISIONS = ("AP", "AP50", "AP75")
 
-def detect(config, encoder, workdir, strategy, stop=lambda: False):
-    """Trains or resumes a detector on a pre-trained backbone, and tests it.
 
-    BN's statistics are estimated anew before the last test; the checkpoints, from which training
-    goes on, keep the running ones.
+class DetectionTask(Task):
+    """Trains or resumes a detector, tests it, saves it as detector.keras with predictions.json.
 
-    Args:
-        config: checked `Detection`.
-        encoder: as of `encoders.load`.
-        workdir: folder of the run, local or gs://.
-        strategy: of `strategies.make_strategy`.
-        stop: function that says whether to stop early.
-
-    Returns:
-        What results.json holds.
-
-    Raises:
-        loop.Stopped: if it was asked to stop before the end.
-        ValueError: for what `encoders` and `records` refuse, a batch that does not divide, or a
-            backbone with the stem of small images.
+    BN statistics are estimated on training batches before the last test; the checkpoints, from
+    which training goes on, keep the running ones.
     """
-    began = time.time()
-    with strategy.scope():
-        loaded = encoders.load(encoder)
-    recipe = encoders.recipe_of(loaded, config.data.recipe)
-    layout = plan_lib.make_layout(config, strategy)
-    train, test = _open(config)
-    symmetry = surface = None
-    if config.densepose:
-        symmetry, surface = densepose_surface.load(config.densepose_files)
-    with strategy.scope():
-        model = _model(config, loaded.encoder, recipe, strategy, train)
-    chief = distribute.is_chief(strategy)
-    if config.data.check_images:
-        for annotations, address in ((train, config.data.train), (test, config.data.test)):
-            records.check(annotations, address, quiet=not chief)
-    made_by = {"task": "detection", "encoder": loaded.digest, **schema.to_dict(config)}
-    checkpoint.claim_workdir(made_by, workdir, strategy)
 
-    # Fewer images than a batch are seen several times in it.
-    plan = plan_lib.make_plan(
-        config,
-        max(train.num_examples, config.batch_size),
-        Length(steps=config.test_every_steps),
-    )
-    path = os.path.join(workdir, "detector.keras")
-    dataset = _dataset(config, train, layout, recipe, symmetry)
-    tester = Tester(config, model, strategy, test, fill_of(recipe), surface)
+    name = "detection"
+    Config = configs.Detection
+    TITLES = {  # noqa: RUF012
+        f"{output}_{ap.lower()}": f"{output} {ap}"
+        for output in IOU_TYPES
+        for ap in AVERAGE_PRECISIONS
+    }
+    trains = True
 
-    def scores():
-        if model.optimizer.iterations.numpy() == plan.stop:
+    @classmethod
+    def check(cls, config):
+        configs.check(config)
+
+    def prepare(self):
+        config = self.config
+        self.recipe = encoders.recipe_of(self.loaded, config.data.recipe)
+        self.layout = plans.make_layout(config, self.strategy)
+        self.train_set, self.test_set = _open(config)
+        # Fewer images than a batch are seen several times in it.
+        num_examples = max(self.train_set.num_examples, config.batch_size)
+        self.plan = plans.make_plan(config, num_examples, Length(steps=config.test_every_steps))
+        self.symmetry = surface = None
+        if config.densepose:
+            self.symmetry, surface = densepose_surface.load(config.densepose_files)
+        with self.strategy.scope():
+            self.model = self._make_model()
+        quiet = not distribute.is_chief(self.strategy)
+        if config.data.check_images:
+            records.check(self.train_set, config.data.train, quiet=quiet)
+            records.check(self.test_set, config.data.test, quiet=quiet)
+        self.tester = Tester(
+            config, self.model, self.strategy, self.test_set, fill_of(self.recipe), surface
+        )
+
+    def _make_model(self):
+        config = self.config
+        classes = len(self.train_set.classes)
+        common = {
+            "frozen_bn": config.frozen_bn,
+            "random_init": config.random_init,
+            "seed": config.seed,
+        }
+        if config.architecture == "retinanet":
+            network = make_retinanet(self.loaded.encoder, classes, **common)
+        else:
+            network = make_network(
+                self.loaded.encoder,
+                config.architecture,
+                classes,
+                masks=config.masks,
+                num_keypoints=len(self.train_set.keypoint_names),
+                densepose=config.densepose,
+                width_divisor=config.width_divisor,
+                **common,
+            )
+        on_tpu = isinstance(self.strategy, tf.distribute.TPUStrategy)
+        model = make_detector(config, network, self.recipe, on_tpu)
+        model.compile(
+            SGD(
+                plans.make_schedule(config, 1),
+                momentum=config.optimizer.momentum,
+                weight_decay=config.optimizer.weight_decay,
+                undecayed=("gamma", "beta"),  # BN's: WEIGHT_DECAY_NORM of detectron2
+            )
+        )
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+    @property
+    def _path(self):
+        return os.path.join(self.workdir, "detector.keras")
+
+    def train(self, stop):
+        fit.fit(
+            self.model,
+            self._path,
+            self.config,
+            self.plan,
+            self._dataset,
+            self.model.step,
+            self._scores,
+            stop,
+            names=self.model.NAMES,
+        )
+
+    def _dataset(self, host, start_step):
+        data = self.config.data
+        return pipeline.detection_dataset(
+            self.train_set,
+            self.layout,
+            fill=fill_of(self.recipe),
+            short_px=data.short_px,
+            longest_px=data.longest_px,
+            pad_px=data.pad_px,
+            square_px=data.square_px,
+            max_objects=data.max_objects,
+            repeat_threshold=data.repeat_threshold,
+            host=host,
+            seed=self.config.seed,
+            start_step=start_step,
+            symmetry=self.symmetry,
+        )
+
+    def _scores(self):
+        """Test scores, for the curve."""
+        if self.model.optimizer.iterations.numpy() == self.plan.stop:
             return {}  # the last test follows
-        return {f"test_{name}": value for name, value in _metrics(tester.score()[1]).items()}
+        _, scores = self.tester.score()
+        return {f"test_{name}": value for name, value in _metrics(scores).items()}
 
-    done = fit.fit(
-        *(model, path, config, plan, dataset, model.step, scores, stop), names=model.NAMES
-    )
-    if model.network.norms():
-        following = fit.batches(strategy, dataset, done)
-        estimate_statistics(model, following, config.bn_statistics_batches)
-    if chief:
-        storage.save_model(model.network, path)
-    predictions, scores = tester.score("test" if chief else None)
-    found = results.record(
-        *("detection", config, loaded, began),
-        metrics={name: {"value": value} for name, value in _metrics(scores).items()},
-        protocol=_protocol(config, plan),
-        details={name: _details(of) for name, of in scores.items()},
-        data={
-            "train": config.data.train,
-            "test": config.data.test,
-            "train_images": train.num_examples,
-            "test_images": test.num_examples,
-            "classes": len(test.classes),
-            "class_names": list(test.classes),
-            "keypoint_names": list(test.keypoint_names),
-        },
-        normalization={"mean": list(recipe.mean), "std": list(recipe.std)},
-    )
-    if chief:
-        _write_predictions(workdir, test, predictions, tester.kinds)
-        results.write(workdir, found)
-        report.write(workdir, found, test, predictions, scores)
-    return found
+    def test(self):
+        chief = distribute.is_chief(self.strategy)
+        config, recipe, test_set = self.config, self.recipe, self.test_set
+        if self.model.network.norms():
+            following = fit.batches(self.strategy, self._dataset, self.plan.stop)
+            estimate_statistics(self.model, following, config.bn_statistics_batches)
+        if chief:
+            storage.save_model(self.model.network, self._path)
+        self.predictions, self.scores = self.tester.score("test" if chief else None)
+        return {
+            "metrics": {name: {"value": value} for name, value in _metrics(self.scores).items()},
+            "protocol": _protocol(config, self.plan),
+            "details": {output: _details(scores) for output, scores in self.scores.items()},
+            "data": {
+                "train": config.data.train,
+                "test": config.data.test,
+                "train_images": self.train_set.num_examples,
+                "test_images": test_set.num_examples,
+                "classes": len(test_set.classes),
+                "class_names": list(test_set.classes),
+                "keypoint_names": list(test_set.keypoint_names),
+            },
+            "normalization": {"mean": list(recipe.mean), "std": list(recipe.std)},
+        }
+
+    def report(self, found):
+        self._write_predictions()
+        report.write(self.workdir, found, self.test_set, self.predictions, self.scores)
+
+    def _write_predictions(self):
+        """predictions.json: COCO's format of results; one record has all that a detection has."""
+        by_output = [
+            coco_scoring.results(self.test_set, self.predictions, IOU_TYPES[output])
+            for output in self.tester.outputs
+        ]
+        records = []
+        for same in zip(*by_output, strict=True):
+            record = {}
+            for part in same:
+                record |= part
+            records.append(record)
+        path = os.path.join(self.workdir, "predictions.json")
+        storage.write_text(path, json.dumps(records))
 
 
 def _open(config):
@@ -137,38 +215,11 @@ def _open(config):
     return train, test
 
 
-def _model(config, encoder, recipe, strategy, annotations):
-    classes = len(annotations.classes)
-    options = {name: getattr(config, name) for name in ("frozen_bn", "random_init", "seed")}
-    if config.architecture == "retinanet":
-        network = make_retinanet(encoder, classes, **options)
-    else:
-        network = make_network(
-            *(encoder, config.architecture, classes),
-            masks=config.masks,
-            num_keypoints=len(annotations.keypoint_names),
-            densepose=config.densepose,
-            width_divisor=config.width_divisor,
-            **options,
-        )
-    model = make_detector(config, network, recipe, isinstance(strategy, tf.distribute.TPUStrategy))
-    model.compile(
-        SGD(
-            plan_lib.make_schedule(config, 1),
-            momentum=config.optimizer.momentum,
-            weight_decay=config.optimizer.weight_decay,
-            undecayed=("gamma", "beta"),  # BN's, as of detectron2's WEIGHT_DECAY_NORM
-        )
-    )
-    model.optimizer.build(model.trainable_variables)
-    return model
-
-
 def make_detector(config, network, recipe, products=False):
     """The `Detector` of a `Detection`'s kind.
 
     Args:
-        config: `Detection`; where it has no numbers they are those of its kind.
+        config: `Detection`; where it has no numbers they are those of its architecture.
         network: as of `make_network` or `make_retinanet`.
         recipe: whose normalisation.
         products: as of `Detector`.
@@ -180,35 +231,12 @@ def make_detector(config, network, recipe, products=False):
     return detector(network, lambda x: normalized(recipe, x), numbers, products, config.seed)
 
 
-def _dataset(config, annotations, layout, recipe, symmetry):
-    data = config.data
-
-    def dataset(host, start_step):
-        return pipeline.detection_dataset(
-            annotations,
-            layout,
-            fill=fill_of(recipe),
-            short_px=data.short_px,
-            longest_px=data.longest_px,
-            pad_px=data.pad_px,
-            square_px=data.square_px,
-            max_objects=data.max_objects,
-            repeat_threshold=data.repeat_threshold,
-            host=host,
-            seed=config.seed,
-            start_step=start_step,
-            symmetry=symmetry,
-        )
-
-    return dataset
-
-
 def _metrics(scores):
-    """AP, AP50 and AP75 of what is predicted, shares, by their names in `results.NAMES`."""
+    """AP, AP50 and AP75 of each output, shares, by their names in `DetectionTask.TITLES`."""
     return {
-        f"{of}_{name.lower()}": found[name] / 100
-        for of, found in scores.items()
-        for name in ("AP", "AP50", "AP75")
+        f"{output}_{ap.lower()}": percent[ap] / 100
+        for output, percent in scores.items()
+        for ap in AVERAGE_PRECISIONS
     }
 
 
@@ -221,13 +249,6 @@ def _details(scores):
         return None if math.isnan(value) else value
 
     return {name: plain(v) for name, v in scores.items() if isinstance(v, (float, dict))}
-
-
-def _write_predictions(workdir, annotations, predictions, kinds):
-    """predictions.json: COCO's format of results; one record has all that a detection has."""
-    parts = [coco_scoring.results(annotations, predictions, KINDS[of]) for of in kinds]
-    merged = [{key: value for part in same for key, value in part.items()} for same in zip(*parts)]
-    storage.write_text(os.path.join(workdir, "predictions.json"), json.dumps(merged))
 
 
 def _protocol(config, plan):

@@ -1,8 +1,6 @@
 """Testing a detector: predictions for all test images, in their own pixels, and scores."""
 
 import numpy as np
-import tensorflow as tf
-from tqdm import tqdm
 
 from moco_tf import distribute
 from moco_tf.detection.data import pipeline
@@ -12,7 +10,8 @@ from moco_tf.detection.scoring import coco as coco_scoring
 from moco_tf.detection.scoring import densepose as densepose_scoring
 from moco_tf.detection.scoring import voc as voc_scoring
 
-KINDS = {"box": "bbox", "mask": "segm", "keypoint": "keypoints", "densepose": "densepose"}
+# Outputs of a detector, by our names, and their `iouType` in COCO's evaluation.
+IOU_TYPES = {"box": "bbox", "mask": "segm", "keypoint": "keypoints", "densepose": "densepose"}
 UNITS = np.array([1, 255, 255], np.float32)  # of the part, U and V
 
 
@@ -22,32 +21,33 @@ class Tester:
     Args:
         config: `Detection`.
         model: `Detector`.
-        strategy: of the model.
-        annotations: `records.Annotations`, opened for testing.
+        strategy: strategy of the model.
+        annotations: `Annotations`, opened for testing.
         fill: uint8 color of the padding, 3.
         surface: `densepose_surface.Surface`; without it DensePose gets no score.
 
     Attributes:
-        kinds: what is predicted, of `KINDS`, which are our names and COCO's.
+        outputs: names of what is predicted, of `IOU_TYPES`.
     """
 
     def __init__(self, config, model, strategy, annotations, fill, surface=None):
-        self.config, self.annotations = config, annotations
-        self.strategy, self.fill, self.surface = strategy, fill, surface
-        predicted = (True, config.masks, config.keypoints, config.densepose)
-        self.kinds = [of for of, is_predicted in zip(KINDS, predicted) if is_predicted]
+        self.config = config
+        self.annotations = annotations
+        self.fill = fill
+        self.surface = surface
+        is_predicted = {
+            "box": True,
+            "mask": config.masks,
+            "keypoint": config.keypoints,
+            "densepose": config.densepose,
+        }
+        self.outputs = [name for name in IOU_TYPES if is_predicted[name]]
 
-        def replica(batch):
-            found = model.predict(batch["x"], batch["size"])
-            found |= {name: batch[name] for name in ("index", "factor")}
-            return tf.nest.map_structure(distribute.all_gather, found)
+        def predict(batch):
+            detections = model.predict(batch["x"], batch["size"])
+            return detections | {"index": batch["index"], "factor": batch["factor"]}
 
-        @tf.function(autograph=False)
-        def run(iterator):
-            found = strategy.run(replica, (next(iterator),))
-            return {name: strategy.experimental_local_results(x)[0] for name, x in found.items()}
-
-        self.run = run
+        self._predict_all = distribute.make_predict_all(strategy, predict)
 
     def score(self, title=None):
         """Predictions and their scores, the same on every process.
@@ -56,8 +56,8 @@ class Tester:
             title: of a progress bar; None for none.
 
         Returns:
-            `(predictions, scores)`: N dicts as of `coco_scoring`; and a dict from "box" and, with
-            these heads, "mask", "keypoint" and "densepose" to what the metric's `score` gives.
+            `(predictions, scores)`: N dicts as in `coco_scoring`; and a dict from each of `outputs`
+            to what the metric's `score` gives.
         """
         predictions = self.predictions(title)
         config, annotations = self.config, self.annotations
@@ -68,66 +68,65 @@ class Tester:
             masks = cityscapes_scoring.score(annotations, predictions)
             return predictions, {"box": boxes, "mask": masks}
         score = coco_scoring.score_lvis if config.metric == "lvis" else coco_scoring.score
-        kinds = [of for of in self.kinds if of != "densepose"]
-        scores = {of: score(annotations, predictions, KINDS[of]) for of in kinds}
+        scores = {
+            name: score(annotations, predictions, IOU_TYPES[name])
+            for name in self.outputs
+            if name != "densepose"
+        }
         if self.surface:
             scores["densepose"] = densepose_scoring.score(annotations, predictions, self.surface)
         return predictions, scores
 
     def predictions(self, title=None):
-        """Of each test image, in order: N dicts as of `coco_scoring`."""
-        iterator = iter(self.strategy.distribute_datasets_from_function(self._dataset))
+        """Predictions for each test image, in order: N dicts as in `coco_scoring`."""
         n = self.annotations.num_examples
         predictions = [None] * n
-        starts = range(0, n, self.config.test_batch_size)
-        for _ in tqdm(starts, title, unit="batch", disable=title is None):
-            found = {name: x.numpy() for name, x in self.run(iterator).items()}
-            for row, index in enumerate(found.pop("index")):
-                if index >= 0:
-                    one = {name: x[row] for name, x in found.items()}
-                    predictions[index] = in_the_image(one, *self.annotations.sizes[index])
+        batches = self._predict_all(self._dataset, n, self.config.test_batch_size, title)
+        for _, outputs in batches:
+            for row, index in enumerate(outputs.pop("index")):
+                detections = {name: x[row] for name, x in outputs.items()}
+                predictions[index] = in_the_image(detections, *self.annotations.sizes[index])
         return predictions
 
-    def _dataset(self, context):
-        data, batch = self.config.data, self.config.test_batch_size
-        rows = batch // context.num_input_pipelines
-        first = context.input_pipeline_id * rows
-        dataset = pipeline.test_dataset(
+    def _dataset(self, batch_size, rows):
+        data = self.config.data
+        return pipeline.test_dataset(
             self.annotations,
-            batch,
-            slice(first, first + rows),
+            batch_size,
+            rows,
             fill=self.fill,
             short_px=data.test_short_px,
             longest_px=data.longest_px,
             pad_px=data.pad_px,
             square_px=data.square_px,
         )
-        per_replica = batch // self.strategy.num_replicas_in_sync
-        if rows > per_replica:
-            dataset = dataset.unbatch().batch(per_replica, drop_remainder=True)
-        return dataset.repeat()
 
 
-def in_the_image(found, height, width):
-    """What is predicted for one padded input, in the pixels of its image.
+def in_the_image(detections, height, width):
+    """Predictions for one padded input in the pixels of its image.
 
     Args:
-        found: dict of arrays, a row of `Detector.predict`, and factor: float 2, px of the input in
-            a px of the image, of x and of y.
+        detections: dict of arrays, a row of `Detector.predict`, and factor: float 2, px of the
+            input in a px of the image, of x and of y.
         height, width: of the image.
 
     Returns:
-        A dict as of `coco_scoring`, of detections only.
+        A dict as in `coco_scoring`, without the empty rows.
     """
-    kept, factor = found["label"] >= 0, found["factor"]
-    one = {name: found[name][kept] for name in ("boxes", "score", "label")}
+    is_valid = detections["label"] >= 0
+    factor = detections["factor"]
+    result = {name: detections[name][is_valid] for name in ("boxes", "score", "label")}
     limits = np.array([width, height] * 2, np.float32)
-    one["boxes"] = np.clip(one["boxes"] / np.tile(factor, 2), 0, limits)
-    if "mask" in found:
-        pairs = zip(found["mask"][kept], one["boxes"])
-        one["rles"] = [pasted_rle(mask, box, height, width) for mask, box in pairs]
-    if "keypoints" in found:
-        one["keypoints"] = found["keypoints"][kept] / np.append(factor, np.float32(1))
-    if "densepose" in found:
-        one["densepose"] = np.round(found["densepose"][kept] * UNITS).astype(np.uint8)
-    return one
+    result["boxes"] = np.clip(result["boxes"] / np.tile(factor, 2), 0, limits)
+    if "mask" in detections:
+        masks = detections["mask"][is_valid]
+        result["rles"] = [
+            pasted_rle(mask, box, height, width)
+            for mask, box in zip(masks, result["boxes"], strict=True)
+        ]
+    if "keypoints" in detections:
+        result["keypoints"] = detections["keypoints"][is_valid] / np.append(factor, np.float32(1))
+    if "densepose" in detections:
+        surface = detections["densepose"][is_valid]
+        result["densepose"] = np.round(surface * UNITS).astype(np.uint8)
+    return result

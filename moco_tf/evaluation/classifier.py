@@ -65,6 +65,11 @@ class Classifier(keras.Model):
         distribute.average(statistics)
         return logs
 
+    def features_and_logits(self):
+        """The network with two outputs, the backbone's features NxC and the logits NxK."""
+        images = self.network.input
+        return keras.Model(images, [self.network.get_layer("fc").input, self.network.output])
+
     def call(self, images, training=False):
         """Logits, NxK."""
         return self.network(images, training=training)

@@ -5,9 +5,8 @@ A field that is none is taken from the pre-training run whose encoder is evaluat
 
 from dataclasses import dataclass, field
 
-from moco_tf import schema
 from moco_tf.schema import option, require
-from moco_tf.training.config import Length, Optimizer, check_kind, check_optimizer, length_of
+from moco_tf.training.config import Length, Optimizer, check_optimizer, length_of
 
 
 @dataclass
@@ -156,24 +155,18 @@ class Finetune(Supervised):
     )
 
 
-TASKS = {"knn": Knn, "linear": Linear, "linear_cached": LinearCached, "finetune": Finetune}
-
-
-def check(config, task):
-    """Checks every field of an evaluation's config.
+def check_data(config: Task):
+    """Checks the rules over several fields of all tasks on labelled images.
 
     Raises:
-        ValueError: naming the field, what must hold, and the value; or for another task's config.
+        ValueError: naming the field, what must hold, and the value.
     """
-    check_kind(config, TASKS[task], task)
-    schema.check(config)
     fraction = config.data.fraction
     require(config, "data.names", lambda v: not v or fraction == 1, "none with a data.fraction")
-    if isinstance(config, Supervised):
-        _check_supervised(config)
 
 
-def _check_supervised(config):
+def check_supervised(config: Supervised):
+    """Checks the rules over several fields of the tasks that train; raises as `check_data`."""
     check_optimizer(config)
     if config.optimizer.schedule == "step" and config.steps is None:
         end = config.epochs

@@ -4,6 +4,7 @@ import json
 import os
 
 import numpy as np
+import tensorflow as tf
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -51,27 +52,45 @@ def write(workdir, found, outcome, pair, crop):
     return path
 
 
-def write_comparison(workdir, workdirs):
-    """Writes WORKDIR/report.html with the table and a plot of several evaluations."""
+def compare(workdirs: list[str], workdir: str) -> str:
+    """Writes the comparison of several evaluations to a workdir: table.md and report.html.
+
+    Returns:
+        The table as Markdown.
+
+    Raises:
+        ValueError: for fewer than two evaluations, or one without results.
+    """
+    if len(workdirs) < 2:
+        raise ValueError(
+            "`--task=compare` needs the workdirs of two or more evaluations. Received: "
+            f"{', '.join(workdirs) or 'none'}."
+        )
     header, rows = results.compare(workdirs)
-    found = [next(iter(results.read(w)["metrics"].values())) for w in workdirs]
-    values = np.array([m["value"] for m in found])
-    intervals = [m.get("interval", [m["value"]] * 2) for m in found]
+    table = pages.markdown(header, rows)
+    tf.io.gfile.makedirs(workdir)
+    storage.write_text(os.path.join(workdir, "table.md"), table + "\n")
+    first = [next(iter(results.read(w)["metrics"].values())) for w in workdirs]
+    values = np.array([metric["value"] for metric in first])
+    intervals = [metric.get("interval", [metric["value"]] * 2) for metric in first]
     errors = np.abs(np.array(intervals).T - values)
-    figure = Figure(figsize=(9, 1.2 + 0.4 * len(found)))
+    figure = Figure(figsize=(9, 1.2 + 0.4 * len(first)))
     axis = figure.subplots()
     axis.barh(range(len(rows)), values, xerr=errors, color="#7fb0d8")
     axis.set_yticks(range(len(rows)), [plots.plain(f"{row[0]} ({row[2]})") for row in rows])
     axis.invert_yaxis()
     axis.set(xlabel="first score of each, with its 95 % interval if known", xlim=(0, 1))
     parts = [pages.table(header, rows), pages.figure(figure)]
-    path = os.path.join(workdir, "report.html")
-    storage.write_text(path, pages.page("Comparison", f"{len(rows)} evaluations", parts))
-    return path
+    page = pages.page("Comparison", f"{len(rows)} evaluations", parts)
+    storage.write_text(os.path.join(workdir, "report.html"), page)
+    return table
 
 
 def _metrics(found):
-    return [(results.NAMES[n], results.percent(m)) for n, m in found["metrics"].items()]
+    return [
+        (results.title_of(name, found), results.percent(metric))
+        for name, metric in found["metrics"].items()
+    ]
 
 
 def _confusion(predicted, labels, classes):

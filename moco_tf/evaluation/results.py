@@ -14,15 +14,6 @@ import tensorflow as tf
 from moco_tf import schema, storage
 
 Z = 1.96  # 95 % of a normal distribution
-NAMES = {
-    **{"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class"},
-    **{"miou": "mIoU", "pixel_accuracy": "pixel accuracy"},
-    **{
-        f"{of}_{ap.lower()}": f"{of} {ap}"
-        for of in ("box", "mask", "keypoint", "densepose")
-        for ap in ("AP", "AP50", "AP75")
-    },
-}
 
 
 def measure(scores, labels):
@@ -67,19 +58,21 @@ def _with_interval(value, low, high):
     return {"value": float(value), "interval": [max(0.0, float(low)), min(1.0, float(high))]}
 
 
-def record(task, config, loaded, began, **found):
-    """What results.json holds: what was found, and by what.
+def record(task, titles, config, loaded, began, measured):
+    """The content of results.json: what was measured, and of what.
 
     Args:
-        task: its name.
-        config: of the task.
+        task: name of the task.
+        titles: dict from the names of its metrics to their titles.
+        config: config of the task.
         loaded: `encoders.Loaded`, the encoder.
-        began: seconds since the epoch, when the evaluation did.
-        found: metrics, protocol, details, data and what else the task has.
+        began: seconds since the epoch, when the evaluation began.
+        measured: dict of `Task.test`: metrics, protocol and what else the task has.
     """
     return {
         "task": task,
-        **found,
+        **measured,
+        "titles": {name: titles.get(name, name) for name in measured["metrics"]},
         "checkpoint": {
             "path": loaded.path,
             "sha256": loaded.digest,
@@ -135,10 +128,22 @@ def percent(metric):
 
 def summary(results):
     """One line on what came out."""
-    parts = [f"{NAMES[name]} {percent(metric)}" for name, metric in results["metrics"].items()]
-    data = results["data"]
-    text = f"{results['task']} ({results['protocol']}): {', '.join(parts)}; "
-    return text + f"{data['test_images']} test images of {data['classes']} classes."
+    metrics = [
+        f"{title_of(name, results)} {percent(metric)}"
+        for name, metric in results["metrics"].items()
+    ]
+    text = f"{results['task']} ({results['protocol']}): {', '.join(metrics)}"
+    data = results.get("data", {})
+    if "test_images" in data:
+        text += f"; {data['test_images']} test images"
+    if "classes" in data:
+        text += f" of {data['classes']} classes"
+    return f"{text}."
+
+
+def title_of(name, results):
+    """The title of a metric, such as "top-1" of "top1"."""
+    return results.get("titles", {}).get(name, name)
 
 
 def compare(workdirs):
@@ -147,12 +152,13 @@ def compare(workdirs):
     Returns:
         `(header, rows)`, texts, in the order given.
     """
-    found = [read(workdir) for workdir in workdirs]
-    names = [n for n in NAMES if any(n in results["metrics"] for results in found)]
-    several = [metric for results in found for metric in results["metrics"].items()]
-    with_interval = {name for name, metric in several if "interval" in metric}
-    titles = [NAMES[n] + (" (95 %)" if n in with_interval else "") for n in names]
-    header = ["run", "task", "encoder", *titles, "test images", "protocol"]
+    evaluations = [read(workdir) for workdir in workdirs]
+    titles = {}  # name of a metric -> its title
+    for results in evaluations:
+        for name, metric in results["metrics"].items():
+            mark = " (95 %)" if "interval" in metric else titles.get(name, "").partition(" (95")[1]
+            titles[name] = title_of(name, results) + (" (95 %)" if mark else "")
+    header = ["run", "task", "encoder", *titles.values(), "test images", "protocol"]
     runs = [os.path.basename(os.path.normpath(workdir)) for workdir in workdirs]
     if len(set(runs)) < len(runs):
         runs = workdirs
@@ -161,10 +167,17 @@ def compare(workdirs):
             run,
             results["task"],
             results["checkpoint"]["encoder"],
-            *(percent(results["metrics"][n]) if n in results["metrics"] else "" for n in names),
-            f"{results['data']['test_images']} of {results['data']['test']}",
+            *(
+                percent(results["metrics"][name]) if name in results["metrics"] else ""
+                for name in titles
+            ),
+            _test_images(results.get("data", {})),
             results["protocol"],
         ]
-        for run, results in zip(runs, found)
+        for run, results in zip(runs, evaluations, strict=True)
     ]
     return header, rows
+
+
+def _test_images(data):
+    return f"{data['test_images']} of {data['test']}" if "test" in data else ""

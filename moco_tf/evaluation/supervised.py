@@ -1,175 +1,158 @@
-"""The tasks that train on random crops: the linear protocol, and fine-tuning end to end."""
+"""Base of the tasks that train a classifier on random crops: the linear protocol, fine-tuning."""
 
 import math
 import os
+from typing import ClassVar
 
 import numpy as np
 
-from moco_tf import encoders
-from moco_tf.backbones import heads
 from moco_tf.data import labelled
 from moco_tf.data.recipes import standard
+from moco_tf.evaluation.classification import Classification, Outcome, softmax
 from moco_tf.evaluation.classifier import Classifier
-from moco_tf.evaluation.config import Linear
-from moco_tf.evaluation.context import Outcome
-from moco_tf.evaluation.tasks import softmax
+from moco_tf.evaluation.config import check_supervised
 from moco_tf.log import log
 from moco_tf.optim import SGD
 from moco_tf.training import callbacks, fit
-from moco_tf.training import plan as plan_lib
+from moco_tf.training import plan as plans
 from moco_tf.training.config import Length
 
-DIVERGED = (
-    "This learning rate does not suit these features. --task=linear_cached finds one that does, of "
-    "many at once."
-)
 
+class Supervised(Classification):
+    """Trains a classifier by labels, or resumes, and tests it; saves it as classifier.keras.
 
-def prepare(context):
-    """`(layout, plan)` of the training.
+    Subclasses say what is trained.
 
-    Raises:
-        ValueError: for a batch that does not divide, or is larger than the data.
+    Attributes:
+        protocol: the protocol in a few words.
+        remedy: what helps if the loss is not finite.
+        remedy_for_divergence: what helps if the loss ends far above chance.
     """
-    config = context.config
-    plan = plan_lib.make_plan(
-        config, context.pair.train.num_examples, Length(epochs=config.test_every_epochs)
-    )
-    layout = plan_lib.make_layout(
-        config, context.strategy, bn_group_size=getattr(config, "bn_group_size", None)
-    )
-    return layout, plan
 
+    trains = True
+    protocol: ClassVar[str]
+    remedy: ClassVar[str]
+    remedy_for_divergence: ClassVar[str]
 
-def run_supervised(context, layout, plan, stop):
-    """Trains a classifier on the backbone, or resumes, and tests it; saves it as classifier.keras.
+    @classmethod
+    def check(cls, config):
+        super().check(config)
+        check_supervised(config)
 
-    Args:
-        context: `Context` of a `config.Linear` (backbone frozen) or `config.Finetune`.
-        layout, plan: of `prepare`.
-        stop: function that says whether to stop early.
+    def make_classifier(self) -> Classifier:
+        """The untrained classifier on the encoder's backbone; in the strategy's scope."""
+        raise NotImplementedError(f"{type(self).__name__} must define `make_classifier`.")
 
-    Returns:
-        `Outcome`.
+    def head_factor(self) -> float:
+        """Learning rate of the classifier in those of the backbone."""
+        return 1.0
 
-    Raises:
-        loop.Stopped: if it was asked to stop before the end.
-    """
-    config, pair, strategy, workdir = (
-        getattr(context, name) for name in ("config", "pair", "strategy", "workdir")
-    )
-    frozen = isinstance(config, Linear)
-    with strategy.scope():
-        model = _model(context, plan, frozen)
-    before = encoders.digest(model.backbone)
-    run = context.forward(heads.before_and_after_head(model.network))
-    address = pair.addresses[1]
-
-    def test():
-        found = context.outputs(run, pair.test, address, None)
-        hits = found.x[1].argmax(axis=1) == found.labels
-        return {"test_top1": float(np.mean(hits[found.ok]))}
-
-    fit.fit(
-        model,
-        os.path.join(workdir, "classifier.keras"),
-        config,
-        plan,
-        _dataset(context, layout),
-        _step(context, model),
-        test,
-        stop,
-        remedy=DIVERGED if frozen else "Start a new workdir with a lower learning rate.",
-        max_bad_fraction=config.data.max_bad_fraction,
-    )
-    if frozen and encoders.digest(model.backbone) != before:
-        raise AssertionError("A frozen backbone must not change, but it did: please report this.")
-    lines = callbacks.read_metrics(os.path.join(workdir, "metrics.jsonl"))
-    found = context.outputs(run, pair.test, address, "test")
-    return _outcome(context, plan, frozen, found, lines)
-
-
-def _model(context, plan, frozen):
-    config = context.config
-    backbone = heads.backbone_of(context.loaded.encoder)
-    if not frozen:
-        backbone = encoders.with_bn_groups(backbone, config.bn_group_size)
-    model = Classifier(backbone, context.pair.num_classes, frozen, config.seed)
-    model.compile(
-        SGD(
-            plan_lib.make_schedule(config, plan.steps_per_epoch),
-            momentum=config.optimizer.momentum,
-            weight_decay=config.optimizer.weight_decay,
-            factors={} if frozen else {"fc": config.head_factor},
+    def prepare(self):
+        super().prepare()
+        config = self.config
+        self.plan = plans.make_plan(
+            config, self.splits.train.num_examples, Length(epochs=config.test_every_epochs)
         )
-    )
-    model.optimizer.build(model.trainable_variables)
-    return model
+        self.layout = plans.make_layout(
+            config, self.strategy, bn_group_size=getattr(config, "bn_group_size", None)
+        )
+        with self.strategy.scope():
+            self.model = self.make_classifier()
+            self.model.compile(
+                SGD(
+                    plans.make_schedule(config, self.plan.steps_per_epoch),
+                    momentum=config.optimizer.momentum,
+                    weight_decay=config.optimizer.weight_decay,
+                    factors={"fc": self.head_factor()},
+                )
+            )
+            self.model.optimizer.build(self.model.trainable_variables)
+            self.predict_all = self.forward(self.model.features_and_logits())
 
+    def train(self, stop):
+        fit.fit(
+            self.model,
+            os.path.join(self.workdir, "classifier.keras"),
+            self.config,
+            self.plan,
+            self._dataset,
+            self._step,
+            self._scores,
+            stop,
+            remedy=self.remedy,
+            max_bad_fraction=self.config.data.max_bad_fraction,
+        )
 
-def _dataset(context, layout):
-    config = context.config
-
-    def dataset(host, start_step):
+    def _dataset(self, host, start_step):
         return labelled.labelled_dataset(
-            context.pair.train,
-            standard.training_crop(context.crop.recipe),
-            layout,
+            self.splits.train,
+            standard.training_crop(self.crop.recipe),
+            self.layout,
             host=host,
-            image_size_px=context.crop.image_size_px,
-            num_classes=context.pair.num_classes,
-            seed=config.seed,
+            image_size_px=self.crop.image_size_px,
+            num_classes=self.splits.num_classes,
+            seed=self.config.seed,
             start_step=start_step,
-            shuffle_buffer=config.data.shuffle_buffer,
+            shuffle_buffer=self.config.data.shuffle_buffer,
         )
 
-    return dataset
+    def _step(self, batch):
+        x = labelled.normalized(self.crop.recipe, batch["x"])
+        return self.model.step(batch | {"x": x})
 
+    def _scores(self):
+        """Test accuracy, for the curve."""
+        outputs = self.outputs(self.predict_all, "test", None)
+        hits = outputs.x[1].argmax(axis=1) == outputs.labels
+        return {"test_top1": float(np.mean(hits[outputs.ok]))}
 
-def _step(context, model):
-    def step(batch):
-        x = labelled.normalized(context.crop.recipe, batch["x"])
-        return model.step(batch | {"x": x})
+    def classify(self):
+        lines = callbacks.read_metrics(os.path.join(self.workdir, "metrics.jsonl"))
+        outputs = self.outputs(self.predict_all, "test", "test")
+        losses = [line for line in lines if "loss" in line]
+        last_epoch = losses[-self.plan.steps_per_epoch :]
+        loss = float(np.mean([line["loss"] for line in last_epoch]))
+        protocol = self._protocol()
+        details = {"training_loss": loss}
+        if self._diverged(loss):
+            details["diverged"] = True
+            protocol += ", DIVERGED"
+        return Outcome(
+            scores=softmax(outputs.x[1][outputs.ok]),
+            labels=outputs.labels[outputs.ok],
+            features=outputs.x[0][outputs.ok],
+            numbers=np.flatnonzero(outputs.ok),
+            protocol=protocol,
+            details=details,
+            curves=[
+                _curve("training loss", "loss", losses, "loss"),
+                _curve("test top-1", "top-1", lines, "test_top1"),
+            ],
+        )
 
-    return step
+    def _protocol(self):
+        plan = self.plan
+        epochs = plan.stop / plan.steps_per_epoch
+        text = f"{self.protocol}, random crops, {epochs:g} epochs of {self.config.batch_size}"
+        if plan.stop < plan.total:
+            text += f", stopped early of {plan.total / plan.steps_per_epoch:g}"
+        return f"{text}, lr {self.config.optimizer.learning_rate:g}"
 
-
-def _outcome(context, plan, frozen, found, lines):
-    config = context.config
-    epochs = plan.stop / plan.steps_per_epoch
-    kind = "linear on the frozen backbone" if frozen else "fine-tuned end to end"
-    protocol = f"{kind}, random crops, {epochs:g} epochs of {config.batch_size}"
-    if plan.stop < plan.total:
-        protocol += f", stopped early of {plan.total / plan.steps_per_epoch:g}"
-    protocol += f", lr {config.optimizer.learning_rate:g}"
-    steps = [line for line in lines if "loss" in line]
-    tests = [line for line in lines if "test_top1" in line]
-    last = [line["loss"] for line in steps[-plan.steps_per_epoch :]]
-    details = {"training_loss": float(np.mean(last))}
-    if frozen:
-        details["backbone_unchanged"] = True
-    chance = math.log(context.pair.num_classes)
-    if details["training_loss"] > 2 * chance:
-        details["diverged"] = True
+    def _diverged(self, loss):
+        """Whether the last epoch's training loss is far above chance; warns if it is."""
+        chance = math.log(self.splits.num_classes)
+        if loss <= 2 * chance:
+            return False
         log.warning(
             "The training loss of the last epoch, %.3g, is far above chance, %.3g: it diverged. %s",
-            *(details["training_loss"], chance),
-            DIVERGED if frozen else "Lower the learning rate.",
+            loss,
+            chance,
+            self.remedy_for_divergence,
         )
-        protocol += ", DIVERGED"
-    curves = [
-        ("training loss", "step", [s["step"] for s in steps], {"loss": [s["loss"] for s in steps]}),
-        (
-            *("test top-1", "step", [t["step"] for t in tests]),
-            {"top-1": [t["test_top1"] for t in tests]},
-        ),
-    ]
-    return Outcome(
-        softmax(found.x[1][found.ok]),
-        found.labels[found.ok],
-        found.x[0][found.ok],
-        np.flatnonzero(found.ok),
-        protocol,
-        details,
-        curves,
-    )
+        return True
+
+
+def _curve(title, label, lines, name):
+    """A curve of `Outcome` from the lines of a metrics.jsonl that have a value of this name."""
+    lines = [line for line in lines if name in line]
+    return title, "step", [line["step"] for line in lines], {label: [line[name] for line in lines]}

@@ -1,136 +1,140 @@
-"""A segmentation, from its config to results.json and report.html."""
+"""Segmentation: an FCN trained on a pre-trained backbone, and tested on whole images."""
 
 import os
-import time
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
-from moco_tf import distribute, encoders, schema, storage
+from moco_tf import distribute, encoders, storage
 from moco_tf.data.labelled import fill_of, normalized
 from moco_tf.encoders import dense_backbone
-from moco_tf.evaluation import results
+from moco_tf.evaluation.task import Task
 from moco_tf.optim import SGD
+from moco_tf.segmentation import config as configs
 from moco_tf.segmentation import networks, pipeline, report, scoring, sources
 from moco_tf.segmentation.segmenter import Segmenter, make_predict
-from moco_tf.training import checkpoint, fit
-from moco_tf.training import plan as plan_lib
+from moco_tf.training import fit
+from moco_tf.training import plan as plans
 from moco_tf.training.config import Length
 
 
-def segment(config, encoder, workdir, strategy, stop=lambda: False):
-    """Trains or resumes a segmentation on a pre-trained backbone, and tests it.
+class SegmentationTask(Task):
+    """Trains or resumes a segmentation, tests it, saves it as segmenter.keras with predictions."""
 
-    Args:
-        config: checked `Segmentation`.
-        encoder: as of `encoders.load`.
-        workdir: folder of the run, local or gs://.
-        strategy: of `strategies.make_strategy`.
-        stop: function that says whether to stop early.
+    name = "segmentation"
+    Config = configs.Segmentation
+    TITLES = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy"}  # noqa: RUF012
+    trains = True
 
-    Returns:
-        What results.json holds.
+    @classmethod
+    def check(cls, config):
+        configs.check(config)
 
-    Raises:
-        loop.Stopped: if it was asked to stop before the end.
-        ValueError: for what `encoders` and `sources` refuse, or a batch that does not divide.
-    """
-    began = time.time()
-    with strategy.scope():
-        loaded = encoders.load(encoder)
-    recipe = encoders.recipe_of(loaded, config.data.recipe)
-    pairs = [_open(config, address) for address in (config.data.train, config.data.test)]
-    if pairs[0].classes != pairs[1].classes:
-        raise ValueError(
-            "Training and test images must have the same classes. Received: "
-            f"{len(pairs[0].classes)} and {len(pairs[1].classes)}."
+    def prepare(self):
+        config = self.config
+        data = config.data
+        self.recipe = encoders.recipe_of(self.loaded, data.recipe)
+        self.train_set = sources.open_pairs(data.train, data.num_classes, data.ignored)
+        self.test_set = sources.open_pairs(data.test, data.num_classes, data.ignored)
+        if self.train_set.classes != self.test_set.classes:
+            raise ValueError(
+                "Training and test images must have the same classes. Received: "
+                f"{len(self.train_set.classes)} and {len(self.test_set.classes)}."
+            )
+        self.layout = plans.make_layout(config, self.strategy)
+        # Fewer images than a batch are seen several times in it.
+        num_examples = max(self.train_set.num_examples, config.batch_size)
+        self.plan = plans.make_plan(config, num_examples, Length(steps=config.test_every_steps))
+        make, dilation, multiple = networks.NETWORKS[config.head]
+        if data.crop_px % multiple:
+            raise ValueError(
+                f"`--config.data.crop_px` must be a multiple of {multiple} for head={config.head}. "
+                f"Received: {data.crop_px}."
+            )
+        quiet = not distribute.is_chief(self.strategy)
+        sources.check(self.train_set, data.train, quiet=quiet)
+        sizes = sources.check(self.test_set, data.test, quiet=quiet)
+        with self.strategy.scope():
+            backbone = dense_backbone(
+                self.loaded.encoder, config.random_init, config.seed, dilation
+            )
+            self.model = self._compiled(make(backbone, len(self.train_set.classes)))
+        self.tester = Tester(
+            config, self.model, self.recipe, self.strategy, self.test_set, sizes, multiple
         )
-    layout, plan = plan_lib.make_layout(config, strategy), _plan(config, pairs[0])
-    _, _, multiple = networks.NETWORKS[config.head]
-    if config.data.crop_px % multiple:
-        raise ValueError(
-            f"`config.data.crop_px` must be a multiple of {multiple} for head={config.head}. "
-            f"Received: {config.data.crop_px}."
+
+    def _compiled(self, network):
+        config, recipe = self.config, self.recipe
+        model = Segmenter(network, lambda x: normalized(recipe, x))
+        model.compile(
+            SGD(
+                plans.make_schedule(config, 1),
+                momentum=config.optimizer.momentum,
+                weight_decay=config.optimizer.weight_decay,
+            )
         )
-    chief = distribute.is_chief(strategy)
-    addresses = (config.data.train, config.data.test)
-    sizes = [sources.check(p, a, quiet=not chief) for p, a in zip(pairs, addresses)]
-    with strategy.scope():
-        model = _model(config, loaded.encoder, recipe, len(pairs[0].classes))
-    made_by = {"task": "segmentation", "encoder": loaded.digest, **schema.to_dict(config)}
-    checkpoint.claim_workdir(made_by, workdir, strategy)
-    tester = Tester(config, model, recipe, strategy, pairs[1], sizes[1], multiple)
-    _train(config, model, recipe, workdir, pairs[0], layout, plan, tester, stop)
-    folder = os.path.join(workdir, "predictions")
-    matrices = tester.confusions("test" if chief else None, folder if chief else None)
-    found = results.record(
-        *("segmentation", config, loaded, began),
-        metrics=scoring.measure(matrices, config.seed),
-        protocol=_protocol(config, plan),
-        details=_details(matrices, pairs[1].classes),
-        data={
-            "train": config.data.train,
-            "test": config.data.test,
-            "train_images": pairs[0].num_examples,
-            "test_images": pairs[1].num_examples,
-            "classes": len(pairs[1].classes),
-            "class_names": list(pairs[1].classes),
-        },
-        normalization={"mean": list(recipe.mean), "std": list(recipe.std)},
-    )
-    if chief:
-        results.write(workdir, found)
-        report.write(workdir, found, pairs[1], matrices, folder)
-    return found
+        model.optimizer.build(model.trainable_variables)
+        return model
 
-
-def _open(config, address):
-    return sources.open_pairs(address, config.data.num_classes, config.data.ignored)
-
-
-def _plan(config, pairs):
-    # Fewer images than a batch are seen several times in it.
-    num_examples = max(pairs.num_examples, config.batch_size)
-    return plan_lib.make_plan(config, num_examples, Length(steps=config.test_every_steps))
-
-
-def _model(config, encoder, recipe, num_classes):
-    make, dilation, _ = networks.NETWORKS[config.head]
-    backbone = dense_backbone(encoder, config.random_init, config.seed, dilation)
-    model = Segmenter(make(backbone, num_classes), lambda x: normalized(recipe, x))
-    model.compile(
-        SGD(
-            plan_lib.make_schedule(config, 1),
-            momentum=config.optimizer.momentum,
-            weight_decay=config.optimizer.weight_decay,
+    def train(self, stop):
+        fit.fit(
+            self.model,
+            os.path.join(self.workdir, "segmenter.keras"),
+            self.config,
+            self.plan,
+            self._dataset,
+            self.model.step,
+            self._scores,
+            stop,
+            names=Segmenter.NAMES,
         )
-    )
-    model.optimizer.build(model.trainable_variables)
-    return model
 
-
-def _train(config, model, recipe, workdir, pairs, layout, plan, tester, stop):
-    """Trains from the newest checkpoint on."""
-
-    def dataset(host, start_step):
+    def _dataset(self, host, start_step):
+        data = self.config.data
         return pipeline.segmentation_dataset(
-            pairs,
-            layout,
-            fill=fill_of(recipe),
-            crop_px=config.data.crop_px,
-            scale=(config.data.scale_min, config.data.scale_max),
+            self.train_set,
+            self.layout,
+            fill=fill_of(self.recipe),
+            crop_px=data.crop_px,
+            scale=(data.scale_min, data.scale_max),
             host=host,
-            seed=config.seed,
+            seed=self.config.seed,
             start_step=start_step,
         )
 
-    def test():
-        iou = scoring.class_iou(tester.confusions(None).sum(axis=0))
+    def _scores(self):
+        """Test mIoU, for the curve."""
+        iou = scoring.class_iou(self.tester.confusions(None).sum(axis=0))
         return {"test_miou": float(np.nanmean(iou))}
 
-    path = os.path.join(workdir, "segmenter.keras")
-    fit.fit(*(model, path, config, plan, dataset, model.step, test, stop), names=Segmenter.NAMES)
+    @property
+    def _predictions(self):
+        """Folder of the predicted label maps."""
+        return os.path.join(self.workdir, "predictions")
+
+    def test(self):
+        chief = distribute.is_chief(self.strategy)
+        config, recipe, test_set = self.config, self.recipe, self.test_set
+        self.matrices = self.tester.confusions(
+            "test" if chief else None, self._predictions if chief else None
+        )
+        return {
+            "metrics": scoring.measure(self.matrices, config.seed),
+            "protocol": _protocol(config, self.plan),
+            "details": _details(self.matrices, test_set.classes),
+            "data": {
+                "train": config.data.train,
+                "test": config.data.test,
+                "train_images": self.train_set.num_examples,
+                "test_images": test_set.num_examples,
+                "classes": len(test_set.classes),
+                "class_names": list(test_set.classes),
+            },
+            "normalization": {"mean": list(recipe.mean), "std": list(recipe.std)},
+        }
+
+    def report(self, found):
+        report.write(self.workdir, found, self.test_set, self.matrices, self._predictions)
 
 
 class Tester:
@@ -139,31 +143,29 @@ class Tester:
     Args:
         config: `Segmentation`.
         model: `Segmenter`.
-        recipe: whose normalisation.
-        strategy: of the model.
-        pairs: test images.
+        recipe: `Recipe` whose normalization to use.
+        strategy: strategy of the model.
+        pairs: test images and label maps.
         sizes: int Nx2, of `sources.check`.
         multiple: sizes that the network takes are multiples of it.
     """
 
     def __init__(self, config, model, recipe, strategy, pairs, sizes, multiple):
-        self.pairs, self.sizes, self.strategy, self.fill = pairs, sizes, strategy, fill_of(recipe)
-        self.batch = config.test_batch_size
+        self.pairs = pairs
+        self.sizes = sizes
+        self.fill = fill_of(recipe)
+        self.batch_size = config.test_batch_size
         self.padded = tuple(-(-sizes.max(axis=0) // multiple) * multiple)
         predict = make_predict(
-            *(model.network, lambda x: normalized(recipe, x)),
-            *(config.test_scales, config.test_flip, multiple),
+            model.network,
+            lambda x: normalized(recipe, x),
+            config.test_scales,
+            config.test_flip,
+            multiple,
         )
-
-        def replica(images):
-            return distribute.all_gather(predict(images))
-
-        @tf.function(autograph=False)
-        def run(iterator):
-            found = strategy.run(replica, (next(iterator),))
-            return strategy.experimental_local_results(found)[0]
-
-        self.run = run
+        self._predict_all = distribute.make_predict_all(
+            strategy, lambda images: {"label": predict(images)}
+        )
 
     def confusions(self, title, folder=None):
         """One confusion matrix an image, int64 NxKxK, the same on every process.
@@ -172,35 +174,24 @@ class Tester:
             title: of a progress bar; None for none.
             folder: where to save the predictions as PNG, class numbers; None does not.
         """
-
-        def dataset(context):
-            rows = self.batch // context.num_input_pipelines
-            first = context.input_pipeline_id * rows
-            data = pipeline.test_dataset(
-                self.pairs, self.batch, slice(first, first + rows), self.padded, self.fill
-            )
-            per_replica = self.batch // self.strategy.num_replicas_in_sync
-            if rows > per_replica:
-                data = data.unbatch().batch(per_replica, drop_remainder=True)
-            return data.repeat()
-
-        iterator = iter(self.strategy.distribute_datasets_from_function(dataset))
         n, k = self.pairs.num_examples, len(self.pairs.classes)
         matrices = np.zeros((n, k, k), np.int64)
         if folder:
             tf.io.gfile.makedirs(folder)
-        for start in tqdm(range(0, n, self.batch), title, unit="batch", disable=title is None):
-            predicted = self.run(iterator).numpy()
-            for i in range(start, min(start + self.batch, n)):
+        for first, outputs in self._predict_all(self._dataset, n, self.batch_size, title):
+            for i, predicted in enumerate(outputs["label"], first):
                 height, width = self.sizes[i]
-                found = predicted[i - start, :height, :width]
+                predicted = predicted[:height, :width]
                 label = self.pairs.label(tf.constant(i, tf.int64)).numpy()
-                matrices[i] = scoring.confusion(label, found, k)
+                matrices[i] = scoring.confusion(label, predicted, k)
                 if folder:
                     path = report.prediction_path(folder, self.pairs, i)
-                    png = tf.io.encode_png(found[..., None].astype(np.uint8)).numpy()
+                    png = tf.io.encode_png(predicted[..., None].astype(np.uint8)).numpy()
                     storage.write_bytes(path, png)
         return matrices
+
+    def _dataset(self, batch_size, rows):
+        return pipeline.test_dataset(self.pairs, batch_size, rows, self.padded, self.fill)
 
 
 def _protocol(config, plan):

@@ -1,0 +1,183 @@
+"""Base of the tasks that classify labelled images: data, features, accuracies, report."""
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from moco_tf import encoders
+from moco_tf.data.sources import Stream
+from moco_tf.evaluation import labelled, report, results
+from moco_tf.evaluation.cache import Cache
+from moco_tf.evaluation.config import check_data
+from moco_tf.evaluation.task import Task
+from moco_tf.log import log
+from moco_tf.probes import features
+
+
+class Outcome(NamedTuple):
+    """Scores of the N test images that can be decoded.
+
+    Attributes:
+        scores: float NxK in [0, 1], what speaks for each class; the rows add up to 1.
+        labels: int64 N.
+        features: float32 NxC.
+        numbers: int64 N, ascending, of the images in the test source.
+        protocol: the protocol in a few words.
+        details: JSON-ready dict of further results.
+        curves: list of `(title, x label, x, dict of y by name)`.
+    """
+
+    scores: np.ndarray
+    labels: np.ndarray
+    features: np.ndarray
+    numbers: np.ndarray
+    protocol: str
+    details: dict
+    curves: list
+
+
+class Classification(Task):
+    """A task that gives each test image a score for each class; subclasses define `classify`.
+
+    Attributes:
+        splits: `labelled.Labelled`, training and test images.
+        crop: `encoders.Preprocessing` of the centre crops.
+        outcome: `Outcome`, after `test`.
+    """
+
+    TITLES = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class"}  # noqa: RUF012
+
+    @classmethod
+    def check(cls, config):
+        super().check(config)
+        check_data(config)
+
+    def load(self, checkpoint):
+        loaded = encoders.load(checkpoint, self.config.random_init, self.config.seed)
+        encoders.require_backbone(loaded, self.config.backbone)
+        return loaded
+
+    def prepare(self):
+        data = self.config.data
+        self.splits = labelled.open_pair(data, self.loaded.run)
+        self.crop = encoders.preprocessing(
+            self.loaded, data.image_size_px, data.resize_px, data.recipe
+        )
+        log.info(
+            "%s, of %s: %d classes; %d training and %d test images, %d px of %d",
+            "Untrained" if self.config.random_init else "Trained",
+            self.loaded.path,
+            self.splits.num_classes,
+            self.splits.train.num_examples,
+            self.splits.test.num_examples,
+            self.crop.image_size_px,
+            self.crop.resize_px,
+        )
+
+    def classify(self) -> Outcome:
+        """Scores of the test images."""
+        raise NotImplementedError(f"{type(self).__name__} must define `classify`.")
+
+    def test(self):
+        self.outcome = self.classify()
+        splits = self.splits
+        return {
+            "metrics": results.measure(self.outcome.scores, self.outcome.labels),
+            "protocol": self.outcome.protocol,
+            "details": self.outcome.details,
+            "data": {
+                "train": splits.addresses[0],
+                "test": splits.addresses[1],
+                "train_images": splits.train.num_examples,
+                "test_images": len(self.outcome.labels),
+                "classes": splits.num_classes,
+                "class_names": list(splits.classes),
+            },
+        }
+
+    def report(self, found):
+        crop = (self.crop.resize_px, self.crop.image_size_px)
+        report.write(self.workdir, found, self.outcome, self.splits, crop)
+
+    def forward(self, network):
+        """`features.forward` of a network made in the strategy's scope."""
+        return features.forward(network, self.crop.recipe, self.strategy)
+
+    def outputs(self, predict_all, split, title):
+        """`features.Outputs` of a split by a function of `forward`, checked.
+
+        Args:
+            predict_all: from `forward`.
+            split: "train" or "test".
+            title: of a progress bar; None for none.
+        """
+        outputs = self._extract(predict_all, split, title)
+        self._check(outputs, split)
+        return outputs
+
+    def encoder_outputs(self):
+        """`(training, test)` outputs of the encoder's backbone and projection; kept on disk."""
+        with self.strategy.scope():
+            network = self.loaded.encoder.features_and_embeddings()
+        predict_all = self.forward(network)
+        folder = self.config.data.features_dir
+        if folder is None:
+            folder = os.path.join(os.path.dirname(self.loaded.path), "features")
+        cache = Cache(folder, self.strategy)
+        train = self._cached_outputs(cache, predict_all, "train")
+        test = self._cached_outputs(cache, predict_all, "test")
+        splits = self.splits
+        labelled.check_classes(train.labels[train.ok], splits.addresses[0], splits.classes)
+        return train, test
+
+    def _cached_outputs(self, cache, predict_all, split):
+        recipe = self.crop.recipe
+        facts = {
+            "encoder": self.loaded.digest,
+            "source": self._address(split),
+            "crop": [self.crop.image_size_px, self.crop.resize_px, *recipe.mean, *recipe.std],
+            "classes": list(self.splits.classes),  # labels are in their order
+        }
+        source = getattr(self.splits, split)
+        outputs = cache.outputs(facts, source, lambda: self._extract(predict_all, split, split))
+        self._check(outputs, split)
+        return outputs
+
+    def _extract(self, predict_all, split, title):
+        return features.extract(
+            predict_all,
+            getattr(self.splits, split),
+            image_size_px=self.crop.image_size_px,
+            resize_px=self.crop.resize_px,
+            batch=self.config.rows,
+            title=title,
+        )
+
+    def _address(self, split):
+        return self.splits.addresses[("train", "test").index(split)]
+
+    def _check(self, outputs, split):
+        """Refuses labels outside the classes and too many bad images; names some of the bad."""
+        source, address = getattr(self.splits, split), self._address(split)
+        labelled.check_read(outputs.labels[outputs.ok], address, self.splits.num_classes)
+        bad = np.flatnonzero(~outputs.ok)
+        if len(bad):
+            names = [] if isinstance(source, Stream) else [source.name(int(i)) for i in bad[:3]]
+            such_as = ", ".join(name.numpy().decode() for name in names)
+            log.warning(
+                "%d images of %s cannot be decoded and are left out: %s", len(bad), address, such_as
+            )
+        limit = self.config.data.max_bad_fraction
+        if len(bad) > limit * max(len(outputs.ok), 1000) or len(bad) == len(outputs.ok):
+            raise ValueError(
+                f"At most data.max_bad_fraction={limit} of the images may be undecodable. "
+                f"Received: {len(bad)} of {len(outputs.ok)} in {address!r}. Repair the data or "
+                "raise the limit."
+            )
+
+
+def softmax(logits):
+    """Rows of logits, NxK, to rows of probabilities."""
+    scores = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return scores / scores.sum(axis=1, keepdims=True)

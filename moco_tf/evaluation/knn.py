@@ -1,0 +1,71 @@
+"""kNN on backbone features and on the projection, for all k in one pass."""
+
+import numpy as np
+
+from moco_tf.evaluation import results
+from moco_tf.evaluation.classification import Classification, Outcome
+from moco_tf.evaluation.config import Knn
+from moco_tf.log import log
+from moco_tf.probes import knn
+
+
+class KnnTask(Classification):
+    """kNN accuracy; the headline is that of the first k, on backbone features."""
+
+    name = "knn"
+    Config = Knn
+    needs_float32 = True
+
+    def classify(self):
+        train, test = self.encoder_outputs()
+        labels = test.labels[test.ok]
+        by_features = {}
+        scores, by_features["backbone"] = self._nearest(train, test, 0, "backbone")
+        _, by_features["projection"] = self._nearest(train, test, 1, "projection")
+        k = min(self.config.neighbours[0], int(train.ok.sum()))
+        return Outcome(
+            scores=scores,
+            labels=labels,
+            features=test.x[0][test.ok],
+            numbers=np.flatnonzero(test.ok),
+            protocol=f"k = {k}, t = {self.config.temperature:g}, backbone features of centre crops",
+            details={"knn": by_features},
+            curves=[("kNN top-1", "k", sorted(self.config.neighbours), _by_k(by_features))],
+        )
+
+    def _nearest(self, train, test, output, title):
+        """Scores of the first k, and the accuracy of each k by its name.
+
+        Args:
+            train, test: `features.Outputs`.
+            output: number of the network's output.
+            title: of the progress bar.
+        """
+        config = self.config
+        bank = train.x[output] if train.ok.all() else train.x[output][train.ok]
+        queries = test.x[output][test.ok]
+        cosine, index = knn.nearest(bank, queries, max(config.neighbours), title=title)
+        neighbour_labels = train.labels[train.ok][index]
+        first, accuracies = None, {}
+        for k in config.neighbours:
+            scores = knn.votes(
+                cosine[:, :k],
+                neighbour_labels[:, :k],
+                self.splits.num_classes,
+                config.temperature,
+            )
+            scores /= scores.sum(axis=1, keepdims=True)
+            first = scores if first is None else first
+            measured = results.measure(scores, test.labels[test.ok])
+            accuracies[str(k)] = measured["top1"]["value"]
+        line = ", ".join(f"k={k} {value:.1%}" for k, value in accuracies.items())
+        log.info("kNN on the %s: %s", title, line)
+        return first, accuracies
+
+
+def _by_k(by_features):
+    """Accuracies in ascending order of k, by the name of the features."""
+    return {
+        name: [accuracies[k] for k in sorted(accuracies, key=int)]
+        for name, accuracies in by_features.items()
+    }

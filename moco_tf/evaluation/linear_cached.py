@@ -1,0 +1,163 @@
+"""The best of many linear classifiers on cached backbone features."""
+
+import math
+import os
+
+import keras
+import numpy as np
+
+from moco_tf import distribute
+from moco_tf.evaluation import labelled
+from moco_tf.evaluation.classification import Classification, Outcome, softmax
+from moco_tf.evaluation.config import LinearCached
+from moco_tf.log import log
+from moco_tf.probes import linear
+
+
+class LinearCachedTask(Classification):
+    """Trains a classifier for each learning rate and weight decay; saves the best.
+
+    The pair that is best on held-out training images is trained again on all of them.
+    """
+
+    name = "linear_cached"
+    Config = LinearCached
+    needs_float32 = True
+
+    def prepare(self):
+        super().prepare()
+        config = self.config
+        pairs = [(r, d) for r in config.learning_rates for d in config.weight_decays]
+        self.pairs = pairs  # (learning rate, weight decay)
+        labels = getattr(self.splits.train, "labels", None)
+        if labels is None or len(pairs) == 1:
+            return
+        counts = np.bincount(labels, minlength=self.splits.num_classes)
+        if counts.min() < 2:
+            raise ValueError(
+                "A sweep needs two training images of each class, one to hold out. Received: a "
+                f"class with {counts.min()}. Give one `--config.learning_rates` and one "
+                "`--config.weight_decays` instead."
+            )
+
+    def classify(self):
+        config = self.config
+        train, test = self.encoder_outputs()
+        x, y = train.x[0], train.labels
+        if not train.ok.all():
+            x, y = x[train.ok], y[train.ok]
+        sweep = []
+        rate, decay = self.pairs[0]
+        if len(self.pairs) > 1:
+            sweep, held_out = self._sweep(x, y)
+            best = best_of(sweep, held_out)
+            rate, decay = best["learning_rate"], best["weight_decay"]
+            self._warn_of_the_end(rate)
+        log.info("Learning rate %g and weight decay %g, on all training images.", rate, decay)
+        final = self._fit(x, y, [rate], [decay], "final")
+        if not np.isfinite(final.losses[0]):
+            raise FloatingPointError(
+                f"The loss must be finite. Received: {final.losses[0]} at learning rate {rate:g}. "
+                "Lower `--config.learning_rates`, or give several."
+            )
+        if distribute.is_chief(self.strategy):
+            self._save(final)
+        features = test.x[0][test.ok]
+        protocol = (
+            f"SGD on backbone features of centre crops, {config.epochs} epochs, lr {rate:g}, "
+            f"weight decay {decay:g}"
+        )
+        if sweep:
+            protocol += ", chosen on held-out training images"
+        return Outcome(
+            scores=softmax(final.logits(0, features)),
+            labels=test.labels[test.ok],
+            features=features,
+            numbers=np.flatnonzero(test.ok),
+            protocol=protocol,
+            details={"sweep": sweep, "learning_rate": rate, "weight_decay": decay},
+            curves=self._curves(sweep),
+        )
+
+    def _fit(self, x, y, rates, decays, title):
+        config = self.config
+        return linear.fit(
+            x,
+            y,
+            self.splits.num_classes,
+            rates,
+            decays,
+            momentum=config.momentum,
+            batch_size=config.batch_size,
+            epochs=config.epochs,
+            seed=config.seed,
+            title=title,
+        )
+
+    def _sweep(self, x, y):
+        """Accuracy of each pair on held-out training images, and the number of these images."""
+        config = self.config
+        held_out = labelled.balanced(y, config.held_out, config.seed)
+        learn = np.setdiff1d(np.arange(len(y)), held_out)
+        rates = [rate for rate, _ in self.pairs]
+        decays = [decay for _, decay in self.pairs]
+        classifiers = self._fit(x[learn], y[learn], rates, decays, "sweep")
+        sweep = []
+        for i, (rate, decay) in enumerate(self.pairs):
+            logits = classifiers.logits(i, x[held_out])
+            finite = bool(np.isfinite(classifiers.losses[i]) and np.isfinite(logits).all())
+            accuracy = float(np.mean(logits.argmax(axis=1) == y[held_out])) if finite else 0.0
+            sweep.append(
+                {
+                    "learning_rate": rate,
+                    "weight_decay": decay,
+                    "accuracy": accuracy,
+                    "finite": finite,
+                }
+            )
+        if not any(entry["finite"] for entry in sweep):
+            raise FloatingPointError(
+                "At least one learning rate must train. Received: all diverge, of "
+                f"{', '.join(f'{rate:g}' for rate in config.learning_rates)}. Lower "
+                "`--config.learning_rates`."
+            )
+        return sweep, len(held_out)
+
+    def _warn_of_the_end(self, rate):
+        rates = self.config.learning_rates
+        if len(rates) > 1 and rate in (min(rates), max(rates)):
+            log.warning("The best learning rate, %g, is at the end of those tried. Try more.", rate)
+
+    def _curves(self, sweep):
+        if not sweep:
+            return []
+        accuracies = {
+            f"weight decay {decay:g}": [
+                entry["accuracy"] for entry in sweep if entry["weight_decay"] == decay
+            ]
+            for decay in self.config.weight_decays
+        }
+        rates = np.log10(self.config.learning_rates)
+        title = "sweep, on held-out training images"
+        return [(title, "log10(learning rate)", rates, accuracies)]
+
+    def _save(self, classifiers):
+        """Saves the backbone with the first classifier on it, from normalized images to logits."""
+        backbone = self.loaded.encoder.backbone
+        images = keras.Input(backbone.input_shape[1:], name="images")
+        head = keras.layers.Dense(self.splits.num_classes, dtype="float32", name="fc")
+        network = keras.Model(images, head(backbone(images)), name="classifier")
+        head.set_weights([classifiers.weights[0], classifiers.biases[0]])
+        network.save(os.path.join(self.workdir, "classifier.keras"))
+
+
+def best_of(sweep, num_images):
+    """The entry of a sweep with the best accuracy; of those as good, with the smallest rate.
+
+    As good is within a standard error of the accuracy on `num_images`: a small rate also suits
+    random crops, and a rate that wins by chance need not.
+    """
+    top = max(entry["accuracy"] for entry in sweep)
+    error = math.sqrt(top * (1 - top) / num_images)
+    as_good = [entry for entry in sweep if entry["finite"] and entry["accuracy"] >= top - error]
+    return min(as_good, key=lambda entry: (entry["learning_rate"], -entry["accuracy"]))
