@@ -42,7 +42,7 @@ def write(workdir, found, pairs, matrices, folder):
         ),
     ]
     iou = {name: v for name, v in found["details"]["class_iou"].items() if v is not None}
-    scores = [(results.NAMES[n], results.percent(m)) for n, m in found["metrics"].items()]
+    scores = [(results.title_of(n, found), results.percent(m)) for n, m in found["metrics"].items()]
     majority = found["details"]["majority"]
     scores.append((f"mIoU of {majority['class']} everywhere", f"{majority['miou']:.1%}"))
     parts = [

@@ -14,7 +14,8 @@ from test_train import kill_at
 from moco_tf import encoders
 from moco_tf.backbones import heads
 from moco_tf.evaluation import config as configs
-from moco_tf.evaluation import results, run
+from moco_tf.evaluation import report, results
+from moco_tf.evaluation import task as tasks
 
 SHORT = {"batch_size": 64, "epochs": 2, "stop_after_steps": 3, "test_every_epochs": 1}
 SHORT["optimizer__milestones_epochs"] = (1,)
@@ -26,12 +27,12 @@ def make(task, **overrides):
     for name, value in overrides.items():
         part, _, last = name.rpartition("__")
         setattr(getattr(config, part) if part else config, last or name, value)
-    configs.check(config, task)
+    tasks.find(task).check(config)
     return config
 
 
 def evaluate(task, pretrained, workdir, strategy=None, **overrides):
-    return run.evaluate(
+    return tasks.evaluate(
         task,
         make(task, **overrides),
         str(pretrained),
@@ -75,7 +76,7 @@ def test_every_task_and_their_comparison(pretrained, tmp_path):
         assert (encoders.digest(network.layers[1]) == digest) == same
         assert network(np.zeros((2, 16, 16, 3), "float32")).shape == (2, 8)
 
-    table = run.compare([str(tmp_path / task) for task in tasks], str(tmp_path / "all"))
+    table = report.compare([str(tmp_path / task) for task in tasks], str(tmp_path / "all"))
     assert table.count("\n") == 5 and "| finetune | finetune | pre-trained |" in table
     assert "data:image/png" in (tmp_path / "all" / "report.html").read_text()
 

@@ -17,7 +17,7 @@ from moco_tf import encoders
 from moco_tf.commands import client, export
 from moco_tf.data.sources import synthetic
 from moco_tf.evaluation import config as configs
-from moco_tf.evaluation import run as evaluation
+from moco_tf.evaluation.task import evaluate
 
 SAMPLES = tiny.DATA / "imagenet_sample"
 
@@ -126,7 +126,7 @@ def test_images_are_named_by_files_folders_and_globs(folder, tmp_path):
 def test_a_linear_evaluation_serves_class_scores(pretrained, tmp_path):
     fields = configs.LinearCached(epochs=3, learning_rates=(1.0,), weight_decays=(0.0,))
     strategy = tf.distribute.get_strategy()
-    evaluation.evaluate("linear_cached", fields, str(pretrained), str(tmp_path / "eval"), strategy)
+    evaluate("linear_cached", fields, str(pretrained), str(tmp_path / "eval"), strategy)
     options = [f"--classifier={tmp_path / 'eval'}", f"--output={tmp_path / 'out'}"]
     command("export", f"--checkpoint={pretrained}", "--format=savedmodel", *options)
     signatures = tf.saved_model.load(str(tmp_path / "out" / "1")).signatures
@@ -191,7 +191,7 @@ def test_a_run_goes_to_torch_and_comes_back_to_train_on(pretrained, tmp_path):
         fields.data.recipe, fields.data.image_size_px, fields.data.resize_px = "moco:v1", 16, 32
         workdir = str(tmp_path / f"knn{len(found)}")
         strategy = tf.distribute.get_strategy()
-        found.append(evaluation.evaluate("knn", fields, checkpoint, workdir, strategy)["metrics"])
+        found.append(evaluate("knn", fields, checkpoint, workdir, strategy)["metrics"])
     assert found[0] == found[1]
 
 

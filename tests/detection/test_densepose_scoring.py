@@ -18,11 +18,11 @@ from scipy.spatial import distance
 
 from moco_tf.backbones import heads, resnet
 from moco_tf.detection import config as configs
-from moco_tf.detection import task
 from moco_tf.detection import tester as testing
 from moco_tf.detection.data import densepose, densepose_surface
 from moco_tf.detection.data.annotations import open_annotations
 from moco_tf.detection.scoring import densepose as densepose_scoring
+from moco_tf.evaluation.task import evaluate
 
 EDGES = np.linspace(0, 1, 57)
 CENTRES = (EDGES[1:] + EDGES[:-1]) / 2
@@ -209,7 +209,7 @@ def test_a_run_with_the_files_is_scored(folder, tmp_path):
     heads.encoder(resnet.resnet18(width=4), heads.mlp, 8).save(encoder)
     config = make_config(densepose_files=str(folder), **data)
     workdir = tmp_path / "run"
-    found = task.detect(config, str(encoder), str(workdir), tf.distribute.get_strategy())
+    found = evaluate("detection", config, str(encoder), str(workdir), tf.distribute.get_strategy())
     assert found["metrics"].keys() == metric_names("box", "densepose")
     assert "dc5 with densepose" in found["protocol"] and "no flips" not in found["protocol"]
     saved = json.loads((workdir / "predictions.json").read_text())

@@ -22,7 +22,7 @@ from moco_tf.detection import config as configs
 from moco_tf.detection import task
 from moco_tf.detection import tester as testing
 from moco_tf.detection.data import annotations as records
-from moco_tf.evaluation import run as evaluation
+from moco_tf.evaluation import report
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_other_heads_norms_metrics_and_controls(data, encoder, tmp_path):
     found = detect(data, encoder, tmp_path / "voc", **short, **voc)
     assert found["metrics"].keys() == metric_names("box") and "AP of voc" in found["protocol"]
     workdirs = [str(tmp_path / name) for name in ("keypoints", "voc")]
-    table = evaluation.compare(workdirs, str(tmp_path / "all"))
+    table = report.compare(workdirs, str(tmp_path / "all"))
     assert "| box AP | box AP50 |" in table and "| untrained | 0." in table
 
 

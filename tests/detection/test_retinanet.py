@@ -12,9 +12,9 @@ from detection_runs import SHORT_RUN, make_config, metric_names, write_set
 
 from moco_tf import optim
 from moco_tf.backbones import heads, resnet
-from moco_tf.detection import task
 from moco_tf.detection.model import retinanet
 from moco_tf.detection.model.detector import RCNNSettings
+from moco_tf.evaluation.task import evaluate
 
 R_CNN = ("masks", "width_divisor", "before_nms", "after_nms", "regions", "sampling_ratio")
 
@@ -191,7 +191,9 @@ def test_a_run_is_scored_reported_and_saved(tmp_path, mirrored):
     options |= {"lowest_score": 0.0, "bn_statistics_batches": 1, "data__check_images": False}
     config = make_config(data, **options, **usual())
     workdir = tmp_path / "run"
-    found = task.detect(config, str(tmp_path / "encoder.keras"), str(workdir), mirrored(2))
+    found = evaluate(
+        "detection", config, str(tmp_path / "encoder.keras"), str(workdir), mirrored(2)
+    )
     assert found["metrics"].keys() == metric_names("box")
     assert found["protocol"].startswith("RetinaNet, end to end, 1 steps of 4 images")
     assert json.loads((workdir / "results.json").read_text()) == found

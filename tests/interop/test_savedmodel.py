@@ -20,7 +20,7 @@ from moco_tf.backbones import heads, resnet
 from moco_tf.commands import export
 from moco_tf.data.image_ops import resize_and_center_crop
 from moco_tf.data.recipes import moco
-from moco_tf.evaluation import tasks
+from moco_tf.evaluation import classification
 from moco_tf.interop import serving_graph
 
 SIZE, RESIZE, DIM, CLASSES = 32, 40, 16, 3
@@ -143,7 +143,7 @@ def test_class_scores(served, classifier):
     contents = [GOOD["jpeg"], BAD["text"], GOOD["gray"]]
     features = answer(served["embed_bytes"], contents)["feature"]
     found = answer(served["classify_bytes"], contents)
-    want = tasks.softmax(features @ weights + bias)
+    want = classification.softmax(features @ weights + bias)
     want[1] = 0
     np.testing.assert_allclose(found["scores"], want, atol=1e-5)
     labels = [names[i] for i in want.argmax(axis=1)]

@@ -10,7 +10,7 @@ import tiny
 
 from moco_tf import presets, schema
 from moco_tf.detection import config as detection_config
-from moco_tf.evaluation import config as evaluation_config
+from moco_tf.evaluation.task import find, names
 from moco_tf.pretraining import ablation
 from moco_tf.pretraining.config import Config, Monitor, chance_loss, check, from_json
 from moco_tf.segmentation import config as segmentation_config
@@ -46,7 +46,7 @@ def test_every_recipe_is_valid_and_survives_json(name):
 @pytest.mark.parametrize("name", EVALUATIONS)
 def test_every_evaluation_is_valid_and_survives_json(name):
     config, stem = presets.load(name), name.removeprefix("eval/")
-    evaluation_config.check(config, TASKS.get(stem, stem))
+    find(TASKS.get(stem, stem)).check(config)
     assert schema.from_dict(type(config), schema.to_dict(config)) == config
 
 
@@ -156,12 +156,7 @@ def test_an_ablation_on_cifar10_starts_from_the_demo():
         ablation.base("mnist")
 
 
-EVERY_CONFIG = {
-    "pretraining": Config,
-    "detection": detection_config.Detection,
-    "segmentation": segmentation_config.Segmentation,
-    **evaluation_config.TASKS,
-}
+EVERY_CONFIG = {"pretraining": Config, **{name: find(name).Config for name in names()}}
 
 
 @pytest.mark.parametrize("make", EVERY_CONFIG.values(), ids=EVERY_CONFIG)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from moco_tf.evaluation import tasks
+from moco_tf.evaluation import linear_cached
 from moco_tf.probes import linear
 
 OPTIONS = dict(momentum=0.9, batch_size=64, epochs=60, seed=0, title=None)
@@ -92,6 +92,6 @@ def test_of_rates_that_are_as_good_the_smallest_is_taken():
 
     flat = [entry(3.0, 0.0, 0.52), entry(0.1, 0.0, 0.505), entry(0.1, 0.1, 0.51)]
     others = [entry(0.01, 0.0, 0.4), entry(0.03, 0.0, 0.0, finite=False)]
-    assert tasks.best_of(flat + others, 1000) == flat[2]  # standard error .016
-    assert tasks.best_of(flat + others, 100_000) == flat[0]
-    assert tasks.best_of(flat + others, 10) == others[0]
+    assert linear_cached.best_of(flat + others, 1000) == flat[2]  # standard error .016
+    assert linear_cached.best_of(flat + others, 100_000) == flat[0]
+    assert linear_cached.best_of(flat + others, 10) == others[0]

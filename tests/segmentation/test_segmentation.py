@@ -18,10 +18,11 @@ from moco_tf.backbones import heads, resnet
 from moco_tf.commands import export
 from moco_tf.data.recipes import moco
 from moco_tf.encoders import dense_backbone
-from moco_tf.evaluation import run as evaluation
+from moco_tf.evaluation import report
+from moco_tf.evaluation.task import evaluate
 from moco_tf.pretraining import run as pretraining
 from moco_tf.segmentation import config as configs
-from moco_tf.segmentation import networks, scoring, sources, task
+from moco_tf.segmentation import networks, scoring, sources
 from moco_tf.segmentation.segmenter import make_predict
 
 
@@ -55,7 +56,8 @@ def make(data, **overrides):
 
 def segment(data, pretrained, workdir, strategy=None, **overrides):
     strategy = strategy or tf.distribute.get_strategy()
-    return task.segment(make(data, **overrides), str(pretrained), str(workdir), strategy)
+    config = make(data, **overrides)
+    return evaluate("segmentation", config, str(pretrained), str(workdir), strategy)
 
 
 @pytest.mark.parametrize("name, stride, dilation", [("resnet18", 16, 2), ("resnet50", 32, 1)])
@@ -160,7 +162,7 @@ def test_a_run_learns_and_is_reported(data, pretrained, tmp_path):
     np.testing.assert_array_equal(labels[1], np.asarray(Image.open(files[1])))
 
     segment(data, pretrained, tmp_path / "b", random_init=True, steps=2)
-    table = evaluation.compare([str(tmp_path), str(tmp_path / "b")], str(tmp_path / "all"))
+    table = report.compare([str(tmp_path), str(tmp_path / "b")], str(tmp_path / "all"))
     assert "mIoU (95 %)" in table and "| untrained |" in table
 
 

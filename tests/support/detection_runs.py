@@ -6,7 +6,7 @@ import tiny
 from detection_sets import annotation, write_coco
 
 from moco_tf.detection import config as configs
-from moco_tf.detection import task
+from moco_tf.evaluation.task import evaluate
 
 CLASSES = ({"id": 3, "name": "red"}, {"id": 9, "name": "<green>"})
 COLORS = {3: (230, 30, 30), 9: (30, 200, 120)}
@@ -77,7 +77,8 @@ def make_config(data, **overrides):
 def detect(data, encoder, workdir, strategy=None, **overrides):
     """Runs a short detection. Returns what results.json holds."""
     strategy = strategy or tf.distribute.get_strategy()
-    return task.detect(make_config(data, **overrides), str(encoder), str(workdir), strategy)
+    config = make_config(data, **overrides)
+    return evaluate("detection", config, str(encoder), str(workdir), strategy)
 
 
 def command(encoder, workdir, data, *flags):
