@@ -13,7 +13,6 @@ from test_train import kill_at
 
 from moco_tf import encoders
 from moco_tf.backbones import heads
-from moco_tf.evaluation import config as configs
 from moco_tf.evaluation import report, results
 from moco_tf.evaluation import task as tasks
 
@@ -23,7 +22,7 @@ SHORT["optimizer__milestones_epochs"] = (1,)
 
 def make(task, **overrides):
     """The checked config of a task; a field of a part is given as part__field."""
-    config = configs.TASKS[task]()
+    config = tasks.find(task).Config()
     for name, value in overrides.items():
         part, _, last = name.rpartition("__")
         setattr(getattr(config, part) if part else config, last or name, value)
