@@ -197,16 +197,20 @@ class DetectionTask(Task):
 
 def _open(config):
     """Training and test `Annotations`; ValueError unless they fit together and the metric."""
-    options = {name: getattr(config, name) for name in ("masks", "keypoints", "densepose")}
+    options = {
+        "masks": config.masks,
+        "keypoints": config.keypoints,
+        "densepose": config.densepose,
+    }
     train = records.open_annotations(config.data.train, training=True, **options)
     test = records.open_annotations(config.data.test, training=False, **options)
     for name in ("classes", "keypoint_names"):
         names = [list(getattr(annotations, name)) for annotations in (train, test)]
         if names[0] != names[1]:
-            strange = sorted(set(names[0]) ^ set(names[1])) or ["another order"]
+            difference = sorted(set(names[0]) ^ set(names[1])) or ["another order"]
             raise ValueError(
                 f"Training and test images must have the same {name.replace('_', ' ')}. Received: "
-                f"{len(names[0])} and {len(names[1])}; the difference: {', '.join(strange[:5])}."
+                f"{len(names[0])} and {len(names[1])}; the difference: {', '.join(difference[:5])}."
             )
     if config.keypoints:
         coco_scoring.require_joints(test)
@@ -215,20 +219,26 @@ def _open(config):
     return train, test
 
 
-def make_detector(config, network, recipe, products=False):
-    """The `Detector` of a `Detection`'s kind.
+def make_detector(config, network, recipe, static_shapes=False):
+    """The `Detector` of a config's architecture.
 
     Args:
-        config: `Detection`; where it has no numbers they are those of its architecture.
-        network: as of `make_network` or `make_retinanet`.
-        recipe: whose normalisation.
-        products: as of `Detector`.
+        config: `Detection`; where a setting is none, the architecture's own is taken.
+        network: network of `make_network` or `make_retinanet`.
+        recipe: `Recipe` whose normalization to use.
+        static_shapes: see `Detector`.
     """
     given = {f.name: getattr(config, f.name) for f in dataclasses.fields(RCNNSettings)}
     given = {name: value for name, value in given.items() if value is not None}
-    numbers = dataclasses.replace(RCNN_SETTINGS[config.architecture], **given)
+    settings = dataclasses.replace(RCNN_SETTINGS[config.architecture], **given)
     detector = RetinaNetDetector if config.architecture == "retinanet" else Detector
-    return detector(network, lambda x: normalized(recipe, x), numbers, products, config.seed)
+    return detector(
+        network,
+        lambda x: normalized(recipe, x),
+        settings,
+        static_shapes=static_shapes,
+        seed=config.seed,
+    )
 
 
 def _metrics(scores):
