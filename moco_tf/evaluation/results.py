@@ -76,7 +76,7 @@ def record(task, titles, config, loaded, began, measured):
         "checkpoint": {
             "path": loaded.path,
             "sha256": loaded.digest,
-            "encoder": "untrained" if config.random_init else "pre-trained",
+            "encoder": "untrained" if getattr(config, "random_init", False) else "pre-trained",
         },
         "config": schema.to_dict(config),
         "seconds": round(time.time() - began, 1),

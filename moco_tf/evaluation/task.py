@@ -31,7 +31,7 @@ class Task:
 
     Attributes:
         name: name for `--task`.
-        Config: dataclass of the task's configs.
+        Config: dataclass of the task's configs, with at least `deterministic: bool`.
         TITLES: title of each metric, such as {"top1": "top-1"}.
         trains: whether it trains step by step, and so can be stopped and resumed.
         needs_float32: whether NVIDIA's TF32 would change its results.
