@@ -84,7 +84,7 @@ def _curves(workdir, finished):
     ap = {name: m["value"] for name, m in finished["metrics"].items() if name.endswith("ap50")}
     tests = [line for line in lines if "test_box_ap50" in line]
     curves = {
-        results.title_of(name, found): [*(line[f"test_{name}"] for line in tests), value]
+        results.title_of(name, finished): [*(line[f"test_{name}"] for line in tests), value]
         for name, value in ap.items()
     }
     test_steps = [*(line["step"] for line in tests), x[-1]]
