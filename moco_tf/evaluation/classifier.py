@@ -28,7 +28,10 @@ class Classifier(keras.Model):
             name="fc",
         )
         images = keras.Input(backbone.input_shape[1:], name="images")
-        self.network = keras.Model(images, self.fc(backbone(images)), name="classifier")
+        features = backbone(images)
+        logits = self.fc(features)
+        self.network = keras.Model(images, logits, name="classifier")
+        self.features_and_logits = keras.Model(images, [features, logits])
         self.built = True
 
     def step(self, batch):
@@ -64,11 +67,6 @@ class Classifier(keras.Model):
         # Inference needs one set of BN statistics, which replicas have of their own rows.
         distribute.average(statistics)
         return logs
-
-    def features_and_logits(self):
-        """The network with two outputs, the backbone's features NxC and the logits NxK."""
-        images = self.network.input
-        return keras.Model(images, [self.network.get_layer("fc").input, self.network.output])
 
     def call(self, images, training=False):
         """Logits, NxK."""

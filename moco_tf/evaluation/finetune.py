@@ -1,5 +1,6 @@
 """Fine-tuning end to end. Source: v1, section 4.2 (iNaturalist); SimCLR for few labels."""
 
+from moco_tf import encoders
 from moco_tf.evaluation.classifier import Classifier
 from moco_tf.evaluation.config import Finetune
 from moco_tf.evaluation.supervised import Supervised
@@ -18,5 +19,5 @@ class FinetuneTask(Supervised):
         return self.config.head_factor
 
     def make_classifier(self):
-        backbone = self.loaded.encoder.backbone.rebuild(bn_group_size=self.config.bn_group_size)
+        backbone = encoders.finetuned_backbone(self.loaded.encoder, self.config.bn_group_size)
         return Classifier(backbone, self.splits.num_classes, frozen=False, seed=self.config.seed)

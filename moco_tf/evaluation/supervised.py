@@ -67,7 +67,7 @@ class Supervised(Classification):
                 )
             )
             self.model.optimizer.build(self.model.trainable_variables)
-            self.predict_all = self.forward(self.model.features_and_logits())
+            self.predict_all = self.forward(self.model.features_and_logits)
 
     def train(self, stop):
         fit.fit(

@@ -2,12 +2,13 @@
 
 import os
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from moco_tf import distribute, encoders, storage
+from moco_tf.backbones.resnet import require_resnet
 from moco_tf.data.labelled import fill_of, normalized
-from moco_tf.encoders import dense_backbone
 from moco_tf.evaluation.task import Task
 from moco_tf.optim import SGD
 from moco_tf.segmentation import config as configs
@@ -55,8 +56,9 @@ class SegmentationTask(Task):
         sources.check(self.train_set, data.train, quiet=quiet)
         sizes = sources.check(self.test_set, data.test, quiet=quiet)
         with self.strategy.scope():
-            backbone = dense_backbone(
-                self.loaded.encoder, config.random_init, config.seed, dilation
+            keras.utils.set_random_seed(config.seed)
+            backbone = require_resnet(self.loaded.encoder.backbone).rebuild(
+                config.random_init, last_dilation=dilation, synchronized_bn=True, dtype="float32"
             )
             self.model = self._compiled(make(backbone, len(self.train_set.classes)))
         self.tester = Tester(
