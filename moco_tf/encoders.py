@@ -210,7 +210,7 @@ def require_backbone(loaded, name):
     received = backbone_of(loaded.encoder).name
     if name and name != received:
         raise ValueError(
-            f"The checkpoint's backbone must be {name}, as `config.backbone` says. Received: "
+            f"The checkpoint's backbone must be {name}, as `--config.backbone` says. Received: "
             f"{received}, of {loaded.path}."
         )
 

@@ -88,7 +88,7 @@ def run_linear_cached(context):
     if not np.isfinite(final.losses[0]):
         raise FloatingPointError(
             f"The loss must be finite. Received: {final.losses[0]} at learning rate {best[0]:g}. "
-            "Lower `config.learning_rates`, or give several."
+            "Lower `--config.learning_rates`, or give several."
         )
     features = test.x[0][test.ok]
     scores = softmax(final.logits(0, features))
@@ -121,7 +121,7 @@ def check_sweep(context):
     if count < 2:
         raise ValueError(
             "A sweep needs two training images of each class, one to hold out. Received: a class "
-            f"with {count}. Give one `config.learning_rates` and one `config.weight_decays` "
+            f"with {count}. Give one `--config.learning_rates` and one `--config.weight_decays` "
             "instead."
         )
 
@@ -143,7 +143,8 @@ def _choose(x, y, num_classes, pairs, options, config):
     if not any(s["finite"] for s in sweep):
         raise FloatingPointError(
             "At least one learning rate must train. Received: all diverge, of "
-            f"{', '.join(f'{r:g}' for r in config.learning_rates)}. Lower `config.learning_rates`."
+            f"{', '.join(f'{r:g}' for r in config.learning_rates)}. "
+            "Lower `--config.learning_rates`."
         )
     best = best_of(sweep, len(held_out))
     rate = best["learning_rate"]

@@ -50,7 +50,7 @@ def segment(config, encoder, workdir, strategy, stop=lambda: False):
     _, _, multiple = networks.NETWORKS[config.head]
     if config.data.crop_px % multiple:
         raise ValueError(
-            f"`config.data.crop_px` must be a multiple of {multiple} for head={config.head}. "
+            f"`--config.data.crop_px` must be a multiple of {multiple} for head={config.head}. "
             f"Received: {config.data.crop_px}."
         )
     chief = distribute.is_chief(strategy)
