@@ -215,6 +215,6 @@ def require_backbone(loaded, name):
     received = loaded.encoder.backbone.name
     if name and name != received:
         raise ValueError(
-            f"The checkpoint's backbone must be {name}, as `config.backbone` says. Received: "
+            f"The checkpoint's backbone must be {name}, as `--config.backbone` says. Received: "
             f"{received}, of {loaded.path}."
         )

@@ -68,7 +68,7 @@ def _flags(config):
 def _value(config, name):
     for part in name.split("."):
         config = getattr(config, part)
-    return config
+    return "none" if config is None else config
 
 
 def run():

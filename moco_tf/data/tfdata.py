@@ -118,6 +118,3 @@ def chunk_rows(layout: BatchLayout) -> int:
     Examples are decoded in chunks to share the cost of starting a tf.data function.
     """
     return max(n for n in range(1, 17) if layout.replica_rows % n == 0)
-
-
-plain = no_autograph  # its name until 0.1.0

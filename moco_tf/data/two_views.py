@@ -170,8 +170,8 @@ def require_index(source: Source | Stream):
     if isinstance(source, Stream):
         raise ValueError(
             "The memory bank needs data with random access, whose images have numbers. Received: "
-            "records that are streamed. Use another `config.data.source`, such as folder:DIR, or "
-            "another `config.model.mechanism`."
+            "records that are streamed. Use another `--config.data.source`, such as folder:DIR, or "
+            "another `--config.model.mechanism`."
         )
 
 

@@ -77,7 +77,7 @@ def balanced(labels, fraction, seed):
 def _addresses(data, run):
     if bool(data.train) != bool(data.test):
         raise ValueError(
-            "`config.data.train` and `config.data.test` must be given together, or neither. "
+            "`--config.data.train` and `--config.data.test` must be given together, or neither. "
             f"Received: train={data.train!r}, test={data.test!r}."
         )
     if data.train:
@@ -88,8 +88,8 @@ def _addresses(data, run):
         found = sources.labelled_splits(run.data.source, data_dir)
     if not found:
         raise ValueError(
-            "The images to evaluate on must be named by `config.data.train` and "
-            "`config.data.test`: "
+            "The images to evaluate on must be named by `--config.data.train` and "
+            "`--config.data.test`: "
             + (f"{run.data.source} has no labelled splits." if run else "the checkpoint is a file.")
         )
     return found
@@ -102,8 +102,8 @@ def _count_classes(train, address):
         return int(train.labels.max()) + 1
     raise ValueError(
         "Evaluation needs labels, and to know how many classes there are: sub-folders for folder:, "
-        "a label feature for tfds:, image/class/label and `config.data.num_classes` for tfrecord:. "
-        f"Received: {address!r}."
+        "a label feature for tfds:, image/class/label and `--config.data.num_classes` for "
+        f"tfrecord:. Received: {address!r}."
     )
 
 
@@ -123,7 +123,8 @@ def check_read(labels, address, num_classes):
     if len(outside):
         raise ValueError(
             f"Labels must be in 0..{num_classes - 1}. Received: {outside[0]} and "
-            f"{len(outside) - 1} more outside, in {address!r}. Is `config.data.num_classes` right?"
+            f"{len(outside) - 1} more outside, in {address!r}. "
+            "Is `--config.data.num_classes` right?"
         )
 
 

@@ -89,7 +89,7 @@ def describe(config, layout, source, plan, start):
     if config.model.shuffle and layout.shuffling == "none":
         log.warning(
             "There is one BN group in all, so there is nothing to shuffle, and BN statistics may "
-            "tell which key belongs to which query. Set config.model.bn_group_size, such as %d.",
+            "tell which key belongs to which query. Set --config.model.bn_group_size, such as %d.",
             math.gcd(layout.replica_rows, max(layout.batch // 8, 1)),
         )
     if config.mixed_bfloat16 and not _accelerators():
@@ -156,12 +156,12 @@ def make_step(model, recipe, recipe_k, config, strategy):
     which several replicas cannot have for the step with its collectives.
 
     Raises:
-        ValueError: for `config.jit_compile` on several replicas.
+        ValueError: for `--config.jit_compile` on several replicas.
     """
     on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
     if config.jit_compile and strategy.num_replicas_in_sync > 1 and not on_tpu:
         raise ValueError(
-            "`config.jit_compile` must be false on several GPUs: XLA programs cannot hold their "
+            "`--config.jit_compile` must be false on several GPUs: XLA programs cannot hold their "
             f"collectives. Received: true, with {strategy.num_replicas_in_sync} replicas."
         )
     photometric_q, photometric_k = recipe.photometric, recipe_k.photometric

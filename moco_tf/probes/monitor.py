@@ -126,15 +126,15 @@ def make_scores(config, model, recipe, strategy, plan):
         return None
     if len(addresses) != 2:
         raise ValueError(
-            "`config.monitor.source` must be auto, off or BANK,QUERIES, two addresses with a comma "
-            f"between. Received: {monitor.source!r}."
+            "`--config.monitor.source` must be auto, off or BANK,QUERIES, two addresses with a "
+            f"comma between. Received: {monitor.source!r}."
         )
     bank, queries = (sources.open_source(a, data.data_dir) for a in addresses)
     for address, source in zip(addresses, (bank, queries)):
         if isinstance(source, Stream) or source.labels is None:
             rule = "The kNN monitor needs labelled images with random access"
             if monitor.source != "auto":
-                raise ValueError(f"{rule}. Received: {address!r}. Set config.monitor.source.")
+                raise ValueError(f"{rule}. Received: {address!r}. Set --config.monitor.source.")
             log.info("The kNN monitor is off. %s, which %s is not.", rule, address)
             return None
     probe = Probe(

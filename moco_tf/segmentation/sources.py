@@ -121,7 +121,7 @@ def open_pairs(address, num_classes=None, ignored=()):
     classes = classes or tuple(map(str, range(num_classes or 0)))
     if not classes or (num_classes and num_classes != len(classes)):
         raise ValueError(
-            "`config.data.num_classes` must be the number of classes in the label maps"
+            "`--config.data.num_classes` must be the number of classes in the label maps"
             + (f", {len(classes)} of {kind}:" if classes else "")
             + f". Received: {num_classes}, for {address!r}."
         )
@@ -264,9 +264,9 @@ def check(pairs, address, quiet=False):
     if wrong:
         raise ValueError(
             f"Label maps must have the size of their images, and in them the {len(pairs.classes)} "
-            f"classes, 255 and config.data.ignored. Received in {address!r}: "
-            f"{'; '.join(wrong[:3])} ({len(wrong)} in all). Ignore numbers by config.data.ignored, "
-            "or mend the files."
+            f"classes, 255 and --config.data.ignored. Received in {address!r}: "
+            f"{'; '.join(wrong[:3])} ({len(wrong)} in all). Ignore numbers by "
+            "--config.data.ignored, or fix the files."
         )
     if not any_class:
         raise ValueError(

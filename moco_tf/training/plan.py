@@ -43,7 +43,7 @@ def make_plan(config, num_examples, every: Length | None) -> Plan:
     if not steps_per_epoch:
         raise ValueError(
             "The data must have at least one global batch of images. Received: "
-            f"{num_examples} images, batch_size={config.batch_size}. Lower `config.batch_size`."
+            f"{num_examples} images, batch_size={config.batch_size}. Lower `--config.batch_size`."
         )
     total = config.length.total_steps(steps_per_epoch)
     stop = min(config.stop_after_steps or total, total)
@@ -109,6 +109,6 @@ def _require_multiple(config, name, unit, factors):
     below = size // unit * unit
     valid = [str(v) for v in (below, below + unit) if v > 0]
     raise ValueError(
-        f"`config.{name}` must be a multiple of {unit}: {factors}. "
+        f"`--config.{name}` must be a multiple of {unit}: {factors}. "
         f"Received: {name}={size}. Use {' or '.join(valid)}."
     )

@@ -41,11 +41,11 @@ def bad_files(count):
     """Names and contents of files that cannot be decoded."""
     rng = np.random.default_rng(0)
     kinds = list(SEEDS)
-    made = {}
+    files = {}
     for i in range(count):
         kind = kinds[i % len(kinds)]
         content = SEEDS[kind]
-        made[f"bad{i:04}.{kind}"] = [
+        files[f"bad{i:04}.{kind}"] = [
             lambda c: c[: rng.integers(1, len(c) // 3)],  # cut
             lambda c: b"",
             lambda c: rng.bytes(rng.integers(1, 400)),
@@ -55,7 +55,7 @@ def bad_files(count):
             lambda c: announcing("PNG", 60_000, 60_000),
             lambda c: announcing("JPEG", 60_000, 60_000),
         ][i // len(kinds) % 8](content)
-    return made
+    return files
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_a_thousand_bad_files_are_found_each_once(folder):
     data = evaluation_dataset(source, image_size_px=8, resize_px=9, batch=50)
     ok = np.concatenate([batch["ok"] for batch in data.as_numpy_iterator()])
     names = [source.name(i).numpy().decode() for i in range(2000)]
-    wrong = [n for n, is_ok in zip(names, ok) if is_ok == ("bad" in n)]
+    wrong = [n for n, is_ok in zip(names, ok, strict=True) if is_ok == ("bad" in n)]
     assert not wrong
 
 
@@ -86,7 +86,7 @@ def test_training_replaces_and_names_them_all(folder):
     data = two_view_dataset(source, moco.v1, layout, image_size_px=8, augment_on="device")
     named = set()
     for batch in data.take(100).as_numpy_iterator():  # an epoch
-        for name, ok in zip(batch["name"], batch["ok"]):
+        for name, ok in zip(batch["name"], batch["ok"], strict=True):
             name = bytes(name).rstrip(b"\0").decode()
             assert ok == ("bad" not in name)
             named |= set() if ok else {name}
@@ -160,9 +160,9 @@ def records_of_an_epoch(address, batch):
         source, moco.v1, BatchLayout(batch), image_size_px=8, augment_on="device"
     )
     rows = []
-    for made in data.take(source.num_examples // batch).as_numpy_iterator():
-        names = [bytes(name).rstrip(b"\0").decode() for name in made["name"]]
-        rows += zip(names, made["ok"])
+    for part in data.take(source.num_examples // batch).as_numpy_iterator():
+        names = [bytes(name).rstrip(b"\0").decode() for name in part["name"]]
+        rows += zip(names, part["ok"], strict=True)
     return rows
 
 

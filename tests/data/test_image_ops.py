@@ -101,7 +101,7 @@ each_op = pytest.mark.parametrize("name", OPS)
 @each_op
 def test_op_agrees_with_pil(name, pictures):
     parameters = PARAMETERS[name]
-    want = [PIL_OPS[name](picture, p) for picture, p in zip(pictures, parameters)]
+    want = [PIL_OPS[name](picture, p) for picture, p in zip(pictures, parameters, strict=True)]
     if name == "hue":  # PIL's hue is a byte: the shift that it really makes
         parameters = [int(255 * p) / 256 for p in parameters]
     got = TF_OPS[name](tf.constant(to_float(pictures)), tf.constant(parameters))
@@ -115,7 +115,7 @@ def test_op_agrees_with_pil(name, pictures):
 def test_op_agrees_with_its_definition_in_float(name):
     x = random_batch(8)
     got = TF_OPS[name](tf.constant(x), tf.constant(PARAMETERS[name]))
-    want = [FLOAT_OPS[name](a, p) for a, p in zip(x.astype(float), PARAMETERS[name])]
+    want = [FLOAT_OPS[name](a, p) for a, p in zip(x.astype(float), PARAMETERS[name], strict=True)]
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
 
 
@@ -168,7 +168,9 @@ def jitter():
 
 def test_color_jitter_respects_the_order_of_each_image(jitter):
     x, factors, got = jitter
-    for image, row, order, result in zip(x.astype(float), factors.tolist(), ORDERS, got):
+    for image, row, order, result in zip(
+        x.astype(float), factors.tolist(), ORDERS, got, strict=True
+    ):
         for op in order:
             image = FLOAT_OPS[OPS[op]](image, row[op])
         np.testing.assert_allclose(result, image, rtol=0, atol=1e-5)

@@ -16,9 +16,9 @@ CROP = {"image_size_px": 32, "resize_px": 32}
 
 def encoded(bad=()):
     """The images as PNGs, some cut short."""
-    made = [tf.io.encode_png(image).numpy() for image in IMAGES]
-    made = [png[:40] if i in bad else png for i, png in enumerate(made)]
-    return sources.from_bytes(made, [f"{i}.png" for i in range(50)], LABELS)
+    pngs = [tf.io.encode_png(image).numpy() for image in IMAGES]
+    pngs = [png[:40] if i in bad else png for i, png in enumerate(pngs)]
+    return sources.from_bytes(pngs, [f"{i}.png" for i in range(50)], LABELS)
 
 
 def write_shards(folder, shards, records):
@@ -86,7 +86,7 @@ def test_training_crops_bring_their_labels_also_where_one_was_replaced():
     seen = []
     for part in parts:
         assert part["x"].shape == (5, 16, 16, 3) and part["x"].dtype == np.uint8
-        for ok, name, label in zip(part["ok"], part["name"], part["label"]):
+        for ok, name, label in zip(part["ok"], part["name"], part["label"], strict=True):
             number = int(bytes(name).rstrip(b"\0").decode().split(".")[0])
             seen.append(number)
             assert ok == (number not in (4, 11))

@@ -82,10 +82,10 @@ def test_each_view_has_its_own_recipe_and_normalization(place):
 
 
 def test_without_a_second_recipe_both_views_share_the_first():
-    one, other = recipes.find_both("own_views:weak", "")
-    assert one is other is own_views.weak
-    one, other = recipes.find_both("moco:v1", "moco:v2")
-    assert one is recipes.find("moco:v1") and other is recipes.find("moco:v2")
+    query, key = recipes.find_both("own_views:weak", None)
+    assert query is key is own_views.weak
+    query, key = recipes.find_both("moco:v1", "moco:v2")
+    assert query is recipes.find("moco:v1") and key is recipes.find("moco:v2")
 
 
 def test_a_run_takes_recipes_and_source_by_their_import_paths(tmp_path):

@@ -45,7 +45,7 @@ def small_batch(n=12, size=32):
 
 def crop_box(u, height, width, scale, ratio=(3 / 4, 4 / 3)):
     """torchvision's RandomResizedCrop.get_params, reading its randomness from u."""
-    for area_draw, ratio_draw in zip(u[:10], u[10:20]):
+    for area_draw, ratio_draw in zip(u[:10], u[10:20], strict=True):
         area = height * width * (scale[0] + area_draw * (scale[1] - scale[0]))
         aspect = ratio[0] * (ratio[1] / ratio[0]) ** ratio_draw
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
@@ -145,7 +145,9 @@ def test_random_crop_box_is_torchvisions(scale):
         lambda u, size: tf.stack(random_crop_box(u, size[0], size[1], scale, (3 / 4, 4 / 3)))
     )
     got = next(iter(boxes.batch(n))).numpy()
-    want = [crop_box(a, *size, scale) for a, size in zip(u.astype(float), sizes.tolist())]
+    want = [
+        crop_box(a, *size, scale) for a, size in zip(u.astype(float), sizes.tolist(), strict=True)
+    ]
     # A side may round otherwise in float64, once in ten thousand.
     assert (got != np.array(want)).any(axis=1).sum() <= 2
     assert (got[:, :2] >= 0).all() and (got[:, 2:] > 0).all()
@@ -210,7 +212,7 @@ def test_draws_depend_on_seed_index_and_view_alone():
     slots += [(7, 10, 1), (11, 7, 0), (7, 11 + 2**32, 0), (7, 2**40, 0), (0, 0, 0), (0, 0, 1)]
     eager = np.stack([moco.v2.draw(*slot) for slot in slots])
     assert len(np.unique(eager)) == eager.size  # nothing occurs twice
-    for slot, want in zip(slots, eager):
+    for slot, want in zip(slots, eager, strict=True):
         seed, index, view = slot
         in_data = tf.data.Dataset.from_tensors(np.int64(index))
         compiled = tf.function(lambda i, seed=seed, view=view: moco.v2.draw(seed, i, view))
@@ -221,7 +223,7 @@ def test_draws_depend_on_seed_index_and_view_alone():
 def test_ops_are_applied_at_their_rates(draws):
     u, x = draws[:, 0], to_planes(small_batch(1, 8))
     x, start = tf.repeat(x, len(u), axis=0), 23
-    for op, (_, p, *_) in zip(moco.v2.photometric_ops, PAPER["v2"][2:]):
+    for op, (_, p, *_) in zip(moco.v2.photometric_ops, PAPER["v2"][2:], strict=True):
         result = op(x, u[:, start : start + op.num_draws])
         rate = (np.abs(result - x).max(axis=(1, 2, 3)) > 0).mean()
         # A sigma under .17 px, which is one blur in 27, changes nothing.

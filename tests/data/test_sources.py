@@ -33,7 +33,7 @@ def images():
 @pytest.fixture(scope="module")
 def folder(images, tmp_path_factory):
     root = tmp_path_factory.mktemp("folder")
-    for i, (image, label) in enumerate(zip(*images)):
+    for i, (image, label) in enumerate(zip(*images, strict=True)):
         path = root / "train" / f"class{label}" / "deep" / f"{i:02}.PNG"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(png(image))
@@ -100,7 +100,7 @@ def test_an_unreadable_file_is_replaced_like_an_undecodable_one(folder):
         seen = batches(source, 3)
     finally:
         gone.write_bytes(content)
-    bad = [n for b in seen for n, ok in zip(names(b), b["ok"]) if not ok]
+    bad = [n for b in seen for n, ok in zip(names(b), b["ok"], strict=True) if not ok]
     assert [n.split("/")[-1] for n in bad] == ["03.PNG"]
 
 
@@ -116,7 +116,7 @@ def test_tfrecords_give_every_record_once_an_epoch_in_a_new_order(shards):
 def test_tfrecords_resume_at_any_step_and_split_over_hosts(shards):
     source = sources.open_source(f"tfrecord:{shards}/a-*.tfrecord")
     whole = batches(source, 5)
-    for got, want in zip(batches(source, 1, start_step=4), whole[4:]):
+    for got, want in zip(batches(source, 1, start_step=4), whole[4:], strict=True):
         for name in want:
             np.testing.assert_array_equal(got[name], want[name])
     hosts = [batches(source, 2, BatchLayout(8, 2, 2, 2), host=h)[1]["x_q"] for h in (0, 1)]
@@ -125,15 +125,17 @@ def test_tfrecords_resume_at_any_step_and_split_over_hosts(shards):
 
 def test_shard_files_gives_each_host_files_of_its_own(shards):
     source = sources.open_source(f"tfrecord:{shards}/a-*.tfrecord")
-    one = batches(source, 2, BatchLayout(8, 2, 2, 2), host=1, shard_files=True)
-    assert {n for b in one for n in names(b)} == {f"image-{i}" for i in range(8, 16)}
+    second = batches(source, 2, BatchLayout(8, 2, 2, 2), host=1, shard_files=True)
+    assert {n for b in second for n in names(b)} == {f"image-{i}" for i in range(8, 16)}
 
 
 def test_shard_files_resumes_where_a_host_has_few_records(shards):
     source = sources.open_source(f"tfrecord:{shards}/a-*.tfrecord")
     layout, kwargs = BatchLayout(8, 2, 2, 2), dict(host=1, shard_files=True)
     whole = batches(source, 6, layout, **kwargs)  # two epochs of 12 records, of 8 that it has
-    for got, want in zip(batches(source, 2, layout, start_step=4, **kwargs), whole[4:]):
+    for got, want in zip(
+        batches(source, 2, layout, start_step=4, **kwargs), whole[4:], strict=True
+    ):
         np.testing.assert_array_equal(got["x_q"], want["x_q"])
     with pytest.raises(ValueError, match="at least one file for each host. Received: 3 files, 4"):
         batches(source, 1, BatchLayout(8, 4, 4), host=0, shard_files=True)
@@ -188,7 +190,7 @@ def tfds_dir(images, tmp_path_factory):
 def test_tfds_images_of_one_size_are_held_in_memory(tfds_dir, images):
     source = sources.open_source("tfds:tiny_fixed", data_dir=tfds_dir)
     assert isinstance(source, sources.Source) and source.num_examples == 16
-    wanted = {x.tobytes(): y for x, y in zip(images[0][:16], images[1][:16])}
+    wanted = {x.tobytes(): y for x, y in zip(images[0][:16], images[1][:16], strict=True)}
     for i in range(16):
         assert wanted.pop(source.read(i).numpy().tobytes()) == source.labels[i]
     assert sources.labelled_splits("tfds:tiny_fixed", tfds_dir) == (

@@ -44,7 +44,7 @@ def join(batches):
 def test_resuming_gives_the_same_batches(source):
     layout = BatchLayout(16, group=4)
     whole = take(source, layout, 5)
-    for got, want in zip(take(source, layout, 2, start_step=3), whole[3:]):
+    for got, want in zip(take(source, layout, 2, start_step=3), whole[3:], strict=True):
         assert_equal(got, want)
 
 
@@ -108,7 +108,7 @@ def test_an_epoch_shows_each_image_at_most_once_in_a_new_order():
 
 def test_a_sample_is_augmented_anew_in_every_epoch(source):
     batches = take(source, BatchLayout(50, group=5), 2, shuffle=False)
-    by_name = [{bytes(n): x for n, x in zip(b["name"], b["x_q"])} for b in batches]
+    by_name = [{bytes(n): x for n, x in zip(b["name"], b["x_q"], strict=True)} for b in batches]
     assert by_name[0].keys() == by_name[1].keys()
     assert all((by_name[0][n] != by_name[1][n]).any() for n in by_name[0])
 
@@ -138,9 +138,9 @@ def test_a_bad_image_moves_no_other_sample_and_is_named():
     layout = BatchLayout(10, group=5)
     good = take(encoded_source(), layout, 2, shuffle=False)
     bad = take(encoded_source(bad={4, 11, 17}), layout, 2, shuffle=False)
-    for g, b in zip(good, bad):
+    for g, b in zip(good, bad, strict=True):
         assert names(g) == names(b)
-        assert [n for n, ok in zip(names(b), b["ok"]) if not ok] == [
+        assert [n for n, ok in zip(names(b), b["ok"], strict=True) if not ok] == [
             n for n in names(g) if n in ("image-4", "image-11", "image-17")
         ]
         for x in ("x_q", "x_k"):

@@ -1,11 +1,13 @@
 """What README shows works as it stands there, but for sizes."""
 
+import pathlib
 import re
 
 import numpy as np
 import tensorflow as tf
 import tiny
 
+from moco_tf import presets
 from moco_tf.data.sources import synthetic
 from moco_tf.strategies import STRATEGIES
 
@@ -38,7 +40,9 @@ def test_the_script_of_ones_own_runs(tmp_path, monkeypatch):
 
 def test_commands_name_what_there_is():
     named = {kind: re.findall(rf"--{kind}=([\w/.]+)", README) for kind in ("config", "strategy")}
-    assert len(named["config"]) > 4 and all((tiny.ROOT / path).exists() for path in named["config"])
+    assert len(named["config"]) > 4
+    for name in named["config"]:
+        assert pathlib.Path(presets.find(name)).resolve().is_relative_to(presets.folder())
     assert named["strategy"] and set(named["strategy"]) <= set(STRATEGIES)
     scripts = re.findall(r"python ((?:\w+/)*\w+\.py)", README)
     assert scripts and all((tiny.ROOT / path).exists() for path in scripts)

@@ -22,11 +22,15 @@ def test_the_bn_group_is_the_micro_batch_unless_given(mirrored):
 @pytest.mark.parametrize(
     "sizes, options, message",
     [
-        ({"batch_size": 5}, {}, "`config.batch_size` must be a multiple of 2: 2 replicas.*4 or 6"),
+        (
+            {"batch_size": 5},
+            {},
+            "`--config.batch_size` must be a multiple of 2: 2 replicas.*4 or 6",
+        ),
         (
             {"batch_size": 4, "test_batch_size": 3},
             {},
-            "`config.test_batch_size` must be a multiple of 2.*Received: test_batch_size=3",
+            "`--config.test_batch_size` must be a multiple of 2.*Received: test_batch_size=3",
         ),
         (
             {"batch_size": 10},

@@ -108,7 +108,7 @@ def load(folder: str | None) -> tuple[np.ndarray | None, Surface | None]:
     missing = [name for name, path in paths.items() if not tf.io.gfile.exists(path)]
     if missing:
         raise ValueError(
-            f"`config.densepose_files` must be a folder with {', '.join(FILES)}. Received: "
+            f"`--config.densepose_files` must be a folder with {', '.join(FILES)}. Received: "
             f"{folder!r}, without {', '.join(missing)}. {HOW} Or leave it empty, to train without "
             "flips and test without a score."
         )
