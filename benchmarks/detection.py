@@ -67,13 +67,13 @@ def make(args, long_px):
     import keras
     import tensorflow as tf
 
-    from moco_tf import SGD, heads, resnet
+    from moco_tf import SGD, Encoder, heads, resnet
     from moco_tf.detection.model.detector import Detector
     from moco_tf.detection.model.network import make_network
     from moco_tf.detection.model.settings import RCNN_SETTINGS
 
     keras.utils.set_random_seed(0)
-    encoder = heads.encoder(getattr(resnet, args.backbone)(), heads.mlp)
+    encoder = Encoder(getattr(resnet, args.backbone)(), heads.mlp())
     network = make_network(encoder, args.architecture, CLASSES, masks=True)
     # No score of an untrained network is above the usual .05.
     settings = dataclasses.replace(RCNN_SETTINGS[args.architecture], lowest_score=0.0)

@@ -39,13 +39,13 @@ def make_model(workload, batch, bfloat16=False):
     import keras
     import tensorflow as tf
 
-    from moco_tf import SGD, MoCo, heads, resnet
+    from moco_tf import SGD, Encoder, MoCo, heads, resnet
 
     keras.mixed_precision.set_global_policy("mixed_bfloat16" if bfloat16 else "float32")
     backbone = getattr(resnet, workload["backbone"])(
         stem=workload["stem"], bn_group_size=batch // workload["bn_groups"]
     )
-    encoder = heads.encoder(backbone, getattr(heads, workload["head"]))
+    encoder = Encoder(backbone, getattr(heads, workload["head"])())
     model = MoCo(encoder, workload["queue_size"], momentum=0.999, temperature=0.2)
     model.compile(SGD(0.03, weight_decay=1e-4))
     model.optimizer.build(model.trainable_variables)

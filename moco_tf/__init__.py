@@ -2,7 +2,8 @@
 
 from moco_tf.backbones import heads, resnet
 from moco_tf.backbones.batch_norm import BatchNorm
+from moco_tf.backbones.encoder import Encoder
 from moco_tf.moco import MoCo
 from moco_tf.optim import SGD, Cosine, Steps
 
-__all__ = ["SGD", "BatchNorm", "Cosine", "MoCo", "Steps", "heads", "resnet"]
+__all__ = ["SGD", "BatchNorm", "Cosine", "Encoder", "MoCo", "Steps", "heads", "resnet"]

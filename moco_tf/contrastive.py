@@ -234,6 +234,12 @@ def info_nce(l_pos, l_neg, temperature):
     return {"loss": loss, "top1": top1, "top5": top5}
 
 
+def clone(encoder):
+    """An encoder of the same architecture with new weights."""
+    # Keras' own function would make a plain functional model of an `Encoder`.
+    return encoder.clone() if hasattr(encoder, "clone") else keras.models.clone_model(encoder)
+
+
 def normalize(x):
     """Unit-length rows, in float32 also when the encoder computes in bfloat16."""
     return tf.math.l2_normalize(tf.cast(x, tf.float32), axis=1)

@@ -9,11 +9,11 @@ import zipfile
 import keras
 import tensorflow as tf
 
-from moco_tf.backbones.heads import backbone_of  # and registers what a .keras file may hold
+from moco_tf.backbones.encoder import Encoder
+from moco_tf.backbones.resnet import ResNet, require_resnet
 from moco_tf.data import recipes
-from moco_tf.interop import naming_schemes, torch_file, training_state, weights
+from moco_tf.interop import naming_schemes, old_encoders, torch_file, training_state
 from moco_tf.log import log
-from moco_tf.pretraining import build
 from moco_tf.pretraining import config as config_lib
 
 STANDARD_RECIPE = "moco:v2"  # of encoders whose run is not known
@@ -25,13 +25,13 @@ class Loaded:
     """An encoder and where it comes from.
 
     Attributes:
-        encoder: `keras.Model` of `backbones.heads.encoder`.
+        encoder: the `Encoder`.
         path: its file.
         digest: `digest` of the encoder.
         run: `config.Config` of the run that made it, or None for a file without its workdir.
     """
 
-    encoder: keras.Model
+    encoder: Encoder
     path: str
     digest: str
     run: config_lib.Config | None
@@ -63,20 +63,20 @@ def load(checkpoint, random_init=False, seed=0):
         encoder = training_state.encoder_of(naming_schemes.parse(torch_file.read(path)), repr(path))
     if random_init:
         keras.utils.set_random_seed(seed)
-        encoder = keras.models.clone_model(encoder)
+        encoder = encoder.clone()
     return Loaded(encoder, path, digest(encoder), _run_of(path))
 
 
 def _keras(path):
     try:
-        encoder = keras.models.load_model(path, compile=False)
+        model = keras.models.load_model(path, compile=False)
     except (ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{RULE}. Received: {path!r}. Keras says: {error}") from error
-    layers = encoder.layers
-    if len(layers) < 3 or not isinstance(layers[1], keras.Model) or len(encoder.outputs) != 1:
+    encoder = model if isinstance(model, Encoder) else old_encoders.convert(model)
+    if encoder is None:
         raise ValueError(
-            f"{RULE}, a backbone with a head on it. Received: {path!r}, with the layers "
-            f"{', '.join(layer.name for layer in layers[:5])}."
+            f"{RULE}, an `Encoder` of a backbone and a head. Received: {path!r}, with the layers "
+            f"{', '.join(layer.name for layer in model.layers[:5])}."
         )
     return encoder
 
@@ -116,16 +116,17 @@ def load_classifier(workdir, loaded):
             f"Received: {workdir!r}, without classifier.keras and results.json."
         )
     network = keras.models.load_model(path, compile=False)
-    if digest(network.layers[1]) != digest(backbone_of(loaded.encoder)):
+    _, backbone, classifier = network.layers
+    if digest(backbone) != digest(loaded.encoder.backbone):
         raise ValueError(
             f"The classifier must be one on the features of {loaded.path}. Received: {workdir!r}, "
             "with another backbone (was it fine-tuned?)."
         )
     with tf.io.gfile.GFile(results) as file:
         data = json.load(file).get("data", {})
-    weights = network.layers[-1].get_weights()
-    names = data.get("class_names") or list(map(str, range(len(weights[1]))))
-    return (*weights, names)
+    kernel, bias = classifier.get_weights()
+    names = data.get("class_names") or list(map(str, range(len(bias))))
+    return kernel, bias, names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,46 +192,29 @@ def digest(model):
     return sha.hexdigest()
 
 
-def with_bn_groups(backbone, group_size):
-    """A copy of a backbone whose BN normalises `group_size` rows together, or all if None."""
+def finetuned_backbone(encoder, bn_group_size=None):
+    """The backbone to fine-tune, whose BN normalizes `bn_group_size` rows together.
 
-    def clone(layer):
-        config = layer.get_config()
-        if "group_size" in config:
-            config["group_size"] = group_size
-        return type(layer).from_config(config)
+    Args:
+        encoder: `Encoder`.
+        bn_group_size: rows that share BN statistics; None for all rows of a replica.
 
-    copy = keras.models.clone_model(backbone, clone_function=clone)
-    copy.set_weights(backbone.get_weights())
-    return copy
+    Returns:
+        A copy of a ResNet; the backbone itself, if it is another model.
+
+    Raises:
+        ValueError: for groups in another backbone than a ResNet.
+    """
+    if isinstance(encoder.backbone, ResNet) or bn_group_size:
+        return require_resnet(encoder.backbone).rebuild(bn_group_size=bn_group_size)
+    return encoder.backbone
 
 
 def require_backbone(loaded, name):
     """Raises ValueError unless the encoder's backbone has this name (None: any)."""
-    received = backbone_of(loaded.encoder).name
+    received = loaded.encoder.backbone.name
     if name and name != received:
         raise ValueError(
             f"The checkpoint's backbone must be {name}, as `--config.backbone` says. Received: "
             f"{received}, of {loaded.path}."
         )
-
-
-def dense_backbone(encoder, random_init=False, seed=0, last_dilation=2):
-    """The backbone of an encoder for maps of features, with BN synchronised over replicas.
-
-    Args:
-        encoder: `keras.Model` of our ResNets.
-        random_init: new weights instead of the encoder's.
-        seed: of the new weights.
-        last_dilation: of the last stage, which then has stride 1; 1 keeps its stride.
-
-    Returns:
-        A `keras.Model` from images to features, as `resnet`.
-    """
-    arrays = weights.arrays_of(backbone_of(encoder))
-    keras.utils.set_random_seed(seed)
-    model, _ = weights.describe(arrays)
-    backbone = build.make_backbone(model, last_dilation=last_dilation, synchronized_bn=True)
-    if not random_init:
-        weights.set_arrays(backbone, arrays)
-    return backbone

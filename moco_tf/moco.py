@@ -12,6 +12,7 @@ import tensorflow as tf
 from moco_tf import distribute
 from moco_tf.contrastive import (
     Contrastive,
+    clone,
     info_nce,
     normalize,
     random_keys,
@@ -67,7 +68,7 @@ class MoCo(Contrastive):
 
         # The key encoder stays trainable, so that its BatchNorm uses batch statistics, but the
         # optimizer never sees it: `trainable_variables` are the query encoder's.
-        self.encoder_k = keras.models.clone_model(encoder)
+        self.encoder_k = clone(encoder)
         self.encoder_k.set_weights(encoder.get_weights())
         # aggregation="none": replicas assign the same values without a collective.
         self.queue = self.add_weight(  # queue: KxC, unit rows

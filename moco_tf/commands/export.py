@@ -19,7 +19,6 @@ import tensorflow as tf
 from absl import flags
 
 from moco_tf import encoders, interop, schema
-from moco_tf.backbones.heads import backbone_of
 from moco_tf.commands import script
 from moco_tf.detection.serving import export_detection
 from moco_tf.evaluation import results
@@ -70,12 +69,12 @@ def export(checkpoint, kind, output, part="encoder", **options):
         return export_server(loaded, output, **options)
     tf.io.gfile.makedirs(os.path.dirname(output) or ".")
     if kind == "keras":
-        model = loaded.encoder if part == "encoder" else backbone_of(loaded.encoder)
+        model = loaded.encoder if part == "encoder" else loaded.encoder.backbone
         save_model(model, output)
     elif kind == "onnx":
         interop.export_onnx(loaded.encoder, output)
     elif kind == "torch":
-        arch = backbone_of(loaded.encoder).name
+        arch = loaded.encoder.backbone.name
         interop.export_official(_state(loaded, checkpoint), output, arch, loaded.run)
     else:
         write = getattr(interop, f"export_{kind}")

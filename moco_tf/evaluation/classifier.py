@@ -28,7 +28,10 @@ class Classifier(keras.Model):
             name="fc",
         )
         images = keras.Input(backbone.input_shape[1:], name="images")
-        self.network = keras.Model(images, self.fc(backbone(images)), name="classifier")
+        features = backbone(images)
+        logits = self.fc(features)
+        self.network = keras.Model(images, logits, name="classifier")
+        self.features_and_logits = keras.Model(images, [features, logits])
         self.built = True
 
     def step(self, batch):

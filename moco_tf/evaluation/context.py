@@ -8,7 +8,6 @@ import numpy as np
 import tensorflow as tf
 
 from moco_tf import encoders
-from moco_tf.backbones.heads import before_and_after_head
 from moco_tf.data.sources import Stream
 from moco_tf.evaluation import labelled
 from moco_tf.evaluation.cache import Cache
@@ -79,7 +78,7 @@ class Context:
     def encoder_outputs(self):
         """Of training and test images, by the encoder's backbone and projection; kept on disk."""
         with self.strategy.scope():
-            network = before_and_after_head(self.loaded.encoder)
+            network = self.loaded.encoder.features_and_embeddings()
         run = self.forward(network)
         folder = self.config.data.features_dir or os.path.join(
             os.path.dirname(self.loaded.path), "features"

@@ -6,7 +6,6 @@ import os
 import numpy as np
 
 from moco_tf import encoders
-from moco_tf.backbones import heads
 from moco_tf.data import labelled
 from moco_tf.data.recipes import standard
 from moco_tf.evaluation.classifier import Classifier
@@ -62,7 +61,7 @@ def run_supervised(context, layout, plan, stop):
     with strategy.scope():
         model = _model(context, plan, frozen)
     before = encoders.digest(model.backbone)
-    run = context.forward(heads.before_and_after_head(model.network))
+    run = context.forward(model.features_and_logits)
     address = pair.addresses[1]
 
     def test():
@@ -91,9 +90,11 @@ def run_supervised(context, layout, plan, stop):
 
 def _model(context, plan, frozen):
     config = context.config
-    backbone = heads.backbone_of(context.loaded.encoder)
-    if not frozen:
-        backbone = encoders.with_bn_groups(backbone, config.bn_group_size)
+    encoder = context.loaded.encoder
+    if frozen:
+        backbone = encoder.backbone
+    else:
+        backbone = encoders.finetuned_backbone(encoder, config.bn_group_size)
     model = Classifier(backbone, context.pair.num_classes, frozen, config.seed)
     model.compile(
         SGD(

@@ -7,7 +7,6 @@ import keras
 import numpy as np
 
 from moco_tf import distribute
-from moco_tf.backbones.heads import backbone_of
 from moco_tf.evaluation import labelled, results
 from moco_tf.evaluation.context import Outcome
 from moco_tf.log import log
@@ -167,7 +166,7 @@ def best_of(sweep, num_images):
 
 def _save(context, classifiers):
     """The backbone with the first classifier on it, from normalised images to logits."""
-    backbone = backbone_of(context.loaded.encoder)
+    backbone = context.loaded.encoder.backbone
     images = keras.Input(backbone.input_shape[1:], name="images")
     head = keras.layers.Dense(context.pair.num_classes, dtype="float32", name="fc")
     network = keras.Model(images, head(backbone(images)), name="classifier")

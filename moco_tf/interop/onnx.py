@@ -5,21 +5,21 @@ import functools
 import tensorflow as tf
 
 from moco_tf import storage
-from moco_tf.backbones.heads import before_and_after_head
+from moco_tf.backbones.encoder import Encoder
 from moco_tf.interop.savedmodel import with_policy
 from moco_tf.interop.serving_graph import features_and_embeddings
 
 OPSET = 17
 
 
-def export_onnx(encoder, output):
+def export_onnx(encoder: Encoder, output: str) -> None:
     """Writes an encoder as an ONNX file.
 
     Its input is `images`, normalised float32 NxHxWx3 with N, H and W free; its outputs are
     `feature` NxC, of the backbone, and `embedding` NxD of unit length.
 
     Args:
-        encoder: `keras.Model` of `backbones.heads.encoder`.
+        encoder: `Encoder` to export.
         output: path of the file, local or gs://.
 
     Raises:
@@ -29,7 +29,7 @@ def export_onnx(encoder, output):
         import tf2onnx
     except ImportError as error:
         raise ValueError('ONNX needs tf2onnx: pip install ".[onnx]"') from error
-    network = with_policy(before_and_after_head(encoder), "float32")
+    network = with_policy(encoder.features_and_embeddings(), "float32")
     network = functools.partial(features_and_embeddings, network)
     spec = tf.TensorSpec([None, None, None, 3], tf.float32, "images")
 

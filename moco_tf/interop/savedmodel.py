@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from moco_tf import storage
-from moco_tf.backbones.heads import before_and_after_head
+from moco_tf.backbones.encoder import Encoder
 from moco_tf.interop import warmup
 from moco_tf.interop.serving_graph import Server
 from moco_tf.log import log
@@ -35,8 +35,8 @@ max_enqueued_batches {{ value: 100 }}
 
 
 def export_savedmodel(
-    encoder,
-    output,
+    encoder: Encoder,
+    output: str,
     crop,
     *,
     classifier=None,
@@ -51,7 +51,7 @@ def export_savedmodel(
     folder sees it whole; in gs://, where renaming copies, it may not.
 
     Args:
-        encoder: `keras.Model` of `backbones.heads.encoder`.
+        encoder: `Encoder` to export.
         output: folder, local or gs://.
         crop: `encoders.Preprocessing`, which is part of the graph.
         classifier: `(weights CxK, bias K, names of the K classes)` on its features; adds the
@@ -66,7 +66,7 @@ def export_savedmodel(
     Raises:
         ValueError: if the variant asked for is too far from the encoder in float32.
     """
-    network = with_policy(before_and_after_head(encoder), "float32")
+    network = with_policy(encoder.features_and_embeddings(), "float32")
     computed = with_policy(network, "mixed_bfloat16") if bfloat16 else network
     server = Server(computed, crop, jit_compile, classifier)
     if bfloat16 or jit_compile:

@@ -12,7 +12,7 @@ def features_and_embeddings(network, images):
     """What a network makes of normalised images, in float32.
 
     Args:
-        network: of `backbones.heads.before_and_after_head`.
+        network: `Encoder.features_and_embeddings()`.
         images: float32 NxHxWx3.
 
     Returns:

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from moco_tf import presets, schema
+from moco_tf.backbones.precision import precision
 from moco_tf.interop import naming_schemes, weights
 from moco_tf.log import log
 from moco_tf.pretraining import build
@@ -26,12 +27,8 @@ def encoder_of(state, name="The file"):
         ValueError: for weights of another architecture.
     """
     model, has_head = weights.describe(state.query)
-    policy = keras.mixed_precision.dtype_policy()
-    try:
-        keras.mixed_precision.set_dtype_policy("float32")
+    with precision("float32"):
         encoder = build.make_encoder(model, has_head)
-    finally:
-        keras.mixed_precision.set_dtype_policy(policy)
     weights.set_arrays(encoder, state.query, name)
     return encoder
 
@@ -106,11 +103,8 @@ def model_of(state, config):
 
 def _make_model(config):
     """The model of a config; what it sets for all of Keras is set back."""
-    policy = keras.mixed_precision.dtype_policy()
-    try:
+    with precision(keras.config.dtype_policy()):
         return build.make_model(config)
-    finally:
-        keras.mixed_precision.set_dtype_policy(policy)
 
 
 def write(model, config, workdir):

@@ -1,4 +1,4 @@
-"""An encoder's weights by torch's names and in torch's axes, and the encoder that they are of.
+"""An encoder's weights under PyTorch's names and axes, and the architecture that weights belong to.
 
 Our layers have torchvision's names; convolutions are HWIO here and OIHW there, linear layers
 transposed. Source: torchvision/models/resnet.py.
@@ -9,6 +9,8 @@ import re
 import numpy as np
 
 from moco_tf.backbones import resnet
+from moco_tf.backbones.encoder import Encoder
+from moco_tf.backbones.resnet import ResNet
 from moco_tf.pretraining.config import Model
 
 SUFFIXES = {
@@ -22,31 +24,48 @@ SUFFIXES = {
 STATISTICS = ("running_mean", "running_var")
 ORDER = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "downsample")
 BLOCK = re.compile(r"layer([1-4])\.(\d+)\.(\w+)(?:\.(\d))?$")
+HEAD = re.compile(r"fc(?:\.(\d))?$")
 
 
-def named_variables(encoder):
+def named_variables(model: Encoder | ResNet) -> dict:
     """The variables of an encoder or a backbone, by torch's names and in the order of its modules.
 
     Args:
-        encoder: `keras.Model` of our ResNets, with or without a head.
+        model: `Encoder` with a ResNet, or a `ResNet` alone.
 
     Returns:
         Dict from names such as "layer1.0.conv1.weight" to Keras variables.
+
+    Raises:
+        ValueError: for another backbone, or another head than `heads.linear` and `heads.mlp`.
     """
-    layers = [layer for part in encoder.layers for layer in getattr(part, "layers", [part])]
-    layers = sorted((layer for layer in layers if layer.variables), key=_place)
+    layers = [layer for layer in _all_layers(model) if layer.variables]
+    layers.sort(key=_place)
     return {f"{layer.name}.{SUFFIXES[v.name]}": v for layer in layers for v in layer.variables}
+
+
+def _all_layers(model):
+    if not isinstance(model, Encoder):
+        return list(resnet.require_resnet(model).layers)
+    head = [] if model.head is None else getattr(model.head, "layers", [model.head])
+    return [*resnet.require_resnet(model.backbone).layers, *head]
 
 
 def _place(layer):
     """Where torchvision has a layer: stem, then block by block, then the head."""
-    found = BLOCK.match(layer.name)
-    if found:
-        stage, block, part, number = found.groups()
+    match = BLOCK.match(layer.name)
+    if match:
+        stage, block, part, number = match.groups()
         return int(stage), int(block), ORDER.index(part), int(number or 0)
-    if layer.name.startswith("fc"):
-        return 5, 0, 0, int(layer.name[3:] or 0)
-    return 0, 0, ORDER.index(layer.name), 0
+    if layer.name in ORDER:
+        return 0, 0, ORDER.index(layer.name), 0
+    match = HEAD.match(layer.name)
+    if match:
+        return 5, 0, 0, int(match[1] or 0)
+    raise ValueError(
+        "The head must be MoCo's, `heads.linear` or `heads.mlp`, for PyTorch's names. Received: a "
+        f"head with the layer {layer.name}."
+    )
 
 
 def to_torch(array):
@@ -89,7 +108,7 @@ def set_arrays(encoder, arrays, what="The encoder"):
         if names
     ]
     if problems:
-        name = next((layer.name for layer in encoder.layers if "resnet" in layer.name), "")
+        name = encoder.backbone.name if isinstance(encoder, Encoder) else encoder.name
         raise ValueError(
             f"{what} must have the weights of {name}, a ResNet as torchvision has them. "
             f"Received: {'; '.join(problems)}. {_cause(missing, unexpected)}"
@@ -137,43 +156,36 @@ def describe(arrays):
             f"Received: {', '.join(list(arrays)[:5])} and {len(arrays) - 5} more. A vision "
             "transformer (MoCo v3) is none."
         )
-    kind = "bottleneck" if "layer1.0.conv3.weight" in arrays else "basic"
+    block = "bottleneck" if "layer1.0.conv3.weight" in arrays else "basic"
     width, groups = stem.shape[0], second.shape[0] // second.shape[1]
-    shape = (kind, depths, groups, second.shape[1] if groups > 1 else 64)
-    known = {}
-    for address in resnet.ADDRESSES:
-        known.setdefault(_shape(address), []).append(address)
-    if shape not in known:
-        raise ValueError(
-            f"The backbone must be one of {', '.join(resnet.ADDRESSES)}, of any width. Received: "
-            f"{kind} blocks {depths} in {groups} groups, {width} channels wide."
-        )
-    own = {_width(address): address for address in known[shape]}
-    model = Model(backbone=own.get(width, known[shape][0]), width=None if width in own else width)
+    group_width = second.shape[1] * 64 // width if groups > 1 else 64
+    name = _variant(block, depths, width, groups, group_width)
+    own_width = resnet.VARIANTS[name].width
+    model = Model(backbone=f"resnet:{name}", width=None if width == own_width else width)
     model.stem = "imagenet" if stem.shape[2] == 7 else "cifar"
     for head, last in (("linear", "fc.weight"), ("mlp", "fc.2.weight")):
         if last in arrays:
             model.head, model.dim = head, arrays[last].shape[0]
-    features = width * 8 * (4 if kind == "bottleneck" else 1)
+    features = width * 8 * (4 if block == "bottleneck" else 1)
     hidden = arrays["fc.0.weight"].shape[0] if "fc.0.weight" in arrays else features
     model.hidden = None if hidden == features else hidden
     return model, any(name.startswith("fc.") for name in arrays)
 
 
+def _variant(block, depths, width, groups, group_width):
+    """Name of the architecture in `resnet.VARIANTS`, of this width if there is one."""
+    same = {
+        variant.width: name
+        for name, variant in reversed(resnet.VARIANTS.items())
+        if variant._replace(width=width) == (block, depths, width, groups, group_width)
+    }
+    if not same:
+        raise ValueError(
+            f"The backbone must be one of {', '.join(resnet.ADDRESSES)}, of any width. Received: "
+            f"{block} blocks {depths} in {groups} groups, {width} channels wide."
+        )
+    return same.get(width, same[min(same)])
+
+
 def _layers(arrays):
     return [name.rpartition(".")[0] for name in arrays]
-
-
-def _shape(address):
-    block, depths = _builder(address).args
-    keywords = _builder(address).keywords
-    kind = "bottleneck" if block is resnet.bottleneck_block else "basic"
-    return kind, depths, keywords.get("groups", 1), keywords.get("group_width", 64)
-
-
-def _width(address):
-    return _builder(address).keywords.get("width", 64)
-
-
-def _builder(address):
-    return getattr(resnet, address.partition(":")[2])

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from moco_tf import addresses, backbones, optim
 from moco_tf.backbones import heads
+from moco_tf.backbones.encoder import Encoder
 from moco_tf.data.two_views import color_views, two_view_dataset
 from moco_tf.log import log
 from moco_tf.mechanisms import EndToEnd, MemoryBank
@@ -24,11 +25,13 @@ def make_backbone(model, **options):
 
 
 def make_encoder(model, has_head=True):
-    """The untrained encoder of a `config.Model`, or its backbone without a head."""
+    """The untrained `Encoder` of a `config.Model`, or one without a head."""
     backbone = make_backbone(model)
-    mlp = functools.partial(heads.mlp, hidden=model.hidden)
-    head = {"linear": heads.linear, "mlp": mlp}[model.head] if has_head else None
-    return heads.encoder(backbone, head, model.dim)
+    if not has_head:
+        return Encoder(backbone)
+    if model.head == "linear":
+        return Encoder(backbone, heads.linear(model.dim))
+    return Encoder(backbone, heads.mlp(model.dim, model.hidden))
 
 
 def make_model(config, num_images=0, steps_per_epoch=1):

@@ -9,7 +9,6 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from moco_tf import schema, storage
-from moco_tf.backbones import heads
 from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.labelled import center_crops, normalized
 from moco_tf.data.sources import Stream
@@ -144,9 +143,8 @@ def _pairs(source, recipe, recipe_k, config):
 
 
 def _neighbours(images, recipe, encoder):
-    backbone = heads.backbone_of(encoder)
     blocks = [normalized(recipe, images[i : i + 64]) for i in range(0, len(images), 64)]
-    bank = np.concatenate([backbone(x, training=False) for x in blocks]).astype(np.float32)
+    bank = np.concatenate([encoder.backbone(x, training=False) for x in blocks]).astype(np.float32)
     queries = np.linspace(0, len(images) - 1, min(QUERIES, len(images))).astype(int)
     _, nearest = knn.nearest(bank, bank[queries], NEIGHBOURS + 1, block=len(queries))
     return pages.grid([images[row] for row in nearest])

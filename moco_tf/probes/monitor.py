@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from moco_tf.backbones import heads
+from moco_tf.backbones.encoder import Encoder
 from moco_tf.data import sources
 from moco_tf.data.sources import Stream
 from moco_tf.log import log
@@ -20,7 +20,7 @@ class Probe:
     that is learned here reaches the encoder.
 
     Args:
-        encoder: of `backbones.heads.encoder`.
+        encoder: `Encoder`, or any model from images to embeddings if features is "projection".
         bank, queries: `datasets.Source`s with labels of the same classes, such as
             `datasets.from_arrays(images, labels)`.
         recipe: whose normalisation the encoder is trained with, such as `recipes.moco.v2`.
@@ -154,5 +154,13 @@ def make_scores(config, model, recipe, strategy, plan):
 
 
 def _forward(encoder, kind, recipe, strategy):
-    network = heads.backbone_of(encoder) if kind == "backbone" else encoder
+    network = encoder
+    if kind == "backbone":
+        if not isinstance(encoder, Encoder):
+            raise ValueError(
+                '`features="backbone"` needs an `Encoder`, whose backbone is known. Received: '
+                f"{encoder.name}. Join backbone and head by `Encoder(backbone, head)`, or set "
+                '`features="projection"`.'
+            )
+        network = encoder.backbone
     return features.forward(network, recipe, strategy)

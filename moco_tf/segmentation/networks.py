@@ -24,7 +24,7 @@ def fcn(backbone, num_classes):
     """The paper's FCN.
 
     Args:
-        backbone: of `backbone.dense_backbone`.
+        backbone: `ResNet`.
         num_classes: K.
 
     Returns:

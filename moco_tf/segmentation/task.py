@@ -3,13 +3,14 @@
 import os
 import time
 
+import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
 from moco_tf import distribute, encoders, schema, storage
+from moco_tf.backbones.resnet import require_resnet
 from moco_tf.data.labelled import fill_of, normalized
-from moco_tf.encoders import dense_backbone
 from moco_tf.evaluation import results
 from moco_tf.optim import SGD
 from moco_tf.segmentation import networks, pipeline, report, scoring, sources
@@ -97,7 +98,11 @@ def _plan(config, pairs):
 
 def _model(config, encoder, recipe, num_classes):
     make, dilation, _ = networks.NETWORKS[config.head]
-    backbone = dense_backbone(encoder, config.random_init, config.seed, dilation)
+    backbone = require_resnet(encoder.backbone)
+    keras.utils.set_random_seed(config.seed)
+    backbone = backbone.rebuild(
+        config.random_init, last_dilation=dilation, synchronized_bn=True, dtype="float32"
+    )
     model = Segmenter(make(backbone, num_classes), lambda x: normalized(recipe, x))
     model.compile(
         SGD(

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from moco_tf import addresses, backbones, heads, resnet
-from moco_tf.backbones.resnet import basic_block, bottleneck_block
+from moco_tf import addresses, backbones, resnet
 
 # Trainable parameters without the classifier: torchvision's models, and MoCo v1, table 1.
 PARAMETERS = {
@@ -129,8 +128,8 @@ def randomize_norms(model):
 @pytest.mark.parametrize("block", ("basic", "bottleneck", "grouped"))
 def test_forward_equals_oracle(block, stem, size, training):
     bottleneck, groups, depths = block != "basic", 4 if block == "grouped" else 1, (1, 2, 1)
-    make = bottleneck_block if bottleneck else basic_block
-    model = resnet.resnet(make, depths, width=16, groups=groups, group_width=8, stem=stem)
+    name = "bottleneck" if bottleneck else "basic"
+    model = resnet.ResNet(name, depths, width=16, groups=groups, group_width=8, stem=stem)
     randomize_norms(model)
     x = np.random.default_rng(1).normal(size=(3, *size, 3)).astype(np.float32)
     expected = Oracle(model, training)(x, bottleneck, depths, groups, stem)
@@ -139,27 +138,28 @@ def test_forward_equals_oracle(block, stem, size, training):
 
 @pytest.mark.parametrize("stem, last", (("imagenet", 1), ("cifar", 4)))
 def test_shapes(stem, last):
-    model = resnet.resnet(bottleneck_block, (1, 1, 1, 1), width=4, stem=stem, channels=5)
+    model = resnet.ResNet("bottleneck", (1, 1, 1, 1), width=4, stem=stem, channels=5)
     maps = keras.Model(model.input, model.get_layer("layer4.0.relu3").output)
     x = tf.zeros([2, 32, 32, 5])
     assert maps(x).shape == (2, last, last, 128)
     assert model(x).shape == model.compute_output_shape(x.shape) == (2, 128)
-    assert heads.encoder(model, heads.mlp, 6)(x).shape == (2, 6)
 
 
-def test_wrong_stem_is_refused():
+def test_wrong_stems_and_blocks_are_refused():
     with pytest.raises(ValueError, match='`stem` must be "imagenet" or "cifar".*\'stl\''):
         resnet.resnet18(stem="stl")
+    with pytest.raises(ValueError, match='`block` must be "basic" or "bottleneck".*\'dense\''):
+        resnet.ResNet("dense", (1, 1))
 
 
 def test_bn_groups_reach_every_norm():
-    model = resnet.resnet(basic_block, (1, 1), width=4, stem="cifar", bn_group_size=2)
+    model = resnet.ResNet("basic", (1, 1), width=4, stem="cifar", bn_group_size=2)
     norms = [layer for layer in model.layers if len(layer.weights) == 4]
     assert [layer.group_size for layer in norms] == [2] * 6
 
 
 def test_saved_backbone_is_equal(tmp_path):
-    model = resnet.resnet(bottleneck_block, (1, 1), width=4, bn_group_size=2)
+    model = resnet.ResNet("bottleneck", (1, 1), width=4, bn_group_size=2)
     model.save(tmp_path / "backbone.keras")
     loaded = keras.models.load_model(tmp_path / "backbone.keras")
     x = tf.random.normal([4, 16, 16, 3])
@@ -182,7 +182,7 @@ def assert_normal(values, std):
 
 
 def test_convolutions_start_as_torchvision_s():
-    model = resnet.resnet(bottleneck_block, (1, 1), width=64, groups=4, group_width=32)
+    model = resnet.ResNet("bottleneck", (1, 1), width=64, groups=4, group_width=32)
     kernels = [w for w in model.trainable_variables if len(w.shape) == 4]
     assert len(kernels) == 9
     for kernel in kernels:
@@ -191,47 +191,72 @@ def test_convolutions_start_as_torchvision_s():
 
 
 def test_cifar_stem_starts_as_torch_s_default():
-    model = resnet.resnet(basic_block, (1,), width=64, stem="cifar")
+    model = resnet.ResNet("basic", (1,), width=64, stem="cifar")
     assert_uniform(model.get_layer("conv1").kernel.numpy(), 1 / math.sqrt(3 * 3 * 3))
     assert_normal(model.get_layer("layer1.0.conv1").kernel.numpy(), math.sqrt(2 / (9 * 64)))
 
 
-def flatten(features):
-    """A backbone from Nx1x1xfeatures "images"."""
-    images = keras.Input((1, 1, features))
-    return keras.Model(images, keras.layers.Flatten()(images))
-
-
-def test_heads_start_as_torch_s_default():
-    backbone = flatten(256)
-    linear, mlp = (heads.encoder(backbone, head, 128) for head in (heads.linear, heads.mlp))
-    for model, name, outputs in ((linear, "fc", 128), (mlp, "fc.0", 256), (mlp, "fc.2", 128)):
-        dense = model.get_layer(name)
-        assert dense.units == outputs
-        assert_uniform(dense.kernel.numpy(), 1 / 16)
-        assert np.abs(dense.bias.numpy()).max() <= 1 / 16
-        assert dense.bias.numpy().std() > 0.5 / 16
-
-
-def test_heads_equal_oracle():
-    backbone = flatten(12)
-    x = np.random.default_rng(0).normal(size=(4, 1, 1, 12)).astype(np.float32)
-    flat = x[:, 0, 0]
-    linear, mlp = (heads.encoder(backbone, head, 5) for head in (heads.linear, heads.mlp))
-    w, b = linear.get_weights()
-    np.testing.assert_allclose(linear(x), flat @ w + b, atol=1e-6)
-    w0, b0, w2, b2 = mlp.get_weights()
-    np.testing.assert_allclose(mlp(x), relu(flat @ w0 + b0) @ w2 + b2, atol=1e-6)
-
-
-def test_backbone_may_be_sequential():
-    backbone = keras.Sequential([keras.Input((1, 1, 12)), keras.layers.Flatten()])
-    assert heads.encoder(backbone, heads.linear, 5).output_shape == (None, 5)
-
-
 def test_weights_differ_between_layers():
-    model = resnet.resnet(basic_block, (2,), width=4, stem="cifar")
+    model = resnet.ResNet("basic", (2,), width=4, stem="cifar")
     kernels = [w.numpy() for w in model.trainable_variables if w.shape == (3, 3, 4, 4)]
     assert len(kernels) == 4
     for a, b in itertools.combinations(kernels, 2):
         assert np.abs(a - b).max() > 0.01
+
+
+def small(**options):
+    """A bottleneck ResNet with random statistics."""
+    keras.utils.set_random_seed(0)
+    model = resnet.ResNet("bottleneck", (1, 1, 1, 1), width=4, stem="cifar", **options)
+    randomize_norms(model)
+    return model
+
+
+def assert_same_weights(a, b):
+    assert [v.path for v in a.variables] == [v.path for v in b.variables]
+    for x, y in zip(a.get_weights(), b.get_weights(), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_a_rebuilt_network_has_the_same_weights_and_other_settings():
+    model = small(bn_group_size=2, name="mine")
+    dense = model.rebuild(last_dilation=2, synchronized_bn=True)
+    assert_same_weights(model, dense)
+    assert (dense.last_dilation, dense.synchronized_bn, dense.bn_group_size) == (2, True, None)
+    assert dense.get_layer("layer4.0.bn1").synchronized and dense.name == "mine"
+    assert dense.get_layer("layer4.0.conv2").dilation_rate == (2, 2)
+    maps = [keras.Model(m.input, m.get_layer("layer4.0.relu3").output) for m in (model, dense)]
+    assert [m(tf.zeros([1, 32, 32, 3])).shape[1] for m in maps] == [4, 8]
+
+    x = tf.random.normal([4, 16, 16, 3])
+    grouped = small().rebuild(bn_group_size=2)
+    np.testing.assert_array_equal(grouped(x, training=True), model(x, training=True))
+    new = model.rebuild(new_weights=True)
+    assert np.abs(new.get_weights()[0] - model.get_weights()[0]).max() > 0.01
+
+
+def test_only_what_leaves_the_weights_alone_can_be_rebuilt():
+    with pytest.raises(ValueError, match="can change last_dilation.*Received: width, stem"):
+        small().rebuild(width=8, stem="imagenet")
+
+
+def test_settings_survive_copies_files_and_frozen_layers(tmp_path):
+    model = small(bn_group_size=2, dtype="mixed_bfloat16", frozen_layers=("conv1", "bn1"))
+    model.save(tmp_path / "backbone.keras")
+    for copy in (
+        resnet.ResNet.from_config(model.get_config()),
+        keras.models.load_model(tmp_path / "backbone.keras"),
+        model.rebuild(),
+    ):
+        assert isinstance(copy, resnet.ResNet) and copy.get_config() == model.get_config()
+        assert copy.get_layer("layer1.0.bn1").compute_dtype == "bfloat16"
+        assert len(copy.trainable_variables) == len(model.trainable_variables)
+        assert not copy.get_layer("conv1").trainable
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_a_copy_starts_as_a_new_network_of_the_same_seed():
+    keras.utils.set_random_seed(5)
+    model = resnet.resnet18(width=4)
+    keras.utils.set_random_seed(5)
+    assert_same_weights(model.rebuild(new_weights=True), model)

@@ -12,7 +12,6 @@ import tiny
 from test_train import kill_at
 
 from moco_tf import encoders
-from moco_tf.backbones import heads
 from moco_tf.evaluation import config as configs
 from moco_tf.evaluation import results, run
 
@@ -69,7 +68,7 @@ def test_every_task_and_their_comparison(pretrained, tmp_path):
     assert len(sweep["sweep"]) == 18
 
     # The backbone in the classifiers is the pre-trained one, unless it was fine-tuned.
-    digest = encoders.digest(heads.backbone_of(encoders.load(str(pretrained)).encoder))
+    digest = encoders.digest(encoders.load(str(pretrained)).encoder.backbone)
     for task, same in (("linear", True), ("linear_cached", True), ("finetune", False)):
         network = keras.models.load_model(tmp_path / task / "classifier.keras")
         assert (encoders.digest(network.layers[1]) == digest) == same

@@ -146,7 +146,7 @@ def test_keras_and_onnx_files(pretrained, tmp_path):
     program = "import sys, numpy as np, keras, moco_tf; m = keras.models.load_model(sys.argv[1]); "
     program += "np.save(sys.argv[2], m(np.load(sys.argv[3])))"
     np.save(tmp_path / "x.npy", x)
-    backbone = encoder.layers[1](x).numpy()
+    backbone = encoder.backbone(x).numpy()
     embedding = encoder(x).numpy()
     for part, want in (("backbone", backbone), ("encoder", embedding)):
         path = str(tmp_path / f"{part}.keras")

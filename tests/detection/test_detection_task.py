@@ -16,6 +16,7 @@ from test_train import kill_at
 
 from moco_tf import schema
 from moco_tf.backbones import heads, resnet
+from moco_tf.backbones.encoder import Encoder
 from moco_tf.data import labelled
 from moco_tf.data.recipes import moco
 from moco_tf.detection import config as configs
@@ -30,7 +31,7 @@ def encoder(tmp_path_factory):
     """The file of an untrained encoder."""
     keras.utils.set_random_seed(0)
     path = tmp_path_factory.mktemp("encoder") / "encoder.keras"
-    heads.encoder(resnet.resnet18(width=8), heads.mlp, 8).save(path)
+    Encoder(resnet.resnet18(width=8), heads.mlp(8)).save(path)
     return path
 
 

@@ -8,8 +8,9 @@ import tensorflow as tf
 from small_detectors import SETTINGS, make_detector
 
 from moco_tf import optim
-from moco_tf.backbones import heads, resnet
+from moco_tf.backbones import resnet
 from moco_tf.backbones.batch_norm import BatchNorm
+from moco_tf.backbones.encoder import Encoder
 from moco_tf.detection.model import network as networks
 from moco_tf.detection.model.detector import Detector, RCNNSettings, estimate_statistics
 
@@ -170,9 +171,9 @@ def test_frozen_bn_is_constant_and_nowhere_new(architecture):
 
 
 def test_the_region_head_is_the_backbones_last_stage():
-    encoder = heads.encoder(resnet.resnet18(width=8), None)
+    encoder = Encoder(resnet.resnet18(width=8))
     network = networks.make_network(encoder, "c4", 3)
-    backbone = heads.backbone_of(encoder)
+    backbone = encoder.backbone
     for layer in [*network.features.layers, *network.region.layers]:
         if layer.weights and layer.name != "region.bn":
             for got, want in zip(layer.weights, backbone.get_layer(layer.name).weights):
@@ -202,6 +203,6 @@ def test_the_region_head_is_the_backbones_last_stage():
 def test_mistakes_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         make_detector(**options)
-    small = heads.encoder(resnet.resnet18(width=4, stem="cifar"), None)
+    small = Encoder(resnet.resnet18(width=4, stem="cifar"))
     with pytest.raises(ValueError, match="needs a backbone with ImageNet's stem"):
         networks.make_network(small, "fpn", 3)

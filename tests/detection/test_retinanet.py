@@ -12,6 +12,7 @@ from detection_runs import SHORT_RUN, make_config, metric_names, write_set
 
 from moco_tf import optim
 from moco_tf.backbones import heads, resnet
+from moco_tf.backbones.encoder import Encoder
 from moco_tf.detection import task
 from moco_tf.detection.model import retinanet
 from moco_tf.detection.model.detector import RCNNSettings
@@ -21,7 +22,7 @@ R_CNN = ("masks", "width_divisor", "before_nms", "after_nms", "regions", "sampli
 
 def encoder(width=4):
     keras.utils.set_random_seed(0)
-    return heads.encoder(resnet.resnet18(width=width), None)
+    return Encoder(resnet.resnet18(width=width))
 
 
 def detector(network):
@@ -185,7 +186,7 @@ def test_frozen_bn_is_constant_and_nowhere_new():
 @pytest.mark.slow
 def test_a_run_is_scored_reported_and_saved(tmp_path, mirrored):
     keras.utils.set_random_seed(0)
-    heads.encoder(resnet.resnet18(width=4), heads.mlp, 8).save(tmp_path / "encoder.keras")
+    Encoder(resnet.resnet18(width=4), heads.mlp(8)).save(tmp_path / "encoder.keras")
     data = (write_set(tmp_path / "set", 4, 0),) * 2
     options = {"architecture": "retinanet", "steps": 1, "optimizer__milestones_steps": ()}
     options |= {"lowest_score": 0.0, "bn_statistics_batches": 1, "data__check_images": False}

@@ -6,7 +6,6 @@ import tensorflow as tf
 import tiny
 
 from moco_tf import interop
-from moco_tf.backbones import heads
 from moco_tf.interop import training_state, weights
 
 torch = pytest.importorskip("torch", reason="the oracle is PyTorch: pip install torch")
@@ -42,7 +41,7 @@ def test_official_checkpoints_compute_the_same(name, version, width, sizes, zipp
     found = interop.import_torch(path, str(tmp_path / "run"))
     assert (found.layout, found.backbone) == ("the official MoCo", f"resnet{name}")
     ours = training_state.restored(str(tmp_path / "run"), found.config)
-    backbone = heads.backbone_of(ours.encoder_q)
+    backbone = ours.encoder_q.backbone
     for height, width_ in sizes:
         x = peer.images(2, height, width_, 3)
         with torch.no_grad():

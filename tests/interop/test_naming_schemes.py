@@ -196,7 +196,7 @@ def test_what_keras_computes_in_stays_as_it_was(tmp_path):
         interop.import_torch(path, str(tmp_path / "run"))
         assert keras.mixed_precision.dtype_policy().name == "mixed_bfloat16"
         encoder = encoders.load(path).encoder
-        assert encoder.layers[1].get_layer("conv1").compute_dtype == "float32"
+        assert encoder.backbone.get_layer("conv1").compute_dtype == "float32"
     finally:
         keras.mixed_precision.set_dtype_policy("float32")
 

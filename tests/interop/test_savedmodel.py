@@ -17,6 +17,7 @@ from PIL import Image
 
 from moco_tf import encoders, interop
 from moco_tf.backbones import heads, resnet
+from moco_tf.backbones.encoder import Encoder
 from moco_tf.commands import export
 from moco_tf.data.image_ops import resize_and_center_crop
 from moco_tf.data.recipes import moco
@@ -47,7 +48,7 @@ BAD = {
 @pytest.fixture(scope="module")
 def encoder():
     keras.utils.set_random_seed(0)
-    model = heads.encoder(resnet.resnet18(width=8, stem="cifar"), heads.mlp, DIM)
+    model = Encoder(resnet.resnet18(width=8, stem="cifar"), heads.mlp(DIM))
     for variable in model.non_trainable_variables:  # statistics that are not ones and zeros
         variable.assign(variable + keras.random.uniform(variable.shape, 0, 0.5, seed=1))
     return model
@@ -97,7 +98,7 @@ def wanted(encoder, content):
     x = (x - moco.v2.mean) / np.array(moco.v2.std)
     x = x[None].astype(np.float32)
     embedding = encoder(x).numpy()[0]
-    return heads.backbone_of(encoder)(x).numpy()[0], embedding / np.linalg.norm(embedding)
+    return encoder.backbone(x).numpy()[0], embedding / np.linalg.norm(embedding)
 
 
 @pytest.mark.parametrize("name", GOOD)

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from moco_tf.backbones import heads, resnet
+from moco_tf.backbones.encoder import Encoder
 from moco_tf.data import sources
 from moco_tf.data.recipes import moco
 from moco_tf.data.sources import synthetic
@@ -67,27 +68,23 @@ def test_accuracy_is_the_share_of_right_answers():
 
 def test_features_are_the_same_on_replicas_and_cover_an_uneven_set():
     source = sources.from_arrays(*synthetic.shapes(21, seed=0))
-    encoder = heads.encoder(
-        resnet.resnet(resnet.basic_block, (1, 1, 1, 1), width=4, stem="cifar"), heads.linear, 8
-    )
+    encoder = Encoder(resnet.ResNet("basic", (1, 1, 1, 1), width=4, stem="cifar"), heads.linear(8))
     kwargs = dict(image_size_px=32, resize_px=32, batch=8)
     images = (source.read(tf.range(21)).numpy() / 255.0 - moco.v2.mean) / moco.v2.std
     strategy = tf.distribute.get_strategy()
-    run = features.forward(heads.before_and_after_head(encoder), moco.v2, strategy)
+    run = features.forward(encoder.features_and_embeddings(), moco.v2, strategy)
     got, labels, ok = features.extract(run, source, strategy, **kwargs)
     assert ok.shape == (21,) and ok.all()
     np.testing.assert_array_equal(labels, source.labels)
-    for x, model in zip(got, (heads.backbone_of(encoder), encoder)):
+    for x, model in zip(got, (encoder.backbone, encoder)):
         want = model(images.astype(np.float32), training=False).numpy()
         np.testing.assert_allclose(x, want, atol=1e-5)
 
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     with strategy.scope():
-        copy = heads.encoder(
-            resnet.resnet(resnet.basic_block, (1, 1, 1, 1), width=4, stem="cifar"), heads.linear, 8
-        )
+        copy = Encoder(resnet.ResNet("basic", (1, 1, 1, 1), width=4, stem="cifar"), heads.linear(8))
         copy.set_weights(encoder.get_weights())
-        network = heads.before_and_after_head(copy)
+        network = copy.features_and_embeddings()
     run = features.forward(network, moco.v2, strategy)
     mirrored, labels, ok = features.extract(run, source, strategy, **kwargs)
     np.testing.assert_array_equal(labels, source.labels)

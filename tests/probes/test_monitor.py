@@ -11,6 +11,7 @@ from PIL import Image
 
 from moco_tf import SGD, MoCo
 from moco_tf.backbones import heads, resnet
+from moco_tf.backbones.encoder import Encoder
 from moco_tf.data import sources
 from moco_tf.data.recipes import moco
 from moco_tf.data.sources import synthetic
@@ -19,8 +20,8 @@ from moco_tf.probes import monitor as monitors
 
 @pytest.fixture(scope="module")
 def encoder():
-    backbone = resnet.resnet(resnet.basic_block, (1, 1, 1, 1), width=4, stem="cifar")
-    return heads.encoder(backbone, heads.linear, 8)
+    backbone = resnet.ResNet("basic", (1, 1, 1, 1), width=4, stem="cifar")
+    return Encoder(backbone, heads.linear(8))
 
 
 def make(config, encoder):
@@ -90,8 +91,8 @@ def test_a_monitor_of_fit_measures_and_never_touches_the_encoder():
 
     def fit(callbacks):
         tf.keras.utils.set_random_seed(1)
-        backbone = resnet.resnet(resnet.basic_block, (1, 1, 1, 1), width=4, stem="cifar")
-        model = MoCo(heads.encoder(backbone, heads.linear, 8), queue_size=64)
+        backbone = resnet.ResNet("basic", (1, 1, 1, 1), width=4, stem="cifar")
+        model = MoCo(Encoder(backbone, heads.linear(8)), queue_size=64)
         model.compile(SGD(0.03))
         history = model.fit(data, epochs=2, verbose=0, callbacks=callbacks)
         return model.encoder_q.get_weights(), history.history

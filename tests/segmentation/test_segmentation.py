@@ -15,9 +15,9 @@ from PIL import Image
 from test_train import kill_at
 
 from moco_tf.backbones import heads, resnet
+from moco_tf.backbones.encoder import Encoder
 from moco_tf.commands import export
 from moco_tf.data.recipes import moco
-from moco_tf.encoders import dense_backbone
 from moco_tf.evaluation import run as evaluation
 from moco_tf.pretraining import run as pretraining
 from moco_tf.segmentation import config as configs
@@ -67,9 +67,9 @@ def test_the_dense_backbone_is_the_encoders_at_another_stride(name, stride, dila
 
     torch.manual_seed(0)
     model = peer.randomized(peer.resnet(name.removeprefix("resnet"), None, 8)).eval()
-    encoder = heads.encoder(getattr(resnet, name)(width=8), heads.mlp, 8)
+    encoder = Encoder(getattr(resnet, name)(width=8), heads.mlp(8))
     state = {k: v.numpy() for k, v in model.state_dict().items() if "num_batches" not in k}
-    weights.set_arrays(heads.backbone_of(encoder), state)
+    weights.set_arrays(encoder.backbone, state)
     if dilation == 2:  # what torchvision calls replace_stride_with_dilation
         for module in model.layer4.modules():
             if isinstance(module, torch.nn.Conv2d):
@@ -80,17 +80,17 @@ def test_the_dense_backbone_is_the_encoders_at_another_stride(name, stride, dila
     x = peer.images(2, 96, 64, 3)
     with torch.no_grad():
         want = model.features(peer.torch_images(x)).reshape(2, -1, 96 // stride, 64 // stride)
-    backbone = dense_backbone(encoder, last_dilation=dilation)
+    backbone = encoder.backbone.rebuild(last_dilation=dilation, synchronized_bn=True)
     got = keras.Model(backbone.input, networks.feature_maps(backbone))(x)
     np.testing.assert_allclose(got, want.permute(0, 2, 3, 1), atol=1e-4, rtol=1e-4)
-    new = dense_backbone(encoder, random_init=True, seed=1)
+    new = backbone.rebuild(new_weights=True)
     assert np.abs(new.get_weights()[0] - backbone.get_weights()[0]).max() > 0.01
 
 
 def test_scales_and_mirrors_are_averaged():
     keras.utils.set_random_seed(0)
-    encoder = heads.encoder(resnet.resnet18(width=4, stem="cifar"), heads.mlp, 8)
-    network = networks.fcn(dense_backbone(encoder), 3)
+    encoder = Encoder(resnet.resnet18(width=4, stem="cifar"), heads.mlp(8))
+    network = networks.fcn(encoder.backbone.rebuild(last_dilation=2, synchronized_bn=True), 3)
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 48, 3)).astype(np.uint8)
 
     def normalized(x):
@@ -179,7 +179,7 @@ def test_replicas_train_as_one_device_does(data, pretrained, tmp_path, mirrored)
 def test_deeplab_trains_on_the_same_backbone(data, pretrained, tmp_path):
     options = dict(head="deeplabv3plus", steps=2)
     keras.utils.set_random_seed(0)
-    encoder = heads.encoder(resnet.resnet18(width=8), heads.mlp, 8)
+    encoder = Encoder(resnet.resnet18(width=8), heads.mlp(8))
     path = tmp_path / "encoder.keras"
     encoder.save(path)
     workdir = tmp_path / "run"

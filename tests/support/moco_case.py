@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from oracle import Encoder, Oracle
 
+import moco_tf
 from moco_tf import SGD, MoCo, distribute, heads, resnet
 
 ROWS, DIM, QUEUE = 8, 5, 21
@@ -32,10 +33,10 @@ class Case:
 
     def encoder(self, group_size=None):
         keras.utils.set_random_seed(1)
-        backbone = resnet.resnet(
-            resnet.basic_block, self.depths, width=4, stem="cifar", bn_group_size=group_size
+        backbone = resnet.ResNet(
+            "basic", self.depths, width=4, stem="cifar", bn_group_size=group_size
         )
-        return heads.encoder(backbone, HEADS[self.head], DIM)
+        return moco_tf.Encoder(backbone, HEADS[self.head](DIM))
 
     def model(self, make=MoCo, **kwargs):
         model = make(

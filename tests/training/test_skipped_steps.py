@@ -7,7 +7,7 @@ import shapes
 import tensorflow as tf
 from moco_case import SGD_ARGS, Case, distributed
 
-from moco_tf import SGD, MoCo, heads, resnet
+from moco_tf import SGD, Encoder, MoCo, resnet
 from moco_tf.detection.model.detector import Detector, RCNNSettings
 from moco_tf.detection.model.network import make_network
 from moco_tf.detection.model.retinanet import RetinaNetDetector, make_retinanet
@@ -152,7 +152,7 @@ def test_a_classifier_skips_it(frozen):
     strategy = STRATEGIES["mirrored"]()
     with strategy.scope():
         keras.utils.set_random_seed(0)
-        backbone = resnet.resnet(resnet.basic_block, (1,), width=4, stem="cifar")
+        backbone = resnet.ResNet("basic", (1,), width=4, stem="cifar")
         model = compiled(Classifier(backbone, 3, frozen))
     step = tf.function(lambda batch: strategy.run(model.step, (batch,)), autograph=False)
 
@@ -178,14 +178,12 @@ class Poisoned:
 
 
 def segmenter(normalize):
-    backbone = resnet.resnet(
-        resnet.basic_block, (1, 1, 1, 1), width=4, last_dilation=2, synchronized_bn=True
-    )
+    backbone = resnet.ResNet("basic", (1, 1, 1, 1), width=4, last_dilation=2, synchronized_bn=True)
     return Segmenter(networks.fcn(backbone, 3), normalize)
 
 
 def detector(normalize):
-    encoder = heads.encoder(resnet.resnet18(width=4), None)
+    encoder = Encoder(resnet.resnet18(width=4))
     settings = RCNNSettings((50, 50), (20, 10), regions=8, detections=4, sampling_ratio=2)
     return Detector(
         make_network(encoder, "fpn", 3, masks=True, width_divisor=16), normalize, settings
@@ -193,7 +191,7 @@ def detector(normalize):
 
 
 def retinanet(normalize):
-    encoder = heads.encoder(resnet.resnet18(width=4), None)
+    encoder = Encoder(resnet.resnet18(width=4))
     return RetinaNetDetector(make_retinanet(encoder, 3), normalize, RCNNSettings(detections=4))
 
 

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from moco_tf import optim, strategies
 from moco_tf.backbones import heads, resnet
+from moco_tf.backbones.encoder import Encoder
 from moco_tf.data.recipes import moco
 from moco_tf.moco import MoCo
 
@@ -49,10 +50,8 @@ def test_tpu_set_up(tpu, name, connects, monkeypatch):
 
 def test_the_whole_step_compiles_with_xla_and_has_static_shapes():
     """Device half of the augmentation, both encoders, queue and optimizer, as a TPU gets them."""
-    backbone = resnet.resnet(
-        resnet.basic_block, (1, 1, 1, 1), width=4, stem="cifar", bn_group_size=2
-    )
-    model = MoCo(heads.encoder(backbone, heads.mlp, 8), queue_size=13)
+    backbone = resnet.ResNet("basic", (1, 1, 1, 1), width=4, stem="cifar", bn_group_size=2)
+    model = MoCo(Encoder(backbone, heads.mlp(8)), queue_size=13)
     model.compile(optim.SGD(optim.Cosine(0.03, 10, 5)))
     model.optimizer.build(model.trainable_variables)
     n, size = 4, 8
@@ -88,8 +87,8 @@ def test_the_whole_step_compiles_with_xla_and_has_static_shapes():
 def test_the_program_is_small_and_copies_no_queue():
     """No constants of megabytes, and the only tensor of the queue's size is the queue, read."""
     size, dim = 65536, 8
-    backbone = resnet.resnet(resnet.basic_block, (1, 1, 1, 1), width=4, stem="cifar")
-    model = MoCo(heads.encoder(backbone, heads.mlp, dim), queue_size=size)
+    backbone = resnet.ResNet("basic", (1, 1, 1, 1), width=4, stem="cifar")
+    model = MoCo(Encoder(backbone, heads.mlp(dim)), queue_size=size)
     model.compile(optim.SGD(0.03))
     views = tf.TensorSpec([4, 8, 8, 3])
     step = tf.function(model.step, autograph=False)

@@ -8,23 +8,34 @@ import keras
 from keras import layers
 
 from moco_tf.backbones.batch_norm import BatchNorm
-from moco_tf.encoders import dense_backbone
+from moco_tf.backbones.resnet import require_resnet
 
 CHANNELS, DC5_CHANNELS = 256, 512  # of a pyramid, and of dilated C5
 
 
 def backbone_for_maps(encoder, frozen_bn=False, random_init=False, seed=0, last_dilation=1):
-    """`dense_backbone`, with its BN frozen or not.
+    """A copy of an encoder's ResNet for maps of features, with BN synchronized over replicas.
+
+    Args:
+        encoder: `Encoder`.
+        frozen_bn: whether its BN is frozen.
+        random_init: new weights instead of the encoder's.
+        seed: of the new weights, and of the layers that are made after it.
+        last_dilation: of the last stage, which has stride 1 if it is above 1.
 
     Raises:
-        ValueError: for a backbone with another stem than ImageNet's.
+        ValueError: for another backbone than a ResNet with ImageNet's stem.
     """
-    backbone = dense_backbone(encoder, random_init, seed, last_dilation)
-    if backbone.get_layer("conv1").strides != (2, 2):
+    backbone = require_resnet(encoder.backbone)
+    if backbone.stem != "imagenet":
         raise ValueError(
             "Detection needs a backbone with ImageNet's stem, whose last maps are 1/32 of the "
             "image. Received: one with the stem of small images."
         )
+    keras.utils.set_random_seed(seed)
+    backbone = backbone.rebuild(
+        random_init, last_dilation=last_dilation, synchronized_bn=True, dtype="float32"
+    )
     if frozen_bn:
         freeze_bn(backbone)
     return backbone
@@ -34,7 +45,7 @@ def c4(backbone, frozen_bn=False):
     """Maps of stage 3, and stage 4 as the head of regions.
 
     Args:
-        backbone: `keras.Model` of our ResNets, of `dense_backbone` with last_dilation 1.
+        backbone: `ResNet` of `backbone_for_maps` with last_dilation 1.
         frozen_bn: no BN is added to the end of the head.
 
     Returns:
@@ -54,7 +65,7 @@ def dc5(backbone, frozen_bn=False, channels=DC5_CHANNELS):
     """Maps of stage 4, its stride dilated away, reduced: NxHxWx3 images to a list of one map, 1/16.
 
     Args:
-        backbone: of `dense_backbone` with last_dilation 2.
+        backbone: `ResNet` of `backbone_for_maps` with last_dilation 2.
         frozen_bn: biases instead of BN in the new layer.
         channels: of the maps.
 
@@ -68,7 +79,7 @@ def fpn(backbone, frozen_bn=False, channels=CHANNELS):
     """The feature pyramid: NxHxWx3 images, H and W multiples of 32, to a list of P2 to P6.
 
     Args:
-        backbone: of `dense_backbone` with last_dilation 1.
+        backbone: `ResNet` of `backbone_for_maps` with last_dilation 1.
         frozen_bn: biases instead of BN in the new layers.
         channels: of all levels.
 

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from moco_tf.backbones.batch_norm import BatchNorm
+from moco_tf.backbones.encoder import Encoder
 from moco_tf.detection.model import anchors, feature_maps
 from moco_tf.detection.model import densepose_head as densepose_heads
 from moco_tf.detection.model.box_head import box_head
@@ -17,7 +18,7 @@ SMALL, LARGE = 7, 14  # sides of the regions that the heads take
 
 
 def make_network(
-    encoder: keras.Model,
+    encoder: Encoder,
     architecture: str,
     num_classes: int,
     *,
@@ -54,8 +55,8 @@ def make_network(
             DensePose with "c4".
 
     Example:
-        >>> from moco_tf import heads, resnet
-        >>> encoder = heads.encoder(resnet.resnet18(width=8))
+        >>> from moco_tf import Encoder, resnet
+        >>> encoder = Encoder(resnet.resnet18(width=8))
         >>> network = make_network(encoder, "fpn", num_classes=3, masks=True, width_divisor=8)
         >>> network.num_classes
         3
