@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 from moco_tf import distribute
-from moco_tf.backbones.resnet import KAIMING_FAN_OUT
+from moco_tf.backbones.resnet_blocks import KAIMING_FAN_OUT
 
 CONVS, CHANNELS = 8, 512
 
