@@ -72,19 +72,15 @@ def make_model(config, num_images=0, steps_per_epoch=1):
     return model
 
 
-def describe(config, layout, source, plan, start):
-    """Logs what is about to run, and what about it is unwise."""
+def describe(config, layout, source):
+    """Logs how the batch lies on replicas and BN groups, and warns of unwise options."""
     log.info(
-        "%d images; batch %d = %d replica(s) x %d rows, BN groups of %d; %d steps an epoch, %d in "
-        "all; %s",
+        "%d images; batch %d = %d replica(s) x %d rows, BN groups of %d",
         source.num_examples,
         layout.batch,
         layout.replicas,
         layout.replica_rows,
         layout.group_rows,
-        plan.steps_per_epoch,
-        plan.total,
-        f"resuming after step {start}" if start else "from the start",
     )
     if config.model.shuffle and layout.shuffling == "none":
         log.warning(
@@ -108,16 +104,16 @@ def _accelerators():
     return tf.config.list_logical_devices("GPU") + tf.config.list_logical_devices("TPU")
 
 
-def distribute_data(source, recipe, recipe_k, config, layout, strategy, start_step):
-    """Iterator over distributed `TwoViewBatch`es from `start_step` on."""
+def make_dataset(source, recipe, recipe_k, config, layout):
+    """A function of a host's number and the first step to a dataset of `TwoViewBatch`es."""
 
-    def dataset(context):
+    def dataset(host, start_step):
         return two_view_dataset(
             source,
             recipe,
             layout,
             recipe_k=recipe_k,
-            host=context.input_pipeline_id,
+            host=host,
             image_size_px=config.data.image_size_px,
             seed=config.seed,
             start_step=start_step,
@@ -129,7 +125,7 @@ def distribute_data(source, recipe, recipe_k, config, layout, strategy, start_st
             with_index=config.model.mechanism == "memory_bank",
         )
 
-    return iter(strategy.distribute_datasets_from_function(dataset))
+    return dataset
 
 
 def augment_on(config):
@@ -143,10 +139,13 @@ def input_remedy(config):
     """What helps a run that waits for its input pipeline."""
     if _accelerators() and augment_on(config) == "host":
         return "Leave colors and blur to the device: data.augment_on=device."
-    return (
-        "Give the host more cores, or faster storage: TFRecord shards are read faster than a "
-        "folder (python -m moco_tf convert)."
-    )
+    remedy = "Give the host more cores"
+    if config.data.source.startswith("folder:"):
+        return (
+            f"{remedy}, or faster storage: TFRecord shards are read faster than a folder "
+            "(python -m moco_tf convert)."
+        )
+    return f"{remedy}, or faster storage."
 
 
 def make_step(model, recipe, recipe_k, config, strategy):

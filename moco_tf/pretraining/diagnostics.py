@@ -1,4 +1,4 @@
-"""Callbacks that tell a healthy run from a sick one."""
+"""Diagnostics of a pre-training run: state of the queue, effect of shuffle-BN, loss at chance."""
 
 import math
 
@@ -6,38 +6,45 @@ import keras
 import numpy as np
 
 from moco_tf import distribute
+from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.two_views import key_order
 from moco_tf.log import log
-from moco_tf.pretraining.config import chance_loss
+from moco_tf.pretraining.config import Config, chance_loss
+from moco_tf.training.round import Observer
 
 
-class Diagnostics(keras.callbacks.Callback):
-    """State of the keys, added to the logs of each round, and what about it looks wrong or is.
+class Diagnostics(Observer):
+    """Measures the state of the keys, and explains in the log what looks wrong about it.
 
     Args:
-        config: `Config` of the run, says what keys there are and how often to look at the queue.
-        layout: its `BatchLayout`.
+        model: mechanism that is trained.
+        config: `Config` of the run.
+        layout: `BatchLayout` of the run.
     """
 
-    def __init__(self, config, layout):
-        super().__init__()
-        self.layout, self.every = layout, config.log_every_steps
-        self.mechanism, self.chance = config.model.mechanism, chance_loss(config)
+    def __init__(self, model: keras.Model, config: Config, layout: BatchLayout):
+        self.model = model
+        self.layout = layout
+        self.state_every = config.log_every_steps
+        self.mechanism = config.model.mechanism
+        self.chance = chance_loss(config)
         self.where = layout.shuffling if config.model.shuffle else "none"
-        self.stuck, self.said_filling = 0, False
+        self.num_at_chance = 0
+        self.has_told_of_filling = False
 
-    def on_train_batch_end(self, step, logs):
-        if "round_end" not in logs:
-            return
+    def measure(self, round):
+        values = {}
+        loss = float(round.losses[-1])
         if self.mechanism == "queue":
-            logs["momentum"] = self.model.momentum
-        # Of a loss that is not finite nothing more needs to be known: `Guard` stops the run.
-        if step % self.every == 0 and math.isfinite(logs["loss"]):
+            values["momentum"] = self.model.momentum
+        # A non-finite loss is reported by `Guard`; skip it here.
+        if round.last % self.state_every == 0 and math.isfinite(loss):
             if self.mechanism == "queue":
-                logs.update(self.queue_state(step))
+                values |= self.queue_state(round.last)
             if self.mechanism != "memory_bank":
-                logs["positives_in_group"] = self.positives_in_group(step)
-        self._explain(step, logs)
+                values["positives_in_group"] = self.positives_in_group(round.last)
+        self._explain(round.last, loss)
+        return values
 
     def queue_state(self, step):
         """Fill (share), age of the keys (steps), norms, effective rank."""
@@ -72,23 +79,24 @@ class Diagnostics(keras.callbacks.Callback):
         group = layout.group_rows
         return float(np.mean(order // group == np.arange(layout.batch) // group))
 
-    def _explain(self, step, logs):
+    def _explain(self, step, loss):
         fill = self._fill(step)
-        if self.mechanism == "queue" and fill < 1 and not self.said_filling:
-            self.said_filling = True
+        if self.mechanism == "queue" and fill < 1 and not self.has_told_of_filling:
+            self.has_told_of_filling = True
             log.info(
                 "The queue is filling with keys (%.0f %%). Until it is full the loss may rise: the "
                 "random start makes easy negatives. That is normal.",
                 100 * fill,
             )
-        at_chance = fill == 1 and abs(logs["loss"] - self.chance) < 0.01 * self.chance
-        self.stuck = self.stuck + 1 if at_chance else 0
-        if self.stuck == 5:
+        at_chance = fill == 1 and abs(loss - self.chance) < 0.01 * self.chance
+        self.num_at_chance = self.num_at_chance + 1 if at_chance else 0
+        if self.num_at_chance == 5:
             log.warning(
-                "The loss sticks at %.2f, which is ln(K+1)%s: the encoder tells no image from "
-                "another. Look at the learning rate, the momentum and `key_effective_rank`.",
+                "The loss is stuck at chance level (%sln(K+1) = %.2f): the encoder cannot tell "
+                "images apart. Look at the learning rate, the momentum and "
+                "`key_effective_rank`.",
+                "2 " if self.model.symmetric else "",
                 self.chance,
-                " twice" if self.model.symmetric else "",
             )
 
     def _fill(self, step):

@@ -60,10 +60,12 @@ def write(workdir, source, recipe, recipe_k, encoder, config):
     return path
 
 
-def summary(workdir, step):
-    """The last words of a run: what came of it, where it is, what to do next."""
-    encoder, report = (os.path.join(workdir, name) for name in ("encoder.keras", "report.html"))
+def summary(workdir: str, step: int) -> str:
+    """The last words of a run: its result, its files, and what to do next with it."""
+    encoder = os.path.join(workdir, "encoder.keras")
+    report = os.path.join(workdir, "report.html")
     metrics = read_metrics(os.path.join(workdir, "metrics.jsonl"))
+    evaluation = workdir.rstrip("/")
     return "\n".join(
         [
             "",
@@ -74,7 +76,11 @@ def summary(workdir, step):
             "Next:",
             f"  open {report}; tensorboard --logdir {workdir}",
             f'  keras.models.load_model("{encoder}")   # after: import moco_tf',
-            "  python train.py --config=configs/cifar10_demo.py --workdir=runs/cifar10",
+            *(
+                f"  python evaluate.py --task={task} --checkpoint={workdir} "
+                f"--workdir={evaluation}_{task}"
+                for task in ("knn", "linear")
+            ),
         ]
     )
 

@@ -10,7 +10,6 @@ from moco_tf.data.sources import Stream
 from moco_tf.log import log
 from moco_tf.probes import features, knn
 from moco_tf.probes import linear as linear_cached
-from moco_tf.training.callbacks import Scores
 
 
 class Probe:
@@ -108,7 +107,7 @@ class Monitor(keras.callbacks.Callback):
 
 
 def make_scores(config, model, recipe, strategy, plan):
-    """The `Scores` callback of a config; None, and said, if it is off or nothing has labels."""
+    """The `Probe` of a config; None, with a line in the log, if it is off or nothing has labels."""
     monitor, data = config.monitor, config.data
     if not plan.monitor_every:
         log.info("The kNN monitor is off.")
@@ -137,7 +136,7 @@ def make_scores(config, model, recipe, strategy, plan):
                 raise ValueError(f"{rule}. Received: {address!r}. Set --config.monitor.source.")
             log.info("The kNN monitor is off. %s, which %s is not.", rule, address)
             return None
-    probe = Probe(
+    return Probe(
         model.encoder_q,
         bank,
         queries,
@@ -150,7 +149,6 @@ def make_scores(config, model, recipe, strategy, plan):
         linear=monitor.linear,
         strategy=strategy,
     )
-    return Scores(probe, plan)
 
 
 def _forward(encoder, kind, recipe, strategy):

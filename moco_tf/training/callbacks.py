@@ -1,107 +1,123 @@
-"""What a run measures and writes: scores, speed, metrics, progress, checkpoints, profiles.
-
-The order of callbacks matters: each may add to the logs of a round's last step (the one with
-"round_end"), and those after it see what it added.
-"""
+"""Observers of a run: scores, speed, metrics, progress bar, checkpoints and profiles."""
 
 import json
 import os
 import signal
+from collections.abc import Callable
 
-import keras
 import tensorflow as tf
 from tqdm import tqdm
 
 from moco_tf import storage
 from moco_tf.log import log
+from moco_tf.training.checkpoint import Checkpoints
+from moco_tf.training.plan import Plan
+from moco_tf.training.round import Observer, Round
 
 
-class Scores(keras.callbacks.Callback):
-    """Scores such as kNN accuracy every so many steps, before the first and after the last.
+class Scores(Observer):
+    """Measures scores such as kNN accuracy before training, every so many steps, and at the end.
 
     Args:
-        evaluate: function without arguments that gives a dict of scores by name.
-        plan: `Plan`, says when.
+        evaluate: function without arguments that returns a dict of scores by name.
+        plan: `Plan` of the run; it says when.
     """
 
-    def __init__(self, evaluate, plan):
-        super().__init__()
-        self.evaluate, self.plan = evaluate, plan
+    def __init__(self, evaluate: Callable[[], dict[str, float]], plan: Plan):
+        self.evaluate = evaluate
+        self.stop = plan.stop
+        self.every = plan.monitor_every
 
-    def on_train_begin(self, logs):
-        if logs["step"] == 0:
-            logs.update(self.evaluate())
+    def measure_untrained(self):
+        return self.evaluate()
 
-    def on_train_batch_end(self, step, logs):
-        due = step % self.plan.monitor_every == 0 or step == self.plan.stop
-        if due and "round_end" in logs:
-            logs.update(self.evaluate())
+    def measure(self, round):
+        is_due = self.every and round.last % self.every == 0
+        return self.evaluate() if is_due or round.last == self.stop else {}
 
 
-class Speed(keras.callbacks.Callback):
-    """Images/s and learning rate, added to the logs of each round.
+class Speed(Observer):
+    """Measures images per second, the share of waiting for input, and the learning rate.
 
     Args:
         batch: images in a step, over all replicas.
+        optimizer: optimizer of the model.
     """
 
-    def __init__(self, batch):
-        super().__init__()
+    def __init__(self, batch: int, optimizer):
         self.batch = batch
+        self.optimizer = optimizer
 
-    def on_train_batch_end(self, step, logs):
-        if "round_end" in logs:
-            logs["images_per_second"] = self.batch / logs.pop("seconds")
-            rate = self.model.optimizer._learning_rate
-            step = tf.constant(step - 1, tf.int64)
-            logs["learning_rate"] = float(rate(step) if callable(rate) else rate)
+    def measure(self, round):
+        wait = {} if round.wait is None else {"input_wait": round.wait}
+        rate = self.optimizer._learning_rate
+        if callable(rate):
+            rate = rate(tf.constant(round.last - 1, tf.int64))
+        return {
+            **wait,
+            "images_per_second": self.batch / (round.seconds / round.steps),
+            "learning_rate": float(rate),
+        }
 
 
-class MetricsLog(keras.callbacks.Callback):
-    """metrics.jsonl, one line a step, and TensorBoard scalars of each round.
+class MetricsLog(Observer):
+    """Writes metrics.jsonl, one line a step, and TensorBoard scalars of each round.
 
     Args:
         workdir: local or gs:// folder.
-        steps_per_epoch: to note the epoch.
+        steps_per_epoch: steps in an epoch, to note the epoch.
     """
 
-    def __init__(self, workdir, steps_per_epoch):
-        super().__init__()
+    def __init__(self, workdir: str, steps_per_epoch: int):
         self.path = os.path.join(workdir, "metrics.jsonl")
-        self.remote = "://" in workdir
+        self.is_remote = "://" in workdir
         self.steps_per_epoch = steps_per_epoch
         self.summary = tf.summary.create_file_writer(os.path.join(workdir, "tensorboard"))
 
-    def on_train_begin(self, logs):
-        # Steps after the checkpoint are trained, and logged, again; from the start on step 0, too.
-        kept = [line for line in read_metrics(self.path) if line["step"] <= logs["step"] > 0]
+    def start(self, step):
+        # Steps after the checkpoint are trained, and logged, again. So is step 0 of a new run.
+        kept = [line for line in read_metrics(self.path) if line["step"] <= step and step > 0]
         storage.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self.file = tf.io.gfile.GFile(self.path, "a")
-        if logs["step"] == 0:
-            self._write(0, logs)
 
-    def on_train_batch_end(self, step, logs):
-        self._write(step, logs)
+    def round_end(self, round):
+        self.write_steps(round, round.last)
+        values = self._write(round, round.last, round.measured)
+        with self.summary.as_default(step=round.last):
+            for name, value in values.items():
+                tf.summary.scalar(name, value)
+        if not self.is_remote:  # a flush to object storage writes the whole file again
+            self.flush()
 
-    def _write(self, step, logs):
-        values = {k: v for k, v in logs.items() if k not in ("round_end", "step")}
-        line = {"step": step, "epoch": round(step / self.steps_per_epoch, 4), **values}
+    def write_steps(self, round: Round, end: int):
+        """Writes the lines of a round's steps before step `end`."""
+        for step in range(round.first, end):
+            self._write(round, step, {})
+
+    def _write(self, round, step, measured):
+        """Writes the line of a step, without values that are NaN; returns the values."""
+        logs = round.step_logs(step) if round.steps else {}
+        values = {name: value for name, value in logs.items() if value == value}
+        values |= measured
+        if step in round.skipped:
+            values["skipped_steps"] = round.skipped[step]
+        line = {"step": step, "epoch": round_epoch(step, self.steps_per_epoch), **values}
         self.file.write(json.dumps(line) + "\n")
-        if step == 0 or "round_end" in logs:
-            with self.summary.as_default(step=step):
-                for name, value in values.items():
-                    tf.summary.scalar(name, value)
-            if not self.remote:  # a flush to object storage writes the whole file again
-                self.flush()
+        return values
 
     def flush(self):
         """Makes what was logged visible to readers."""
         self.file.flush()
         self.summary.flush()
 
-    def on_train_end(self, logs=None):
+    def end(self):
         self.flush()
         self.file.close()
+
+
+def round_epoch(step: int, steps_per_epoch: int) -> float:
+    """The number of epochs that so many steps are, with four decimals."""
+    return round(step / steps_per_epoch, 4)
 
 
 def read_metrics(path):
@@ -118,99 +134,93 @@ def read_metrics(path):
     return lines
 
 
-class Progress(keras.callbacks.Callback):
-    """A progress bar over the whole run, with the time left.
+class Progress(Observer):
+    """Shows a progress bar over the whole run, with the time left.
 
     Args:
-        plan: `Plan`.
+        plan: `Plan` of the run.
     """
 
-    def __init__(self, plan):
-        super().__init__()
-        self.plan, self.shown = plan, {}
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self.shown = {}
 
-    def on_train_begin(self, logs):
-        # Not on a terminal, a line a minute is enough.
+    def start(self, step):
+        # Where stderr is no terminal, a line a minute is enough.
         interval = 0.5 if os.isatty(2) else 60
-        self.bar = tqdm(
-            total=self.plan.stop, initial=logs["step"], unit="step", mininterval=interval
-        )
+        self.bar = tqdm(total=self.plan.stop, initial=step, unit="step", mininterval=interval)
 
-    def on_train_batch_end(self, step, logs):
-        if "round_end" not in logs:
+    def round_end(self, round):
+        if not round.steps:
             return
-        self.shown["epoch"] = f"{step / self.plan.steps_per_epoch:.1f}"
+        values = round.step_logs(round.last) | round.measured
+        self.shown["epoch"] = f"{round.last / self.plan.steps_per_epoch:.1f}"
         for name, form in (("loss", "{:.3f}"), ("top1", "{:.1%}"), ("knn", "{:.1%}")):
-            if name in logs:
-                self.shown[name] = form.format(logs[name])
-        self.shown["img/s"] = f"{logs['images_per_second']:.0f}"
+            if values.get(name, float("nan")) == values.get(name):
+                self.shown[name] = form.format(values[name])
+        self.shown["img/s"] = f"{values['images_per_second']:.0f}"
         self.bar.set_postfix(self.shown, refresh=False)
-        self.bar.update(step - self.bar.n)
+        self.bar.update(round.last - self.bar.n)
 
-    def on_train_end(self, logs=None):
+    def end(self):
         self.bar.close()
 
 
-class Save(keras.callbacks.Callback):
-    """A checkpoint every so many steps, and at the end.
+class Save(Observer):
+    """Saves a checkpoint every so many steps, and at the end.
 
     Args:
-        checkpoints: `Checkpoints`.
-        every: steps.
+        checkpoints: `Checkpoints` of the run.
+        every: steps between checkpoints.
         metrics: `MetricsLog` to flush before, or None.
     """
 
-    def __init__(self, checkpoints, every, metrics=None):
-        super().__init__()
-        self.checkpoints, self.every, self.metrics = checkpoints, every, metrics
+    def __init__(self, checkpoints: Checkpoints, every: int, metrics: MetricsLog | None = None):
+        self.checkpoints = checkpoints
+        self.every = every
+        self.metrics = metrics
 
-    def on_train_batch_end(self, step, logs):
-        if step % self.every == 0 and "round_end" in logs:
-            self._save()
+    def round_end(self, round):
+        if round.steps and round.last % self.every == 0:
+            if self.metrics:
+                self.metrics.flush()
+            self.checkpoints.save()
 
-    def on_train_end(self, logs=None):
-        self._save()
-
-    def _save(self):
-        if self.metrics:
-            self.metrics.flush()
+    def end(self):
         self.checkpoints.save()
 
 
-class Profile(keras.callbacks.Callback):
-    """A TensorBoard profile of the steps `first` to `last`.
+class Profile(Observer):
+    """Records a TensorBoard profile of the steps `first` to `last`.
 
     Args:
         workdir: local or gs:// folder.
-        first, last: steps, counted from 1.
+        first, last: numbers of the steps, counted from 1.
     """
 
-    def __init__(self, workdir, first, last):
-        super().__init__()
+    def __init__(self, workdir: str, first: int, last: int):
         self.folder = os.path.join(workdir, "tensorboard")
-        self.first, self.last, self.running = first, last, False
+        self.first = first
+        self.last = last
+        self.marks = first - 1, last  # the device must be idle before the first and after the last
+        self.is_running = False
 
-    @property
-    def marks(self):
-        """Steps after which the device must be idle: before the first, and after the last."""
-        return self.first - 1, self.last
-
-    def on_train_batch_begin(self, step, logs=None):
+    def round_begin(self, step):
         if step + 1 == self.first:
             tf.profiler.experimental.start(self.folder)
-            self.running = True
+            self.is_running = True
 
-    def on_train_batch_end(self, step, logs=None):
-        if self.running and step == self.last:
+    def round_end(self, round):
+        if self.is_running and round.last == self.last:
             self._stop()
 
-    def on_train_end(self, logs=None):
-        if self.running:
+    def end(self):
+        if self.is_running:
             self._stop()
 
     def _stop(self):
         tf.profiler.experimental.stop()
-        self.running = False
+        self.is_running = False
         log.info(
             "Wrote a profile of steps %d to %d: tensorboard --logdir %s",
             self.first,

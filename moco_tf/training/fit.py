@@ -1,42 +1,61 @@
-"""Training a network for a task: what is watched and written on the way, and resuming."""
+"""Training a model for any task: checkpoints, observers and the loop, set up once."""
 
 import os
+from collections.abc import Callable, Sequence
 
 import keras
+import tensorflow as tf
 
 from moco_tf import distribute
 from moco_tf.log import log
 from moco_tf.training import callbacks, checkpoint, guard, loop
+from moco_tf.training.plan import Plan
+from moco_tf.training.round import Observer
 
 
 def fit(
-    model,
-    path,
+    model: keras.Model,
+    path: str,
     config,
-    plan,
-    dataset,
-    step,
-    test,
-    stop,
+    plan: Plan,
+    dataset: Callable[[int, int], tf.data.Dataset],
+    step: Callable,
+    test: Callable[[], dict[str, float]] | None,
+    stop: Callable[[], bool],
     *,
-    remedy="Start a new workdir with a lower learning rate.",
-    max_bad_fraction=0.0,
-    names=("loss", "top1", "top5"),
-):
+    result: keras.Model | None = None,
+    observers: Sequence[Observer] = (),
+    remedy: str = "Start a new workdir with a lower learning rate.",
+    input_remedy: str = "Give the host more cores, or faster storage.",
+    max_bad_fraction: float = 0.0,
+    max_skipped: int = 0,
+    keep: int = 2,
+    steps_per_call: int = 1,
+    profile_steps: tuple[int, int] | None = None,
+    names: tuple[str, ...] = ("loss", "top1", "top5"),
+) -> int:
     """Trains a model from its newest checkpoint on, or from the start.
 
     Args:
-        model: compiled, with a built optimizer and a `network`, a `keras.Model` that others use.
-        path: file of the network in the workdir, ending in .keras; written at each checkpoint.
-        config: of the task.
-        plan: `Plan`.
-        dataset: as of `batches`.
-        step: what each replica does with a batch, such as `model.step`.
-        test: function without arguments that gives a dict of scores by name.
+        model: compiled model with a built optimizer.
+        path: file in the workdir, ending in .keras; `result` is written to it at each checkpoint.
+        config: config with `batch_size`, `deterministic`, `log_every_steps` and
+            `checkpoint_every_steps`.
+        plan: `Plan` of the run.
+        dataset: same as in `batches`.
+        step: function of a replica's batch that trains one step, such as `model.step`.
+        test: function without arguments that returns a dict of scores by name; None for no scores.
         stop: function that says whether to stop early.
-        remedy: what would help if the loss is not finite.
-        max_bad_fraction: undecodable images tolerated.
-        names: what `step` returns, scalars; the loss is first.
+        result: the part of the model that others use; `model.network` by default.
+        observers: further observers.
+        remedy: what to do if the loss is not finite.
+        input_remedy: what to do if the run waits for input.
+        max_bad_fraction: share of undecodable images that is tolerated.
+        max_skipped: number of steps with a non-finite loss or gradient that are tolerated.
+        keep: number of checkpoints to keep, at least 2.
+        steps_per_call: steps in one call to the device.
+        profile_steps: first and last step to profile for TensorBoard, if any.
+        names: names of the scalars that `step` returns; the loss is first.
 
     Returns:
         Steps done in all.
@@ -44,46 +63,63 @@ def fit(
     Raises:
         loop.Stopped: if it was asked to stop before the end.
     """
-    workdir, strategy = os.path.dirname(path), model.distribute_strategy
-    chief = distribute.is_chief(strategy)
-    checkpoints = checkpoint.Checkpoints(model, model.network, path, keep=2, write=chief)
+    workdir = os.path.dirname(path)
+    strategy = model.distribute_strategy
+    is_chief = distribute.is_chief(strategy)
+    checkpoints = checkpoint.Checkpoints(
+        model, model.network if result is None else result, path, keep=keep, write=is_chief
+    )
     start = checkpoints.restore()
     log.info(
-        "%d steps of %d images, %d an epoch", plan.stop, config.batch_size, plan.steps_per_epoch
+        "%d steps of %d images, %d an epoch; %s",
+        plan.stop,
+        config.batch_size,
+        plan.steps_per_epoch,
+        f"resuming after step {start}" if start else "from the start",
     )
-    metrics = callbacks.MetricsLog(workdir, plan.steps_per_epoch) if chief else None
+    metrics = callbacks.MetricsLog(workdir, plan.steps_per_epoch) if is_chief else None
     watching = [
-        callbacks.Speed(config.batch_size),
+        callbacks.Speed(config.batch_size, model.optimizer),
+        *observers,
         guard.Guard(
-            *(checkpoints, config.batch_size, max_bad_fraction, remedy),
-            "Give the host more cores, or faster storage.",
+            checkpoints,
+            config.batch_size,
+            max_bad_fraction,
+            remedy,
+            input_remedy,
+            max_skipped,
+            metrics,
         ),
-        callbacks.Scores(test, plan),
-        metrics,
-        callbacks.Progress(plan) if chief else None,
-        callbacks.Save(checkpoints, config.checkpoint_every_steps, metrics),
     ]
+    if test is not None:  # after the guard: what has failed is not tested
+        watching.append(callbacks.Scores(test, plan))
+    if is_chief:
+        watching += [metrics, callbacks.Progress(plan)]
+    if profile_steps:
+        watching.append(callbacks.Profile(workdir, *profile_steps))
+    watching.append(callbacks.Save(checkpoints, config.checkpoint_every_steps, metrics))
     return loop.train(
-        model,
+        strategy,
         batches(strategy, dataset, start),
         step,
         start=start,
         plan=plan,
-        every=(config.log_every_steps, config.checkpoint_every_steps, plan.monitor_every),
-        marks=(),
-        steps_per_call=1,
-        callbacks=keras.callbacks.CallbackList([c for c in watching if c], model=model),
+        log_every=config.log_every_steps,
+        observers=watching,
         stop=stop,
+        steps_per_call=steps_per_call,
         timed=not config.deterministic,
         names=names,
     )
 
 
-def batches(strategy, dataset, start):
-    """Iterator over distributed batches.
+def batches(
+    strategy: tf.distribute.Strategy, dataset: Callable[[int, int], tf.data.Dataset], start: int
+):
+    """Iterator over distributed batches from a step on.
 
     Args:
-        strategy: of the model.
+        strategy: strategy of the model.
         dataset: function of a host's number and the first step, to a `tf.data.Dataset` of batches
             for each of its replicas in turn.
         start: first step.

@@ -1,75 +1,97 @@
-"""Stops a run that went wrong."""
+"""Guard: stops a run whose loss is not finite or whose images are bad; warns of slow input."""
 
 import math
 
-import keras
-
 from moco_tf.log import log
+from moco_tf.training.callbacks import MetricsLog
+from moco_tf.training.checkpoint import Checkpoints
+from moco_tf.training.round import Observer
 
 
-class Guard(keras.callbacks.Callback):
+class Guard(Observer):
     """Stops a run that went wrong.
 
     Args:
-        checkpoints: `Checkpoints`, to name the last good one.
+        checkpoints: `Checkpoints` of the run, to name the last good one.
         batch: images in a step, over all replicas.
-        max_bad_fraction: undecodable images tolerated.
-        remedy: what would help if the loss is not finite.
-        input_remedy: what would help if the run waits for input.
-        max_skipped: steps without a finite loss and gradient that may pass.
+        max_bad_fraction: share of undecodable images that is tolerated.
+        remedy: what to do if the loss is not finite.
+        input_remedy: what to do if the run waits for input.
+        max_skipped: number of steps with a non-finite loss or gradient that are tolerated.
+        metrics: `MetricsLog` to which the steps before a failure are written, or None.
     """
 
-    def __init__(self, checkpoints, batch, max_bad_fraction, remedy, input_remedy, max_skipped=0):
-        super().__init__()
-        self.remedy, self.input_remedy = remedy, input_remedy
-        self.checkpoints, self.batch, self.max_bad = checkpoints, batch, max_bad_fraction
-        self.max_skipped, self.skipped = max_skipped, 0
-        self.bad, self.seen, self.named = 0, 0, set()
-        self.said_waiting = False
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        batch: int,
+        max_bad_fraction: float,
+        remedy: str,
+        input_remedy: str,
+        max_skipped: int = 0,
+        metrics: MetricsLog | None = None,
+    ):
+        self.checkpoints = checkpoints
+        self.batch = batch
+        self.max_bad = max_bad_fraction
+        self.remedy = remedy
+        self.input_remedy = input_remedy
+        self.max_skipped = max_skipped
+        self.metrics = metrics
+        self.num_skipped = 0
+        self.num_bad = 0
+        self.num_images = 0
+        self.named = set()
+        self.has_warned_of_waiting = False
 
-    def on_train_batch_end(self, step, logs):
-        self.seen += self.batch
-        if not math.isfinite(logs["loss"]):
-            self._skip(step, logs)
-        if "round_end" in logs:
-            self._count_bad(step, logs)
-            self._watch_input(step, logs)
+    def measure(self, round):
+        for step, loss in enumerate(round.losses, start=round.first):
+            if not math.isfinite(loss):
+                self._skip(round, step, float(loss))
+        self._count_bad(round)
+        self._watch_input(round)
+        return {"bad_images": float(self.num_bad)}
 
-    def _skip(self, step, logs):
-        self.skipped += 1
-        if self.skipped > self.max_skipped:
+    def _skip(self, round, step, loss):
+        self.num_skipped += 1
+        round.skipped[step] = self.num_skipped
+        if self.num_skipped > self.max_skipped:
+            self._write_steps(round, step)
             raise FloatingPointError(
                 "Loss and gradients must be finite"
                 + (f", but for max_skipped_steps={self.max_skipped}" if self.max_skipped else "")
-                + f". Received: loss {logs['loss']} at step {step}. Such a step changes nothing. "
+                + f". Received: loss {loss} at step {step}. Such a step changes nothing. "
                 f"The last checkpoint, a good one, is {self.checkpoints.latest}. {self.remedy}"
             )
         log.warning("Step %d is skipped: its loss or a gradient is not finite.", step)
-        for name in [name for name, value in logs.items() if value != value]:
-            del logs[name]
-        logs["skipped_steps"] = self.skipped
 
-    def _count_bad(self, step, logs):
-        names = logs.pop("bad_names")
-        self.bad += logs.pop("bad")
-        logs["bad_images"] = self.bad
-        for name in sorted(set(names) - self.named):
+    def _count_bad(self, round):
+        self.num_images += self.batch * round.steps
+        self.num_bad += round.bad
+        for name in sorted(set(round.bad_names) - self.named):
             self.named.add(name)
             log.warning("Replaced an image that cannot be decoded: %s", name or "(no name)")
         # The share means something only over a thousand images.
-        if self.bad > self.max_bad * max(self.seen, 1000):
+        if self.num_bad > self.max_bad * max(self.num_images, 1000):
+            self._write_steps(round, round.last)
+            names = ", ".join(sorted(self.named)[:3]) or "those named by other workers"
             raise ValueError(
                 f"At most data.max_bad_fraction={self.max_bad} of the images may be undecodable. "
-                f"Received: {self.bad} of {self.seen} up to step {step}, such as "
-                f"{', '.join(sorted(self.named)[:3]) or 'those named by other workers'}. Mend the "
-                "data or raise the limit."
+                f"Received: {self.num_bad} of {self.num_images} up to step {round.last}, such as "
+                f"{names}. Fix the data or raise the limit."
             )
 
-    def _watch_input(self, step, logs):
-        if logs.get("input_wait", 0) > 0.1 and step > 50 and not self.said_waiting:
-            self.said_waiting = True
+    def _watch_input(self, round):
+        wait = round.wait or 0.0
+        if wait > 0.1 and round.last > 50 and not self.has_warned_of_waiting:
+            self.has_warned_of_waiting = True
             log.warning(
                 "Waiting for input %.0f %% of the time: the input pipeline is the bottleneck. %s",
-                100 * logs["input_wait"],
+                100 * wait,
                 self.input_remedy,
             )
+
+    def _write_steps(self, round, end):
+        if self.metrics:
+            self.metrics.write_steps(round, end)
+            self.metrics.flush()

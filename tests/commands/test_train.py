@@ -10,6 +10,7 @@ import pytest
 import tiny
 
 from moco_tf.training import callbacks
+from moco_tf.training.round import Round
 
 FAST = {"stop_after_steps": 12, "checkpoint_every_steps": 4}
 
@@ -102,6 +103,7 @@ def test_a_finished_run_leaves_everything_and_tells_where(tmp_path):
     assert "kNN accuracy" in output and "the same encoder untrained" in output
     assert f"checkpoint  {tmp_path}/checkpoints/step-12" in output
     assert "12.0/12" in output  # the progress bar
+    assert f"evaluate.py --task=knn --checkpoint={tmp_path}" in output
     lines = tiny.metrics(tmp_path)
     assert "knn" in lines[0] and "knn" in lines[12]
     seen = lines[12].keys()
@@ -133,8 +135,9 @@ def test_a_finished_run_leaves_everything_and_tells_where(tmp_path):
 def test_a_run_that_starts_again_logs_step_0_once(tmp_path):
     for _ in range(2):  # killed before its first checkpoint
         log = callbacks.MetricsLog(str(tmp_path), steps_per_epoch=4)
-        log.on_train_begin({"step": 0, "knn": 0.5})
-        log.on_train_end()
+        log.start(0)
+        log.round_end(Round(0, 0, measured={"knn": 0.5}))
+        log.end()
     assert_each_step_once(tmp_path, 0)
 
 
