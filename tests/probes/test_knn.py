@@ -73,7 +73,7 @@ def test_features_are_the_same_on_replicas_and_cover_an_uneven_set():
     images = (source.read(tf.range(21)).numpy() / 255.0 - moco.v2.mean) / moco.v2.std
     strategy = tf.distribute.get_strategy()
     run = features.forward(encoder.features_and_embeddings(), moco.v2, strategy)
-    got, labels, ok = features.extract(run, source, strategy, **kwargs)
+    got, labels, ok = features.extract(run, source, **kwargs)
     assert ok.shape == (21,) and ok.all()
     np.testing.assert_array_equal(labels, source.labels)
     for x, model in zip(got, (encoder.backbone, encoder)):
@@ -86,7 +86,7 @@ def test_features_are_the_same_on_replicas_and_cover_an_uneven_set():
         copy.set_weights(encoder.get_weights())
         network = copy.features_and_embeddings()
     run = features.forward(network, moco.v2, strategy)
-    mirrored, labels, ok = features.extract(run, source, strategy, **kwargs)
+    mirrored, labels, ok = features.extract(run, source, **kwargs)
     np.testing.assert_array_equal(labels, source.labels)
     assert ok.all()
     for a, b in zip(mirrored, got):
