@@ -91,8 +91,10 @@ def _run_of(path):
         return None if "task" in values else config_lib.from_json(values)
     except ValueError as error:
         raise ValueError(
-            f"{config} must be the config of the run that made the encoder beside it. Received: "
-            f"{error} Move the encoder away from it to use it alone."
+            f"{config} cannot be read as the config of the run that made the encoder beside it. "
+            f"Received: {error} Copy encoder.keras into a folder of its own and name that file as "
+            "`--checkpoint`: it is then used without its run, so also set the image size and the "
+            "recipe that it was trained with."
         ) from error
 
 

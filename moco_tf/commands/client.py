@@ -161,12 +161,12 @@ def files_of(arguments):
     """
     paths = []
     for argument in arguments:
-        there = tf.io.gfile.exists(argument)  # also a file with a bracket in its name
-        found = [argument] if there else sorted(tf.io.gfile.glob(argument))
-        found = [path for name in found for path in _below(name)]
-        if not found:
+        exists = tf.io.gfile.exists(argument)  # also a file with a bracket in its name
+        names = [argument] if exists else sorted(tf.io.gfile.glob(argument))
+        matches = [path for name in names for path in _below(name)]
+        if not matches:
             raise ValueError(f"An image must be a file, folder or glob. Received: {argument!r}.")
-        paths += found
+        paths += matches
     return paths
 
 
@@ -213,15 +213,15 @@ def main(rest):
             _save(joined(answers), len(paths))
 
 
-def _save(found, asked):
-    bad = found["name"][~found["ok"]]
+def _save(outputs, asked):
+    bad = outputs["name"][~outputs["ok"]]
     if len(bad):
         log.warning("%d cannot be decoded, such as %s: ok is false.", len(bad), ", ".join(bad[:3]))
     content = io.BytesIO()
-    np.savez(content, **found)
+    np.savez(content, **outputs)
     write_bytes(FLAGS.output, content.getvalue())
-    dim = found["embedding"].shape[1]
-    print(f"{FLAGS.output}: {len(found['name'])} of {asked} embeddings of {dim} numbers")
+    dim = outputs["embedding"].shape[1]
+    print(f"{FLAGS.output}: {len(outputs['name'])} of {asked} embeddings of {dim} numbers")
 
 
 def run():

@@ -37,18 +37,19 @@ def check(rest):
 
 def main(rest):
     """The command."""
-    found = interop.import_torch(rest[0], FLAGS.output, FLAGS.config)
-    print(f"{found.backbone}, in the layout of {found.layout}, is in {FLAGS.output}.")
-    if found.config:
+    imported = interop.import_torch(rest[0], FLAGS.output, FLAGS.config)
+    print(f"{imported.backbone}, saved by {imported.scheme}, is in {FLAGS.output}.")
+    if imported.config:
         given = " ".join(arg for arg in sys.argv[1:] if arg.startswith("--config"))
-        flags_ = given or _flags(found.config)
+        flags_ = given or _flags(imported.config)
         print(
-            f"  train on from step {found.step}: python train.py --workdir={FLAGS.output} {flags_}"
+            f"  train on from step {imported.step}: "
+            f"python train.py --workdir={FLAGS.output} {flags_}"
         )
-        if found.epoch >= (found.config.length.epochs or math.inf):
+        if imported.epoch >= (imported.config.length.epochs or math.inf):
             print(
-                f"  but its {found.epoch} epochs are all that this config has: import it anew with "
-                "more, such as --config=configs/moco_v2.py --config.epochs=1000"
+                f"  but its {imported.epoch} epochs are all that this config has: import it again "
+                "with more, such as --config=configs/moco_v2.py --config.epochs=1000"
             )
     print(
         f"  evaluate: python evaluate.py --task=knn --checkpoint={FLAGS.output} --workdir=... "

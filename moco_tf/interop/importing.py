@@ -1,4 +1,4 @@
-"""PyTorch files to workdirs."""
+"""Import of PyTorch checkpoints as workdirs."""
 
 import json
 import os
@@ -15,14 +15,14 @@ class Imported(NamedTuple):
     """What a file held.
 
     Attributes:
-        layout: of `naming_schemes.NAMING_SCHEMES`.
+        scheme: name in `naming_schemes.NAMING_SCHEMES` of the file's names.
         backbone: its name.
         config: with which training goes on; None if the file had no key encoder.
         step: at which it goes on.
         epoch: epochs done, 0 if the file does not say.
     """
 
-    layout: str
+    scheme: str
     backbone: str
     config: config_lib.Config | None
     step: int
@@ -62,7 +62,7 @@ def import_torch(path, output, config=None):
         model, step = training_state.model_of(state, config)
     else:
         encoder = training_state.encoder_of(state, repr(path))
-    facts = {"file": os.path.basename(path), "layout": state.layout}
+    facts = {"file": os.path.basename(path), "scheme": state.scheme}
     facts |= {"epoch": state.epoch, "step": step}
     try:
         tf.io.gfile.makedirs(output)
@@ -76,4 +76,4 @@ def import_torch(path, output, config=None):
         training_state.remove(output)
         raise
     name = weights.describe(state.query)[0].backbone.partition(":")[2]
-    return Imported(state.layout, name, config, step, state.epoch)
+    return Imported(state.scheme, name, config, step, state.epoch)

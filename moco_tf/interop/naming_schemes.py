@@ -1,4 +1,4 @@
-"""How MoCo's implementations in PyTorch name what they save, and what they all hold.
+"""Names of the weights in PyTorch checkpoints of MoCo, by implementation, and their `State`.
 
 Source: moco/builder.py and main_lincls.py of the official code; the MoCo of lightly, solo-learn,
 mmselfsup and mmpretrain; torchvision's ResNet.
@@ -21,7 +21,7 @@ class NamingScheme(NamedTuple):
     """How an implementation names its arrays; patterns are of whole names.
 
     Attributes:
-        mark: pattern of a name that tells it from the layouts below it.
+        mark: pattern of a name that tells it from the schemes below it.
         rules: pairs of a pattern and the common name, "q/..." of the query encoder, "k/..." of the
             key encoder, queue or queue_ptr; the first that fits is taken.
         left_out: pattern of names that are not needed.
@@ -101,7 +101,7 @@ class State:
         group: SGD's settings, lr, momentum and weight_decay; with a velocity.
         epoch: epochs done, 0 if it is not known.
         forwards: batches that the query encoder's BN has seen in training; 0 if it is not known.
-        layout: whose names the file had.
+        scheme: name in `NAMING_SCHEMES` of the names that the file had.
     """
 
     query: dict
@@ -112,7 +112,7 @@ class State:
     group: dict | None = None
     epoch: int = 0
     forwards: int = 0
-    layout: str = ""
+    scheme: str = ""
 
 
 def parse(saved):
@@ -122,7 +122,7 @@ def parse(saved):
         ValueError: for names of none of the `NAMING_SCHEMES`.
     """
     arrays = _state_dict(saved)
-    layout, parts, names = _rename(arrays)
+    scheme, parts, names = _rename(arrays)
     query, key = (_encoder(parts, letter) for letter in "qk")
     queue, queue_ptr = _queue(parts)
     tracked = [int(v.max()) for n, v in query.items() if n.endswith("tracked") and v.size]
@@ -140,7 +140,7 @@ def parse(saved):
         group=group,
         epoch=saved.get("epoch", 0) if isinstance(saved.get("epoch"), int) else 0,
         forwards=max(tracked, default=0),
-        layout=layout,
+        scheme=scheme,
     )
 
 
@@ -184,25 +184,26 @@ def _state_dict(saved):
 
 
 def _rename(arrays):
-    """The layout, the arrays by their common names, and those names by the layout's own."""
+    """Name of the scheme, the arrays by their common names, and these names by the file's."""
     marked = [
         n
-        for n, layout in NAMING_SCHEMES.items()
-        if any(re.fullmatch(layout.mark, a) for a in arrays)
+        for n, scheme in NAMING_SCHEMES.items()
+        if any(re.fullmatch(scheme.mark, a) for a in arrays)
     ]
     if not marked:
         raise ValueError(
             f"The names in a PyTorch file must be those of {', '.join(NAMING_SCHEMES)}. Received: "
             f"{', '.join(list(arrays)[:5])} and {max(len(arrays) - 5, 0)} more."
         )
-    layout = NAMING_SCHEMES[marked[0]]
+    scheme = NAMING_SCHEMES[marked[0]]
     parts, names, unknown = {}, {}, []
     for name in arrays:
-        found = [m.expand(new) for p, new in layout.rules if (m := re.fullmatch(p, name))]
-        if found:
-            names[name] = found[0]
-            parts[found[0]] = arrays[name]
-        elif not re.fullmatch(layout.left_out, name):
+        matches = ((re.fullmatch(pattern, name), common) for pattern, common in scheme.rules)
+        common = next((match.expand(common) for match, common in matches if match), None)
+        if common:
+            names[name] = common
+            parts[common] = arrays[name]
+        elif not re.fullmatch(scheme.left_out, name):
             unknown.append(name)
     if unknown:
         raise ValueError(

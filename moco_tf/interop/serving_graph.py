@@ -68,11 +68,11 @@ class Server(tf.Module):
         kinds = {"embed": self._embed}
         if self.classifier:
             kinds["classify"] = self._classify
-        found = {}
+        functions = {}
         for kind, answer in kinds.items():
             for name, spec in inputs.items():
-                found[f"{kind}_{name}"] = self._signature(answer, name, spec)
-        return {"serving_default": found["embed_bytes"], **found}
+                functions[f"{kind}_{name}"] = self._signature(answer, name, spec)
+        return {"serving_default": functions["embed_bytes"], **functions}
 
     def _signature(self, answer, kind, spec):
         prepare = {

@@ -45,17 +45,19 @@ def config_of(state, base=None):
         ValueError: naming the fields in which `base` differs from the state.
     """
     model, _ = weights.describe(state.query)
-    found = {name: getattr(model, name) for name in ("backbone", "width", "stem", "head", "hidden")}
-    found["dim"] = model.dim
+    fields = {
+        name: getattr(model, name) for name in ("backbone", "width", "stem", "head", "hidden")
+    }
+    fields["dim"] = model.dim
     if state.queue is not None:
-        found["queue_size"] = len(state.queue)
+        fields["queue_size"] = len(state.queue)
     if base is None:
         base = standard_config(model.head)
-        for name, value in found.items():
+        for name, value in fields.items():
             setattr(base.model, name, value)
         return base
-    own = schema.to_dict(base.model)
-    differences = schema.differences(found, {name: own[name] for name in found}, "model.")
+    given = schema.to_dict(base.model)
+    differences = schema.differences(fields, {name: given[name] for name in fields}, "model.")
     if differences:
         raise ValueError(
             "The config must be of the encoder and queue in the file. Differing fields (there -> "

@@ -173,7 +173,7 @@ def test_a_run_goes_to_torch_and_comes_back_to_train_on(pretrained, tmp_path):
     source = {"data__source": encoders.load(str(pretrained)).run.data.source}
     flags = [f for f in tiny.command(back, **source) if f.startswith("--config")]
     output = command("import_torch", path, f"--output={back}", *flags)
-    assert "resnet18, in the layout of the official MoCo" in output
+    assert "resnet18, saved by the official MoCo" in output
     assert "train on from step 4:" in output
     tiny.assert_same_state(pretrained, back)
     whole = tmp_path / "whole"

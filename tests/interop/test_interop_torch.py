@@ -39,7 +39,7 @@ def test_official_checkpoints_compute_the_same(name, version, width, sizes, zipp
     model, path = peer.make_moco(name, version, width).eval(), str(tmp_path / "a.pth.tar")
     torch.save(peer.official(model), path, _use_new_zipfile_serialization=zipped)
     found = interop.import_torch(path, str(tmp_path / "run"))
-    assert (found.layout, found.backbone) == ("the official MoCo", f"resnet{name}")
+    assert (found.scheme, found.backbone) == ("the official MoCo", f"resnet{name}")
     ours = training_state.restored(str(tmp_path / "run"), found.config)
     backbone = ours.encoder_q.backbone
     for height, width_ in sizes:

@@ -77,7 +77,7 @@ def test_other_implementations_are_read(rename, version, tmp_path):
     path = str(tmp_path / "a.ckpt")
     torch.save({"state_dict": tensors}, path)
     state = naming_schemes.parse(torch_file.read(path))
-    assert state.layout.replace("-", "_") == rename.__name__
+    assert state.scheme.replace("-", "_") == rename.__name__
     for letter, part in (("q", state.query), ("k", state.key)):
         want = getattr(model, f"encoder_{letter}").state_dict()
         assert part.keys() == {n for n in want if not n.endswith("num_batches_tracked")}
@@ -106,7 +106,7 @@ def test_a_resnet_of_torchvision_and_a_linear_classifier_are_encoders(tmp_path):
         path = str(tmp_path / f"{i}.pth")
         torch.save(saved, path)
         found = interop.import_torch(path, str(tmp_path / str(i)))
-        assert found.config is None and found.layout == "torchvision"
+        assert found.config is None and found.scheme == "torchvision"
         loaded = encoders.load(str(tmp_path / str(i)))
         np.testing.assert_allclose(loaded.encoder(x), want, atol=1e-4, rtol=1e-4)
     # without a classifier, and as the backbone of something else
