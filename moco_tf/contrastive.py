@@ -4,6 +4,7 @@ Shapes: N rows on this replica, B rows in the global batch, C embedding, K negat
 """
 
 import inspect
+from typing import ClassVar
 
 import keras
 import tensorflow as tf
@@ -14,8 +15,10 @@ from moco_tf import distribute
 class Contrastive(keras.Model):
     """Trains an encoder to tell the other view of an image from negatives.
 
-    A mechanism is a subclass with a `step`. Each argument of its constructor must become an
-    attribute of the same name, so that the model can be saved and loaded.
+    A mechanism is a subclass with a `step`; `--config.model.mechanism` finds it by its `mechanism`
+    or by its import path. Each argument of its constructor must become an attribute of the same
+    name, so that the model can be saved and loaded. A run fills the arguments from the fields of
+    the same name in its config's `model`, and from seed, gradient_accumulation and num_images.
 
     Args:
         encoder: functional or built Sequential `keras.Model` from images to NxC embeddings.
@@ -25,12 +28,24 @@ class Contrastive(keras.Model):
             is a whole number of BN groups.
         seed: int, of the random start and the shuffling.
 
+    Attributes:
+        mechanism: name for `--config.model.mechanism`.
+        METRICS: names of what `step` returns.
+        symmetric: whether both views serve as queries.
+        has_queue: whether `queue` holds keys of earlier steps, which `queue_ptr` overwrites next.
+        needs_index: whether batches must bring `index`, the images' numbers.
+        keys_share_batch: whether a key may share its BN group with its query.
+
     Raises:
         ValueError: for a value out of range, or an encoder whose output shape is not known.
     """
 
-    METRICS = ("loss", "top1", "top5")  # what `step` returns
-    symmetric = False  # whether both views serve as queries
+    mechanism: ClassVar[str]
+    METRICS = ("loss", "top1", "top5")
+    symmetric = False
+    has_queue = False
+    needs_index = False
+    keys_share_batch = True
 
     def __init__(
         self,
@@ -62,6 +77,21 @@ class Contrastive(keras.Model):
         self.encoder_q = encoder
         self._means = [keras.metrics.Mean(name) for name in self.METRICS]
         self.built = True
+
+    @classmethod
+    def arguments(cls) -> list[str]:
+        """Names of the constructor's arguments after `encoder`."""
+        names = inspect.signature(cls.__init__).parameters
+        return [name for name in names if name not in ("self", "encoder", "kwargs")]
+
+    @staticmethod
+    def num_negatives(queue_size: int, batch_size: int) -> int:
+        """Number of negatives of a query, by the config's numbers; by default the batch's."""
+        return batch_size - 1
+
+    def filled(self, step: int, batch_size: int) -> float:
+        """Share in [0, 1] of the negatives that are not random any more after a step."""
+        return 1.0
 
     def step(self, batch):
         """One update of the encoder by a batch; `train_step` and the training loop call it.
@@ -202,9 +232,7 @@ class Contrastive(keras.Model):
     trainable_weights = trainable_variables
 
     def get_config(self):
-        arguments = inspect.signature(type(self).__init__).parameters
-        names = [name for name in arguments if name not in ("self", "encoder", "kwargs")]
-        config = {name: getattr(self, name) for name in names}
+        config = {name: getattr(self, name) for name in self.arguments()}
         return {"encoder": keras.saving.serialize_keras_object(self.encoder_q), **config}
 
     @classmethod

@@ -23,6 +23,8 @@ class EndToEnd(Contrastive):
         encoder, temperature, shuffle, seed: same as in `MoCo`. The key views are shuffled as there.
     """
 
+    mechanism = "end_to_end"
+
     def __init__(self, encoder, temperature=0.07, shuffle=True, seed=0, **kwargs):
         super().__init__(encoder, temperature, shuffle, seed=seed, **kwargs)
 
@@ -60,6 +62,10 @@ class MemoryBank(Contrastive):
         num_images: I, of the data.
         queue_size: K.
     """
+
+    mechanism = "memory_bank"
+    needs_index = True
+    keys_share_batch = False
 
     def __init__(self, encoder, num_images, queue_size=65536, temperature=0.07, seed=0, **kwargs):
         super().__init__(encoder, temperature, shuffle=False, seed=seed, **kwargs)
@@ -107,6 +113,13 @@ class MemoryBank(Contrastive):
         logs, counts = self.minimize(loss_fn, batch["x_q"])
         self._remember(logs.pop("q"), index, counts)
         return logs
+
+    @staticmethod
+    def num_negatives(queue_size, batch_size):
+        return queue_size
+
+    def filled(self, step, batch_size):
+        return min(1.0, step * batch_size / self.num_images)
 
     def _draw(self):
         """Numbers of the step's negatives, the same on all replicas: int64, K."""

@@ -47,6 +47,9 @@ class MoCo(Contrastive):
         ValueError: for a value out of range, or an encoder that cannot be cloned.
     """
 
+    mechanism = "queue"
+    has_queue = True
+
     def __init__(
         self,
         encoder,
@@ -145,6 +148,13 @@ class MoCo(Contrastive):
         # ReLU turns NaN into 0 on most devices, and here no gradient would tell.
         k += distribute.nan_unless_finite([x, *self.encoder_k.trainable_variables])
         return distribute.in_global_order(k, order)
+
+    @staticmethod
+    def num_negatives(queue_size, batch_size):
+        return queue_size
+
+    def filled(self, step, batch_size):
+        return min(1.0, step * batch_size * (2 if self.symmetric else 1) / self.queue_size)
 
     def _momentum_update_key_encoder(self):
         """Moves the key encoder towards the query encoder; parameters only, never BN statistics."""

@@ -20,7 +20,7 @@ from moco_tf import distribute, presets, schema, storage
 from moco_tf.commands import run_flags, script
 from moco_tf.log import log
 from moco_tf.pretraining.ablation import variants
-from moco_tf.pretraining.config import chance_loss
+from moco_tf.pretraining.mechanism import chance_loss
 from moco_tf.pretraining.run import pretrain
 from moco_tf.reports import pages
 from moco_tf.training import callbacks, checkpoint

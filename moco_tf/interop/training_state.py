@@ -11,7 +11,8 @@ from moco_tf import presets, schema
 from moco_tf.backbones.precision import precision
 from moco_tf.interop import naming_schemes, weights
 from moco_tf.log import log
-from moco_tf.pretraining import build
+from moco_tf.moco import MoCo
+from moco_tf.pretraining import build, mechanism
 from moco_tf.pretraining import config as config_lib
 from moco_tf.training import checkpoint
 from moco_tf.training.callbacks import read_metrics
@@ -136,7 +137,7 @@ def restored(workdir, config):
     Raises:
         ValueError: if there is no checkpoint, or the run is not of MoCo.
     """
-    if config.model.mechanism != "queue":
+    if not issubclass(mechanism.find(config.model.mechanism), MoCo):
         raise ValueError(
             "The state of a run with a queue can be exported. Received: a run with "
             f"model.mechanism={config.model.mechanism!r}. Its encoder can be: name encoder.keras."

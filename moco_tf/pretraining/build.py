@@ -11,8 +11,7 @@ from moco_tf.backbones import heads
 from moco_tf.backbones.encoder import Encoder
 from moco_tf.data.two_views import color_views, two_view_dataset
 from moco_tf.log import log
-from moco_tf.mechanisms import EndToEnd, MemoryBank
-from moco_tf.moco import MoCo
+from moco_tf.pretraining import mechanism
 from moco_tf.training.plan import make_schedule
 
 
@@ -35,7 +34,7 @@ def make_encoder(model, has_head=True):
 
 
 def make_model(config, num_images=0, steps_per_epoch=1):
-    """Builds and compiles `MoCo`, or another mechanism; call it in the strategy's scope.
+    """Builds and compiles the mechanism of a config; call it in the strategy's scope.
 
     Args:
         config: `Config`.
@@ -44,23 +43,8 @@ def make_model(config, num_images=0, steps_per_epoch=1):
     keras.utils.set_random_seed(config.seed)
     policy = "mixed_bfloat16" if config.mixed_bfloat16 else "float32"
     keras.mixed_precision.set_global_policy(policy)
-    m = config.model
-    encoder = make_encoder(m)
-    common = {"temperature": m.temperature, "seed": config.seed}
-    if m.mechanism == "end_to_end":
-        model = EndToEnd(encoder, shuffle=m.shuffle, **common)
-    elif m.mechanism == "memory_bank":
-        model = MemoryBank(encoder, num_images, queue_size=m.queue_size, **common)
-    else:
-        model = MoCo(
-            encoder,
-            queue_size=m.queue_size,
-            momentum=m.momentum,
-            symmetric=m.symmetric,
-            shuffle=m.shuffle,
-            gradient_accumulation=config.gradient_accumulation,
-            **common,
-        )
+    kind = mechanism.find(config.model.mechanism)
+    model = kind(make_encoder(config.model), **mechanism.settings(config, num_images))
     model.compile(
         optim.SGD(
             make_schedule(config, steps_per_epoch),
@@ -122,7 +106,7 @@ def make_dataset(source, recipe, recipe_k, config, layout):
             jit_compile=config.data.jit_compile,
             shuffle_buffer=config.data.shuffle_buffer,
             shard_files=config.data.shard_files,
-            with_index=config.model.mechanism == "memory_bank",
+            with_index=mechanism.find(config.model.mechanism).needs_index,
         )
 
     return dataset

@@ -3,10 +3,10 @@
 A file in configs/ sets fields; `--config.field=value` overrides them.
 """
 
-import math
 from dataclasses import dataclass, field
 
 from moco_tf import schema
+from moco_tf.pretraining import mechanism
 from moco_tf.schema import option, require
 from moco_tf.training.config import Length, Optimizer, check_optimizer, length_of
 
@@ -46,8 +46,8 @@ class Model:
 
     mechanism: str = option(
         "queue",
-        choices=("queue", "end_to_end", "memory_bank"),
-        help="where keys come from: queue is MoCo (v1 figure 2)",
+        help="where keys come from: queue (MoCo), end_to_end, memory_bank (v1 figure 2), or the "
+        "import path of yours, my_module:MyMechanism",
     )
     backbone: str = option("resnet:resnet50", help="address, see moco_tf/backbones/resnet.py")
     stem: str = option(
@@ -176,21 +176,7 @@ def _check_pairs(config):
         lambda v: v is None or v >= size,
         f"none, or at least {size}, the image size",
     )
-    keys = config.batch_size * (2 if config.model.symmetric else 1)
-    if config.model.mechanism == "queue":
-        require(
-            config,
-            "model.queue_size",
-            lambda v: v >= keys,
-            f"at least the new keys of a step, {keys} (the batch, twice it when symmetric)",
-        )
-    else:
-        other = f'with model.mechanism="{config.model.mechanism}"'
-        require(config, "model.symmetric", lambda v: not v, f"false {other}")
-        require(config, "gradient_accumulation", lambda v: v == 1, f"1 {other}")
-    if config.model.mechanism == "memory_bank":
-        rule = "false with a memory bank, whose keys share no batch with the queries"
-        require(config, "model.shuffle", lambda v: not v, rule)
+    _check_mechanism(config)
     require(
         config,
         "batch_size",
@@ -213,8 +199,19 @@ def from_json(values: dict) -> Config:
     return schema.from_dict(Config, values, zeros_are_none=version is None)
 
 
-def chance_loss(config):
-    """The loss of an encoder that tells no image from another: ln(K+1), K negatives; in nats."""
-    model = config.model
-    negatives = config.batch_size - 1 if model.mechanism == "end_to_end" else model.queue_size
-    return math.log(negatives + 1) * (2 if model.symmetric else 1)
+def _check_mechanism(config):
+    """Checks what the mechanism asks of the config."""
+    kind = mechanism.find(config.model.mechanism)
+    keys = config.batch_size * (2 if config.model.symmetric else 1)
+    if kind.has_queue:
+        require(
+            config,
+            "model.queue_size",
+            lambda v: v >= keys,
+            f"at least the new keys of a step, {keys} (the batch, twice it when symmetric)",
+        )
+    neutral = {"model.symmetric": False, "model.shuffle": False, "gradient_accumulation": 1}
+    for name, value in neutral.items():
+        if name.removeprefix("model.") not in kind.arguments():
+            text = f'{str(value).lower()} with model.mechanism="{config.model.mechanism}"'
+            require(config, name, lambda v, value=value: v == value, text)

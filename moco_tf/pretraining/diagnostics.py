@@ -9,7 +9,8 @@ from moco_tf import distribute
 from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.two_views import key_order
 from moco_tf.log import log
-from moco_tf.pretraining.config import Config, chance_loss
+from moco_tf.pretraining.config import Config
+from moco_tf.pretraining.mechanism import chance_loss
 from moco_tf.training.round import Observer
 
 
@@ -26,7 +27,6 @@ class Diagnostics(Observer):
         self.model = model
         self.layout = layout
         self.state_every = config.log_every_steps
-        self.mechanism = config.model.mechanism
         self.chance = chance_loss(config)
         self.where = layout.shuffling if config.model.shuffle else "none"
         self.num_at_chance = 0
@@ -35,13 +35,13 @@ class Diagnostics(Observer):
     def measure(self, round):
         values = {}
         loss = float(round.losses[-1])
-        if self.mechanism == "queue":
+        if hasattr(self.model, "momentum"):
             values["momentum"] = self.model.momentum
         # A non-finite loss is reported by `Guard`; skip it here.
         if round.last % self.state_every == 0 and math.isfinite(loss):
-            if self.mechanism == "queue":
+            if self.model.has_queue:
                 values |= self.queue_state(round.last)
-            if self.mechanism != "memory_bank":
+            if self.model.keys_share_batch:
                 values["positives_in_group"] = self.positives_in_group(round.last)
         self._explain(round.last, loss)
         return values
@@ -80,8 +80,8 @@ class Diagnostics(Observer):
         return float(np.mean(order // group == np.arange(layout.batch) // group))
 
     def _explain(self, step, loss):
-        fill = self._fill(step)
-        if self.mechanism == "queue" and fill < 1 and not self.has_told_of_filling:
+        fill = self.model.filled(step, self.layout.batch)
+        if self.model.has_queue and fill < 1 and not self.has_told_of_filling:
             self.has_told_of_filling = True
             log.info(
                 "The queue is filling with keys (%.0f %%). Until it is full the loss may rise: the "
@@ -98,10 +98,3 @@ class Diagnostics(Observer):
                 "2 " if self.model.symmetric else "",
                 self.chance,
             )
-
-    def _fill(self, step):
-        """Share of the queue, or of the bank, that is no longer its random start."""
-        if self.mechanism == "end_to_end":
-            return 1.0
-        size = self.model.queue_size if self.mechanism == "queue" else self.model.num_images
-        return min(1.0, step * self.layout.batch * (2 if self.model.symmetric else 1) / size)

@@ -13,7 +13,7 @@ from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.labelled import center_crops, normalized
 from moco_tf.data.sources import Stream
 from moco_tf.data.two_views import two_view_dataset
-from moco_tf.pretraining import config as config_lib
+from moco_tf.pretraining.mechanism import chance_loss
 from moco_tf.probes import knn
 from moco_tf.reports import pages
 from moco_tf.training.callbacks import read_metrics
@@ -117,7 +117,7 @@ def _curves(metrics, config):
             smooth = np.convolve(y, np.ones(window) / window, "valid")
             axis.plot(x[window - 1 :], smooth, color="#1f77b4")
         if name == "loss":
-            chance = config_lib.chance_loss(config)
+            chance = chance_loss(config)
             axis.axhline(chance, color="gray", ls=":", lw=1, label="chance, ln(K+1)")
             axis.legend()
         axis.set(title=name, xlabel="step")

@@ -8,7 +8,7 @@ import tensorflow as tf
 from moco_tf import distribute, schema
 from moco_tf.data import recipes, sources
 from moco_tf.data.two_views import require_index
-from moco_tf.pretraining import build, diagnostics, report
+from moco_tf.pretraining import build, diagnostics, mechanism, report
 from moco_tf.pretraining.config import Config
 from moco_tf.probes import monitor as monitors
 from moco_tf.training import checkpoint, fit
@@ -43,7 +43,7 @@ def pretrain(
     )
     recipe, recipe_k = recipes.find_both(config.data.recipe, config.data.recipe_k)
     source = sources.open_source(config.data.source, config.data.data_dir, config.data.num_examples)
-    if config.model.mechanism == "memory_bank":
+    if mechanism.find(config.model.mechanism).needs_index:
         require_index(source)
     plan = plan_lib.make_plan(config, source.num_examples, config.monitor.every)
     with strategy.scope():

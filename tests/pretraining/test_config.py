@@ -12,7 +12,8 @@ from moco_tf import presets, schema
 from moco_tf.detection import config as detection_config
 from moco_tf.evaluation.task import find, names
 from moco_tf.pretraining import ablation
-from moco_tf.pretraining.config import Config, Monitor, chance_loss, check, from_json
+from moco_tf.pretraining.config import Config, Monitor, check, from_json
+from moco_tf.pretraining.mechanism import chance_loss
 from moco_tf.segmentation import config as segmentation_config
 from moco_tf.training import checkpoint
 from moco_tf.training.config import Length
@@ -131,7 +132,7 @@ def test_recipes_carry_the_papers_numbers():
         ({**END_TO_END, "gradient_accumulation": 2}, '1 with model.mechanism="end_to_end"'),
         ({**BANK, "model__symmetric": True}, "symmetric` must be false with model.mechanism"),
         ({**BANK, "gradient_accumulation": 2}, '1 with model.mechanism="memory_bank"'),
-        ({**BANK, "model__shuffle": True}, "shuffle` must be false with a memory bank"),
+        ({**BANK, "model__shuffle": True}, "shuffle` must be false with model.mechanism="memory_bank""),
     ],
 )
 def test_an_impossible_value_names_field_rule_and_value(overrides, message):
