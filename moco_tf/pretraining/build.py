@@ -1,6 +1,7 @@
 """From a config to the parts of a run: encoder, mechanism, step and data."""
 
 import functools
+import inspect
 import math
 
 import keras
@@ -15,12 +16,28 @@ from moco_tf.pretraining import mechanism
 from moco_tf.training.plan import make_schedule
 
 
-def make_backbone(model, **options):
-    """The untrained backbone of a `config.Model`; options as of `resnet`."""
+def make_backbone(model):
+    """The untrained backbone of a `config.Model`.
+
+    Raises:
+        ValueError: for an unknown address, or a field that the backbone's builder does not take.
+    """
     make = addresses.resolve(backbones, model.backbone, "model.backbone")
-    if model.width is not None:
-        options["width"] = model.width
-    return make(stem=model.stem, bn_group_size=model.bn_group_size, **options)
+    arguments = inspect.signature(make).parameters.values()
+    takes_any = any(argument.kind == argument.VAR_KEYWORD for argument in arguments)
+    names = {argument.name for argument in arguments}
+    options = {}
+    for name, default in {"stem": "imagenet", "width": None, "bn_group_size": None}.items():
+        value = getattr(model, name)
+        if value == default:
+            continue
+        if not (takes_any or name in names):
+            raise ValueError(
+                f"`--config.model.{name}` must be {default} with the backbone {model.backbone}, "
+                f"whose builder takes no {name}. Received: {value!r}."
+            )
+        options[name] = value
+    return make(**options)
 
 
 def make_encoder(model, has_head=True):

@@ -132,7 +132,10 @@ def test_recipes_carry_the_papers_numbers():
         ({**END_TO_END, "gradient_accumulation": 2}, '1 with model.mechanism="end_to_end"'),
         ({**BANK, "model__symmetric": True}, "symmetric` must be false with model.mechanism"),
         ({**BANK, "gradient_accumulation": 2}, '1 with model.mechanism="memory_bank"'),
-        ({**BANK, "model__shuffle": True}, "shuffle` must be false with model.mechanism="memory_bank""),
+        (
+            {**BANK, "model__shuffle": True},
+            'shuffle` must be false with model.mechanism="memory_bank"',
+        ),
     ],
 )
 def test_an_impossible_value_names_field_rule_and_value(overrides, message):
