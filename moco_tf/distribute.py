@@ -140,7 +140,7 @@ def average(variables):
         return
     flat = tf.concat([tf.reshape(v.value, [-1]) for v in variables], axis=0)
     parts = tf.split(mean(flat), [math.prod(v.shape) for v in variables])
-    for variable, part in zip(variables, parts):
+    for variable, part in zip(variables, parts, strict=True):
         variable.assign(tf.reshape(part, variable.shape))
 
 

@@ -68,7 +68,7 @@ class BatchNorm(keras.layers.Layer):
             return self._over_replicas(x)
         groups = self._num_groups(x.shape[0])
         outputs = [self._fused(part, [], [], training=True) for part in tf.split(x, groups)]
-        y, mean, variance = zip(*outputs)
+        y, mean, variance = zip(*outputs, strict=True)
         self._update(self.moving_mean, tf.add_n(mean) / groups)
         self._update(self.moving_variance, tf.add_n(variance) / groups)
         return tf.concat(y, axis=0)

@@ -70,9 +70,9 @@ def main(rest):
     if task.needs_float32:
         tf.config.experimental.enable_tensor_float_32_execution(False)
     stop = callbacks.Termination() if task.trains else lambda: False
-    found = evaluate(TASK.value, config, CHECKPOINT.value, workdir, strategy, stop)
+    record = evaluate(TASK.value, config, CHECKPOINT.value, workdir, strategy, stop)
     if distribute.is_chief(strategy):
-        print(f"\n{results.summary(found)}\n{os.path.join(workdir, 'report.html')}")
+        print(f"\n{results.summary(record)}\n{os.path.join(workdir, 'report.html')}")
 
 
 def run():

@@ -175,9 +175,9 @@ class DetectionTask(Task):
             "normalization": {"mean": list(recipe.mean), "std": list(recipe.std)},
         }
 
-    def report(self, found):
+    def report(self, record):
         self._write_predictions()
-        report.write(self.workdir, found, self.test_set, self.predictions, self.scores)
+        report.write(self.workdir, record, self.test_set, self.predictions, self.scores)
 
     def _write_predictions(self):
         """predictions.json: COCO's format of results; one record has all that a detection has."""

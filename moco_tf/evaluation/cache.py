@@ -34,8 +34,8 @@ class Cache:
         text = json.dumps([facts, _identity(source)], sort_keys=True)
         prefix = os.path.join(self.folder, hashlib.sha256(text.encode()).hexdigest()[:24])
         # The list of files is written last: features without it are not whole.
-        found = tf.io.gfile.exists(f"{prefix}.json")
-        if min(distribute.mean_over_workers(self.strategy, [found])) == 1:
+        is_there = tf.io.gfile.exists(f"{prefix}.json")
+        if min(distribute.mean_over_workers(self.strategy, [is_there])) == 1:
             return self._read(prefix)
         outputs = extract()
         if distribute.is_chief(self.strategy):

@@ -96,9 +96,9 @@ class Classification(Task):
             },
         }
 
-    def report(self, found):
+    def report(self, record):
         crop = (self.crop.resize_px, self.crop.image_size_px)
-        report.write(self.workdir, found, self.outcome, self.splits, crop)
+        report.write(self.workdir, record, self.outcome, self.splits, crop)
 
     def forward(self, network):
         """`features.forward` of a network made in the strategy's scope."""

@@ -49,7 +49,9 @@ def open_pair(data, run):
     addresses = _addresses(data, run)
     data_dir = data.data_dir or (run.data.data_dir if run else None)
     sizes = (data.num_train, data.num_test)
-    train, test = (sources.open_source(a, data_dir, n) for a, n in zip(addresses, sizes))
+    train, test = (
+        sources.open_source(a, data_dir, n) for a, n in zip(addresses, sizes, strict=True)
+    )
     num_classes = data.num_classes or _count_classes(train, addresses[0])
     _check_labels(train, addresses[0], num_classes)
     _check_labels(test, addresses[1], len(test.classes) or num_classes)
@@ -82,17 +84,17 @@ def _addresses(data, run):
         )
     if data.train:
         return data.train, data.test
-    found = None
+    splits = None
     if run:
         data_dir = data.data_dir or run.data.data_dir
-        found = sources.labelled_splits(run.data.source, data_dir)
-    if not found:
+        splits = sources.labelled_splits(run.data.source, data_dir)
+    if not splits:
         raise ValueError(
             "The images to evaluate on must be named by `--config.data.train` and "
             "`--config.data.test`: "
             + (f"{run.data.source} has no labelled splits." if run else "the checkpoint is a file.")
         )
-    return found
+    return splits
 
 
 def _count_classes(train, address):
@@ -147,11 +149,13 @@ def _check_leak(train, test):
         train_sizes, test_sizes = (list(pool.map(_size, s.files)) for s in (train, test))
         # Files of sizes that only one of the two has need not be read.
         common = set(train_sizes) & set(test_sizes)
-        train_files = [p for p, size in zip(train.files, train_sizes) if size in common]
-        test_files = [p for p, size in zip(test.files, test_sizes) if size in common]
-        digests = dict(zip(pool.map(_hash, train_files), train_files))
-        found = zip(test_files, pool.map(_hash, test_files))
-        leaked = [(path, digests[digest]) for path, digest in found if digest in digests]
+        train_files = [
+            p for p, size in zip(train.files, train_sizes, strict=True) if size in common
+        ]
+        test_files = [p for p, size in zip(test.files, test_sizes, strict=True) if size in common]
+        digests = dict(zip(pool.map(_hash, train_files), train_files, strict=True))
+        hashed = zip(test_files, pool.map(_hash, test_files), strict=True)
+        leaked = [(path, digests[digest]) for path, digest in hashed if digest in digests]
     if leaked:
         raise ValueError(
             f"No test image may be a training image. Received: {len(leaked)} with the content of "

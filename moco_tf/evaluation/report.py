@@ -17,12 +17,12 @@ from moco_tf.reports import pages, plots
 MISTAKES, QUERIES, NEIGHBOURS, POINTS = 16, 8, 8, 1000
 
 
-def write(workdir, found, outcome, pair, crop):
+def write(workdir, record, outcome, pair, crop):
     """Writes WORKDIR/report.html.
 
     Args:
         workdir: local or gs:// folder.
-        found: what results.json holds.
+        record: content of results.json.
         outcome: `Outcome`.
         pair: `Labelled`.
         crop: `(resize_px, image_size_px)`.
@@ -31,7 +31,7 @@ def write(workdir, found, outcome, pair, crop):
         Path of the report.
     """
     scores, labels, classes = outcome.scores, outcome.labels, pair.classes
-    parts = ["<h2>Accuracy</h2>", pages.table(("", "95 % interval"), _metrics(found))]
+    parts = ["<h2>Accuracy</h2>", pages.table(("", "95 % interval"), _metrics(record))]
     if outcome.curves:
         parts += ["<h2>Curves</h2>", plots.curves(outcome.curves)]
     parts += ["<h2>Confusion</h2>", _confusion(scores.argmax(axis=1), labels, classes)]
@@ -44,10 +44,10 @@ def write(workdir, found, outcome, pair, crop):
         "<h2>Map of the features</h2>",
         *_map(outcome.features, labels, classes),
         "<h2>Results</h2>",
-        f"<pre>{pages.escape(json.dumps(found, indent=2))}</pre>",
+        f"<pre>{pages.escape(json.dumps(record, indent=2))}</pre>",
     ]
     path = os.path.join(workdir, "report.html")
-    page = pages.page(f"{found['task']}: {workdir}", results.summary(found), parts)
+    page = pages.page(f"{record['task']}: {workdir}", results.summary(record), parts)
     storage.write_text(path, page)
     return path
 
@@ -86,10 +86,10 @@ def compare(workdirs: list[str], workdir: str) -> str:
     return table
 
 
-def _metrics(found):
+def _metrics(record):
     return [
-        (results.title_of(name, found), results.percent(metric))
-        for name, metric in found["metrics"].items()
+        (results.title_of(name, record), results.percent(metric))
+        for name, metric in record["metrics"].items()
     ]
 
 

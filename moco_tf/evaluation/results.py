@@ -1,4 +1,4 @@
-"""What an evaluation found: accuracies with intervals, results.json, the table of several."""
+"""Results of an evaluation: accuracies with intervals, results.json, a table of several."""
 
 import datetime
 import json
@@ -34,17 +34,17 @@ def measure(scores, labels):
     before = np.arange(num_classes) < labels[:, None]
     # "Not below" rather than "above": a NaN must not pass for a hit.
     rank = np.sum(~(scores <= own) | ((scores == own) & before), axis=1)
-    found = {"top1": _share(rank < 1)}
+    accuracies = {"top1": _share(rank < 1)}
     if num_classes > 5:
-        found["top5"] = _share(rank < 5)
+        accuracies["top5"] = _share(rank < 5)
     counts = np.bincount(labels, minlength=num_classes)
     hits = np.bincount(labels, rank < 1, minlength=num_classes)
     p, n = hits[counts > 0] / counts[counts > 0], counts[counts > 0]
     # One more of each, since a few hits of a few images do not make a class certain.
     q = (p * n + 1) / (n + 2)
     half = Z * math.sqrt(np.sum(q * (1 - q) / n)) / len(p)
-    found["mean_per_class"] = _with_interval(p.mean(), p.mean() - half, p.mean() + half)
-    return found
+    accuracies["mean_per_class"] = _with_interval(p.mean(), p.mean() - half, p.mean() + half)
+    return accuracies
 
 
 def _share(hits):
@@ -95,9 +95,9 @@ def versions():
     }
 
 
-def write(workdir, found):
+def write(workdir, content):
     """Writes WORKDIR/results.json."""
-    text = json.dumps(found, indent=2, allow_nan=False) + "\n"
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     storage.write_text(os.path.join(workdir, "results.json"), text)
 
 

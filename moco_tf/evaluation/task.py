@@ -92,11 +92,11 @@ class Task:
         """
         raise NotImplementedError(f"{type(self).__name__} must define `test`.")
 
-    def report(self, found: dict[str, Any]):
+    def report(self, record: dict[str, Any]):
         """Writes report.html and what else the task leaves; on the chief, after `test`.
 
         Args:
-            found: content of results.json.
+            record: content of results.json.
         """
 
 
@@ -136,11 +136,11 @@ def evaluate(
     made_by = {"task": task, "encoder": run.loaded.digest, **schema.to_dict(config)}
     checkpoints.claim_workdir(made_by, workdir, strategy)
     run.train(stop)
-    found = results.record(task, kind.TITLES, config, run.loaded, began, run.test())
+    record = results.record(task, kind.TITLES, config, run.loaded, began, run.test())
     if distribute.is_chief(strategy):
-        results.write(workdir, found)
-        run.report(found)
-    return found
+        results.write(workdir, record)
+        run.report(record)
+    return record
 
 
 def find(name: str) -> type[Task]:
@@ -151,16 +151,16 @@ def find(name: str) -> type[Task]:
     """
     module, colon, attribute = name.partition(":")
     if colon:
-        found = _attribute(module, attribute)
+        task = _attribute(module, attribute)
     else:
         places = (f"moco_tf.evaluation.{name}", f"moco_tf.{name}.task")
-        found = next((task for place in places for task in _tasks_in(place)), None)
-    if found is None:
+        task = next((task for place in places for task in _tasks_in(place)), None)
+    if task is None:
         raise ValueError(
             f"`--task` must be one of {', '.join(names())}, or the import path of yours, such as "
             f"my_module:MyTask. Received: {name!r}."
         )
-    return found
+    return task
 
 
 def names() -> list[str]:
@@ -188,7 +188,7 @@ def _tasks_in(place):
 def _attribute(module, attribute):
     """The task of an import path; None if there is none."""
     try:
-        found = getattr(importlib.import_module(module), attribute, None)
+        value = getattr(importlib.import_module(module), attribute, None)
     except ModuleNotFoundError:
         return None
-    return found if isinstance(found, type) and issubclass(found, Task) else None
+    return value if isinstance(value, type) and issubclass(value, Task) else None

@@ -239,7 +239,7 @@ def _optimizer(saved, names, query):
         log.warning("The optimizer's state is of other parameters and left out.")
         return None
     buffers = {}
-    for number, name in zip(numbers, ordered):
+    for number, name in zip(numbers, ordered, strict=False):
         if name[:2] == "q/":
             match moments.get(number):
                 case {"momentum_buffer": np.ndarray() as buffer} if (

@@ -35,7 +35,7 @@ def export_onnx(encoder: Encoder, output: str) -> None:
 
     @tf.function(input_signature=[spec], autograph=False)
     def run(images):
-        return dict(zip(("feature", "embedding"), network(images)))
+        return dict(zip(("feature", "embedding"), network(images), strict=False))
 
     model, _ = tf2onnx.convert.from_function(run, input_signature=[spec], opset=OPSET)
     storage.write_bytes(output, model.SerializeToString())

@@ -118,7 +118,7 @@ def _view(array, offset, shape, strides):
     """A strided view of a flat array, refused where it would leave it."""
     if min((offset, *shape, *strides), default=0) < 0 or len(shape) != len(strides):
         raise pickle.UnpicklingError("a tensor with a negative or missing length or stride")
-    last = offset + sum((n - 1) * s for n, s in zip(shape, strides))
+    last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=False))
     if 0 in shape:
         return np.empty(shape, array.dtype)
     if last >= array.size or math.prod(shape) > array.size:

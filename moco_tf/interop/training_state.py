@@ -183,7 +183,9 @@ def _checkpoints(model, workdir, write):
 def _velocities(model):
     """SGD's momentum buffers, by torch's names of their parameters."""
     optimizer, encoder = model.optimizer, model.encoder_q
-    by_path = dict(zip((v.path for v in encoder.trainable_variables), optimizer.velocities))
+    by_path = dict(
+        zip((v.path for v in encoder.trainable_variables), optimizer.velocities, strict=True)
+    )
     return {
         name: by_path[v.path] for name, v in weights.named_variables(encoder).items() if v.trainable
     }

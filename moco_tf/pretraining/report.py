@@ -106,7 +106,7 @@ def _curves(metrics, config):
     rows = math.ceil(len(panels) / 2)
     figure = Figure(figsize=(10, 2.6 * rows))
     axes = figure.subplots(rows, 2)
-    for axis, (name, lines) in zip(axes.flat, panels):
+    for axis, (name, lines) in zip(axes.flat, panels, strict=False):
         x, y = [line["step"] for line in lines], np.array([line[name] for line in lines])
         dense = len(y) > 200
         axis.plot(

@@ -68,12 +68,12 @@ class Probe:
 
     def _features(self, which):
         """Features and labels of the images that can be decoded."""
-        found = features.extract(self.run, self.sources[which], **self.crop)
-        bad = int(np.sum(~found.ok))
+        outputs = features.extract(self.run, self.sources[which], **self.crop)
+        bad = int(np.sum(~outputs.ok))
         if bad and which not in self.said:
             self.said.add(which)
             log.warning("%d images of the %s cannot be decoded and are left out.", bad, which)
-        return found.x[0][found.ok], found.labels[found.ok]
+        return outputs.x[0][outputs.ok], outputs.labels[outputs.ok]
 
 
 class Monitor(keras.callbacks.Callback):
@@ -129,7 +129,7 @@ def make_scores(config, model, recipe, strategy, plan):
             f"comma between. Received: {monitor.source!r}."
         )
     bank, queries = (sources.open_source(a, data.data_dir) for a in addresses)
-    for address, source in zip(addresses, (bank, queries)):
+    for address, source in zip(addresses, (bank, queries), strict=True):
         if isinstance(source, Stream) or source.labels is None:
             rule = "The kNN monitor needs labelled images with random access"
             if monitor.source != "auto":

@@ -21,12 +21,12 @@ def prediction_path(folder, pairs, index):
     return os.path.join(folder, f"{index:05}_{stem}.png")
 
 
-def write(workdir, found, pairs, matrices, folder):
+def write(workdir, record, pairs, matrices, folder):
     """Writes WORKDIR/report.html.
 
     Args:
         workdir: local or gs:// folder.
-        found: what results.json holds.
+        record: content of results.json.
         pairs: test images.
         matrices: a confusion matrix an image.
         folder: of the predictions.
@@ -37,13 +37,17 @@ def write(workdir, found, pairs, matrices, folder):
     curves = [
         ("training loss", "step", [s["step"] for s in steps], {"loss": [s["loss"] for s in steps]}),
         (
-            *("test mIoU", "step", [t["step"] for t in tests]),
+            "test mIoU",
+            "step",
+            [t["step"] for t in tests],
             {"mIoU": [t["test_miou"] for t in tests]},
         ),
     ]
-    iou = {name: v for name, v in found["details"]["class_iou"].items() if v is not None}
-    scores = [(results.title_of(n, found), results.percent(m)) for n, m in found["metrics"].items()]
-    majority = found["details"]["majority"]
+    iou = {name: v for name, v in record["details"]["class_iou"].items() if v is not None}
+    scores = [
+        (results.title_of(n, record), results.percent(m)) for n, m in record["metrics"].items()
+    ]
+    majority = record["details"]["majority"]
     scores.append((f"mIoU of {majority['class']} everywhere", f"{majority['miou']:.1%}"))
     parts = [
         pages.table(("", "95 % interval over images"), scores),
@@ -56,9 +60,9 @@ def write(workdir, found, pairs, matrices, folder):
         "<h2>Test images</h2><p>Image, truth, prediction, errors (red; white is ignored).</p>",
         _examples(pairs, folder),
         "<h2>Results</h2>",
-        f"<pre>{pages.escape(json.dumps(found, indent=2))}</pre>",
+        f"<pre>{pages.escape(json.dumps(record, indent=2))}</pre>",
     ]
-    page = pages.page(f"segmentation: {workdir}", results.summary(found), parts)
+    page = pages.page(f"segmentation: {workdir}", results.summary(record), parts)
     storage.write_text(os.path.join(workdir, "report.html"), page)
 
 

@@ -57,7 +57,7 @@ def measure(matrices, seed=0):
             "interval": [float(x) for x in np.nanpercentile(several, [2.5, 97.5])],
         }
         for name, value, several in zip(
-            ("miou", "pixel_accuracy"), scores(matrices.sum(axis=0)), resampled
+            ("miou", "pixel_accuracy"), scores(matrices.sum(axis=0)), resampled, strict=True
         )
     }
 

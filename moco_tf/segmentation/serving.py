@@ -74,17 +74,17 @@ def export_segmentation(workdir, output):
     Raises:
         ValueError: for another head than the FCN.
     """
-    found = results.read(workdir)
-    if found["config"]["head"] != "fcn":
+    record = results.read(workdir)
+    if record["config"]["head"] != "fcn":
         raise ValueError(
             "A SavedModel takes images of any size, which keras-cv's layers do not: it can be made "
-            f"of head=fcn. Received: head={found['config']['head']}."
+            f"of head=fcn. Received: head={record['config']['head']}."
         )
     network = keras.models.load_model(os.path.join(workdir, "segmenter.keras"), compile=False)
-    server = SegmentationServer(network, *found["normalization"].values())
+    server = SegmentationServer(network, *record["normalization"].values())
     names = ("checkpoint", "config", "normalization", "metrics", "versions")
-    metadata = {name: found[name] for name in names}
-    metadata["classes"] = found["data"]["class_names"]
+    metadata = {name: record[name] for name in names}
+    metadata["classes"] = record["data"]["class_names"]
     signatures = server.signatures()
     return savedmodel.write_version(
         server, signatures, output, metadata, warmup.of_one_image(signatures)

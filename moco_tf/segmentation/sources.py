@@ -20,13 +20,40 @@ ADDRESSES = (
     "folders:IMAGES_DIR,LABELS_DIR",
 )
 VOC = (
-    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"),
-    *("chair", "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant"),
-    *("sheep", "sofa", "train", "tvmonitor"),
+    "background",
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
 )
 CAMVID = (
-    *("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car"),
-    *("pedestrian", "cyclist"),
+    "sky",
+    "building",
+    "pole",
+    "road",
+    "pavement",
+    "tree",
+    "sign",
+    "fence",
+    "car",
+    "pedestrian",
+    "cyclist",
 )
 # Of Cityscapes' label ids, those that are evaluated.
 CITYSCAPES = {
@@ -174,7 +201,10 @@ def _cityscapes(address, rest):
 
 def _camvid(address, rest):
     root, split = _split(address, rest)
-    images, labels = _same_stems(*(os.path.join(root, f"{split}{end}") for end in ("", "annot")))
+    images, labels = _same_stems(
+        os.path.join(root, split),
+        os.path.join(root, f"{split}annot"),
+    )
     return images, labels, None, CAMVID
 
 
@@ -189,25 +219,25 @@ def _folders(address, rest):
 
 def _same_stems(images_dir, labels_dir):
     """The files of two folders that have the same names but for their endings."""
-    found = []
+    by_stem = []
     for folder, endings in ((images_dir, (".jpg", ".jpeg", ".png")), (labels_dir, (".png",))):
         names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
         names = sorted(n for n in names if n.lower().endswith(endings))
-        found.append({os.path.splitext(n)[0]: os.path.join(folder, n) for n in names})
+        by_stem.append({os.path.splitext(n)[0]: os.path.join(folder, n) for n in names})
         _require_any(names, folder)
-        if len(found[-1]) < len(names):
+        if len(by_stem[-1]) < len(names):
             raise ValueError(
                 f"Names in {folder!r} must differ by more than their endings. Received: "
-                f"{len(names)} files with {len(found[-1])} names."
+                f"{len(names)} files with {len(by_stem[-1])} names."
             )
-    alone = sorted(found[0].keys() ^ found[1].keys())
+    alone = sorted(by_stem[0].keys() ^ by_stem[1].keys())
     if alone:
         raise ValueError(
             f"Every image in {images_dir!r} must have a label map of the same name in "
             f"{labels_dir!r}, and the reverse. Received alone: {', '.join(alone[:5])} "
             f"({len(alone)} in all)."
         )
-    return found[0].values(), [found[1][stem] for stem in found[0]]
+    return by_stem[0].values(), [by_stem[1][stem] for stem in by_stem[0]]
 
 
 def _require_any(paths, where):

@@ -135,8 +135,8 @@ class SegmentationTask(Task):
             "normalization": {"mean": list(recipe.mean), "std": list(recipe.std)},
         }
 
-    def report(self, found):
-        report.write(self.workdir, found, self.test_set, self.matrices, self._predictions)
+    def report(self, record):
+        report.write(self.workdir, record, self.test_set, self.matrices, self._predictions)
 
 
 class Tester:
@@ -213,7 +213,8 @@ def _details(matrices, classes):
     majority, best = scoring.majority(matrices)
     return {
         "class_iou": {
-            name: None if np.isnan(value) else float(value) for name, value in zip(classes, iou)
+            name: None if np.isnan(value) else float(value)
+            for name, value in zip(classes, iou, strict=True)
         },
         "confusion": matrices.sum(axis=0).tolist(),
         "majority": {"class": classes[best], "miou": majority},

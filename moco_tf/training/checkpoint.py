@@ -14,9 +14,14 @@ from moco_tf.version import VERSION
 
 # Fields that may change when a run is resumed: they do not change what it computes.
 FREE_FIELDS = (
-    *("stop_after_steps", "profile_steps", "steps_per_call"),
-    *("log_every_steps", "checkpoint_every_steps", "keep_checkpoints"),
-    *("data.max_bad_fraction", "max_skipped_steps"),
+    "stop_after_steps",
+    "profile_steps",
+    "steps_per_call",
+    "log_every_steps",
+    "checkpoint_every_steps",
+    "keep_checkpoints",
+    "data.max_bad_fraction",
+    "max_skipped_steps",
 )
 
 
@@ -24,8 +29,10 @@ CONFIG = "config.json"  # in a workdir, what made it
 VERSION_KEY = "moco_tf"  # in config.json, the version that made it; 0.1.0 wrote none
 DIGEST_BYTES = 16
 OF_STORAGE = (  # errors that say nothing of what is stored
-    *(tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError),
-    *(tf.errors.ResourceExhaustedError, tf.errors.CancelledError),
+    tf.errors.PermissionDeniedError,
+    tf.errors.UnauthenticatedError,
+    tf.errors.ResourceExhaustedError,
+    tf.errors.CancelledError,
 )
 
 

@@ -29,7 +29,7 @@ def crops_of_polygons(objects: Sequence[Sequence[np.ndarray]], boxes: np.ndarray
     scale = SIDE / np.maximum(boxes[:, 2:] - boxes[:, :2], 0.1)
     scaled = [
         ((polygon.reshape(-1, 2) - box[:2]) * factor).ravel()
-        for polygons, box, factor in zip(objects, boxes, scale)
+        for polygons, box, factor in zip(objects, boxes, scale, strict=True)
         for polygon in polygons
     ]
     crops = np.zeros((len(objects), SIDE, SIDE), np.uint8)
