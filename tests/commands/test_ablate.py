@@ -13,6 +13,7 @@ from test_train import kill_at
 
 from moco_tf import schema
 from moco_tf.commands import ablate
+from moco_tf.pretraining import ablation
 from moco_tf.pretraining.ablation import Ablation, variants
 
 TINY = {
@@ -123,6 +124,6 @@ def test_a_run_that_ends_at_chance_is_noted(tmp_path):
     for loss, note in ((np.log(41), "at chance"), (3.0, "")):
         line = {"step": 10, "loss": loss, "images_per_second": 32.0}
         (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-        result = ablate._result(config, str(tmp_path), diverged=False)
+        result = ablation._result(config, str(tmp_path), diverged=False)
         assert result["note"] == note and result["seconds"] == 5.0 and result["knn"] == []
         assert result["config"] == schema.to_dict(config)
