@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from moco_tf import storage
 from moco_tf.data import image_ops
+from moco_tf.data.class_names import CAMVID, CITYSCAPES, VOC
 from moco_tf.data.tfdata import no_autograph
 from moco_tf.segmentation import label_png
 
@@ -19,64 +20,6 @@ ADDRESSES = (
     "camvid:DIR:SPLIT",
     "folders:IMAGES_DIR,LABELS_DIR",
 )
-VOC = (
-    "background",
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-)
-CAMVID = (
-    "sky",
-    "building",
-    "pole",
-    "road",
-    "pavement",
-    "tree",
-    "sign",
-    "fence",
-    "car",
-    "pedestrian",
-    "cyclist",
-)
-# Of Cityscapes' label ids, those that are evaluated.
-CITYSCAPES = {
-    7: "road",
-    8: "sidewalk",
-    11: "building",
-    12: "wall",
-    13: "fence",
-    17: "pole",
-    19: "traffic light",
-    20: "traffic sign",
-    21: "vegetation",
-    22: "terrain",
-    23: "sky",
-    24: "person",
-    25: "rider",
-    26: "car",
-    27: "truck",
-    28: "bus",
-    31: "train",
-    32: "motorcycle",
-    33: "bicycle",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +125,12 @@ def _voc(address, rest):
         names = file.read().split()
     folder = "SegmentationClassAug" if split.endswith("aug") else "SegmentationClass"
     images = [storage.below(root, "JPEGImages", f"{name}.jpg") for name in names]
-    return images, [storage.below(root, folder, f"{name}.png") for name in names], None, VOC
+    return (
+        images,
+        [storage.below(root, folder, f"{name}.png") for name in names],
+        None,
+        ("background", *VOC),
+    )
 
 
 def _cityscapes(address, rest):

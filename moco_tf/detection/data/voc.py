@@ -6,31 +6,10 @@ import xml.etree.ElementTree
 import tensorflow as tf
 
 from moco_tf import storage
+from moco_tf.data.class_names import VOC
 from moco_tf.detection.data.objects import Objects, RawAnnotations
 
 ADDRESSES = ("voc:VOC_DIR:SPLIT[+VOC_DIR:SPLIT]",)
-VOC = (
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-)
 
 
 def read(
