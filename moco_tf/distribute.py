@@ -31,6 +31,37 @@ def num_hosts(strategy):
     return 1
 
 
+def on_tpu(strategy):
+    """Whether the replicas are a TPU's."""
+    return isinstance(strategy, tf.distribute.TPUStrategy)
+
+
+def batches(strategy, dataset, start):
+    """Iterator over distributed batches from a step on.
+
+    Args:
+        strategy: strategy of the model.
+        dataset: function of a host's number and the first step to a `tf.data.Dataset` of batches
+            for each of its replicas in turn.
+        start: first step.
+    """
+    return iter(
+        strategy.distribute_datasets_from_function(
+            lambda context: dataset(context.input_pipeline_id, start)
+        )
+    )
+
+
+def join_rows(strategy, x):
+    """The rows that each replica of this process has, one after the other."""
+    return tf.concat(strategy.experimental_local_results(x), axis=0)
+
+
+def mean_of_replicas(strategy, x):
+    """The mean over this process' replicas of a scalar that each has."""
+    return tf.reduce_mean(tf.stack(strategy.experimental_local_results(x)))
+
+
 def num_workers(strategy):
     """Number of processes that run this program side by side."""
     return num_hosts(strategy) if _has_workers(strategy) else 1

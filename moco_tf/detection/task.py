@@ -5,8 +5,6 @@ import json
 import math
 import os
 
-import tensorflow as tf
-
 from moco_tf import distribute, encoders, storage
 from moco_tf.data.labelled import fill_of, normalized
 from moco_tf.detection import config as configs
@@ -95,8 +93,8 @@ class DetectionTask(Task):
                 width_divisor=config.width_divisor,
                 **common,
             )
-        on_tpu = isinstance(self.strategy, tf.distribute.TPUStrategy)
-        model = make_detector(config, network, self.recipe, on_tpu)
+        static_shapes = distribute.on_tpu(self.strategy)
+        model = make_detector(config, network, self.recipe, static_shapes)
         model.compile(
             SGD(
                 plans.make_schedule(config, 1),
@@ -154,7 +152,7 @@ class DetectionTask(Task):
         chief = distribute.is_chief(self.strategy)
         config, recipe, test_set = self.config, self.recipe, self.test_set
         if self.model.network.norms():
-            following = fit.batches(self.strategy, self._dataset, self.plan.stop)
+            following = distribute.batches(self.strategy, self._dataset, self.plan.stop)
             estimate_statistics(self.model, following, config.bn_statistics_batches)
         if chief:
             storage.save_model(self.model.network, self._path)

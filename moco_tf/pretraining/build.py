@@ -7,7 +7,7 @@ import math
 import keras
 import tensorflow as tf
 
-from moco_tf import addresses, backbones, optim
+from moco_tf import addresses, backbones, distribute, optim
 from moco_tf.backbones import heads
 from moco_tf.backbones.encoder import Encoder
 from moco_tf.data.two_views import color_views, two_view_dataset
@@ -97,7 +97,7 @@ def describe(config, layout, source):
 
 def steps_per_call(config, strategy):
     """Steps in one call to the device: by default 1, and a whole log interval on TPU."""
-    on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
+    on_tpu = distribute.on_tpu(strategy)
     return config.steps_per_call or (config.log_every_steps if on_tpu else 1)
 
 
@@ -158,7 +158,7 @@ def make_step(model, recipe, recipe_k, config, strategy):
     Raises:
         ValueError: for `--config.jit_compile` on several replicas.
     """
-    on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
+    on_tpu = distribute.on_tpu(strategy)
     if config.jit_compile and strategy.num_replicas_in_sync > 1 and not on_tpu:
         raise ValueError(
             "`--config.jit_compile` must be false on several GPUs: XLA programs cannot hold their "

@@ -42,7 +42,7 @@ def fit(
         config: config with `batch_size`, `deterministic`, `log_every_steps` and
             `checkpoint_every_steps`.
         plan: `Plan` of the run.
-        dataset: same as in `batches`.
+        dataset: same as in `distribute.batches`.
         step: function of a replica's batch that trains one step, such as `model.step`.
         test: function without arguments that returns a dict of scores by name; None for no scores.
         stop: function that says whether to stop early.
@@ -100,7 +100,7 @@ def fit(
     watching.append(callbacks.Save(checkpoints, config.checkpoint_every_steps, metrics))
     return loop.train(
         strategy,
-        batches(strategy, dataset, start),
+        distribute.batches(strategy, dataset, start),
         step,
         start=start,
         plan=plan,
@@ -110,22 +110,4 @@ def fit(
         steps_per_call=steps_per_call,
         timed=not config.deterministic,
         names=names,
-    )
-
-
-def batches(
-    strategy: tf.distribute.Strategy, dataset: Callable[[int, int], tf.data.Dataset], start: int
-):
-    """Iterator over distributed batches from a step on.
-
-    Args:
-        strategy: strategy of the model.
-        dataset: function of a host's number and the first step, to a `tf.data.Dataset` of batches
-            for each of its replicas in turn.
-        start: first step.
-    """
-    return iter(
-        strategy.distribute_datasets_from_function(
-            lambda context: dataset(context.input_pipeline_id, start)
-        )
     )

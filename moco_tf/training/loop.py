@@ -46,21 +46,18 @@ def make_call(step, strategy, steps, timed=True, names=("loss", "top1", "top5"))
     def clock():
         return tf.timestamp() if timed else tf.constant(0.0, tf.float64)
 
-    def join(x):
-        return tf.concat(strategy.experimental_local_results(x), axis=0)
-
     def run_step(iterator):
         start = clock()
         with tf.control_dependencies([start]):
             batch = iterator.get_next()
-        images = {name: join(batch.pop(name)) for name in ("ok", "name")}
+        images = {
+            "ok": distribute.join_rows(strategy, batch.pop("ok")),
+            "name": distribute.join_rows(strategy, batch.pop("name")),
+        }
         with tf.control_dependencies([images["ok"]]):
             wait = clock() - start
         logs = strategy.run(step, (batch,))
-        means = {
-            name: tf.reduce_mean(tf.stack(strategy.experimental_local_results(logs[name])))
-            for name in names
-        }
+        means = {name: distribute.mean_of_replicas(strategy, logs[name]) for name in names}
         return means | images | {"wait": wait}
 
     @tf.function(autograph=False)
