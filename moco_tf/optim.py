@@ -63,9 +63,9 @@ class SGD(keras.optimizers.Optimizer):
         self.assign_sub(variable, tf.where(finite, rate * velocity, 0.0))
 
     def get_config(self):
-        own = {"momentum": self.momentum, "weight_decay": self.l2}
-        own |= {"factors": self.factors, "undecayed": self.undecayed}
-        return super().get_config() | own
+        config = {"momentum": self.momentum, "weight_decay": self.l2}
+        config |= {"factors": self.factors, "undecayed": self.undecayed}
+        return super().get_config() | config
 
 
 @keras.saving.register_keras_serializable("moco_tf")

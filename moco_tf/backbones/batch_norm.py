@@ -76,8 +76,10 @@ class BatchNorm(keras.layers.Layer):
     def _over_replicas(self, x):
         """Normalises by the statistics of all replicas, in one collective."""
         y = tf.cast(x, tf.float32)
-        own = tf.stack([tf.reduce_mean(y, axis=[0, 1, 2]), tf.reduce_mean(y * y, axis=[0, 1, 2])])
-        mean, square = tf.unstack(distribute.mean(own))
+        moments = tf.stack(
+            [tf.reduce_mean(y, axis=[0, 1, 2]), tf.reduce_mean(y * y, axis=[0, 1, 2])]
+        )
+        mean, square = tf.unstack(distribute.mean(moments))
         variance = tf.maximum(square - mean * mean, 0)
         count = tf.cast(tf.size(y[..., 0]), tf.float32) * distribute.num_replicas()
         self._update(self.moving_mean, mean)

@@ -3,7 +3,7 @@ r"""Pre-trains the variants of an ablation in turn, and shows what came of them 
     python -m moco_tf ablate --config=configs/ablations/momentum.py --workdir=runs/ablate_momentum \
         [--strategy=...] [--config.base.field=value ...]
 
-Each variant is a run as of train.py, in a folder of its own in the workdir. Beside them are
+Each variant is a run like one of train.py, in a folder of its own in the workdir. Beside them are
 table.md, results.json and report.html, written anew after each. The same command resumes.
 """
 

@@ -84,7 +84,7 @@ class Grpc:
 
 
 class Rest:
-    """Asks a server over REST; arguments and `embed` as of `Grpc`, the deadline being of each
+    """Asks a server over REST; arguments and `embed` same as in `Grpc`, the deadline being of each
     attempt.
     """
 
@@ -138,7 +138,7 @@ def embed_files(server, paths, batch=32):
         batch: files in a request; at most the server's largest batch.
 
     Yields:
-        Dict of arrays for each request, as of `embed`, and name: the paths.
+        Dict of arrays for each request, same as from `embed`, and name: the paths.
     """
     for start in tqdm(range(0, len(paths), batch), unit="batch"):
         names, contents = paths[start : start + batch], []

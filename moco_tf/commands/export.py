@@ -47,7 +47,7 @@ def export(checkpoint, kind, output, part="encoder", **options):
     """Writes an encoder in a format, or a finished task as a SavedModel.
 
     Args:
-        checkpoint: as of `encoders.load`; for "savedmodel" also the workdir of one of `TASKS`.
+        checkpoint: same as in `encoders.load`; for "savedmodel" also the workdir of one of `TASKS`.
         kind: of `FORMATS`.
         output: folder ("savedmodel") or file, local or gs://.
         part: "encoder" or "backbone", for "keras".
@@ -107,9 +107,9 @@ def export_server(
     Args:
         loaded: `encoders.Loaded`.
         output: folder.
-        image_size_px, resize_px, recipe: as of `encoders.preprocessing`.
+        image_size_px, resize_px, recipe: same as in `encoders.preprocessing`.
         classifier: workdir of a linear evaluation of this encoder, if any.
-        bfloat16, jit_compile: as of `interop.export_savedmodel`.
+        bfloat16, jit_compile: same as in `interop.export_savedmodel`.
     """
     crop = encoders.preprocessing(loaded, image_size_px, resize_px, recipe)
     head = encoders.load_classifier(classifier, loaded) if classifier else None

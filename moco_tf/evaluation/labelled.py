@@ -195,8 +195,8 @@ def _named(train, path):
         wanted = {line.strip() for line in file.read().splitlines() if line.strip()}
     names = [name.decode() for name in train.keys().map(train.name).as_numpy_iterator()]
     chosen = [i for i, n in enumerate(names) if n in wanted or os.path.basename(n) in wanted]
-    found = {names[i] for i in chosen} | {os.path.basename(names[i]) for i in chosen}
-    if missing := sorted(wanted - found):
+    known = {names[i] for i in chosen} | {os.path.basename(names[i]) for i in chosen}
+    if missing := sorted(wanted - known):
         raise ValueError(
             f"All names in {path!r} must be of training images. Received besides: "
             f"{', '.join(missing[:3])} ({len(missing)} of {len(wanted)}). The images have names "

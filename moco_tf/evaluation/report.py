@@ -17,7 +17,7 @@ from moco_tf.reports import pages, plots
 MISTAKES, QUERIES, NEIGHBOURS, POINTS = 16, 8, 8, 1000
 
 
-def write(workdir, record, outcome, pair, crop):
+def write(workdir, record, outcome, splits, crop):
     """Writes WORKDIR/report.html.
 
     Args:
@@ -30,17 +30,17 @@ def write(workdir, record, outcome, pair, crop):
     Returns:
         Path of the report.
     """
-    scores, labels, classes = outcome.scores, outcome.labels, pair.classes
+    scores, labels, classes = outcome.scores, outcome.labels, splits.classes
     parts = ["<h2>Accuracy</h2>", pages.table(("", "95 % interval"), _metrics(record))]
     if outcome.curves:
         parts += ["<h2>Curves</h2>", plots.curves(outcome.curves)]
     parts += ["<h2>Confusion</h2>", _confusion(scores.argmax(axis=1), labels, classes)]
     parts += ["<h2>Accuracy of each class</h2>", _per_class(scores, labels, classes)]
-    parts += ["<h2>Most confident mistakes</h2>", *_mistakes(outcome, pair, crop)]
+    parts += ["<h2>Most confident mistakes</h2>", *_mistakes(outcome, splits, crop)]
     parts += [
         "<h2>Nearest neighbours</h2><p>First column: a test image; then those test images that "
         "are the most similar by the features, nearest first.</p>",
-        _neighbours(outcome, pair.test, crop),
+        _neighbours(outcome, splits.test, crop),
         "<h2>Map of the features</h2>",
         *_map(outcome.features, labels, classes),
         "<h2>Results</h2>",
@@ -106,17 +106,22 @@ def _per_class(scores, labels, classes):
     return plots.bars(share, [classes[i] for i in present], "accuracy")
 
 
-def _mistakes(outcome, pair, crop):
+def _mistakes(outcome, splits, crop):
     scores, labels = outcome.scores, outcome.labels
     predicted, confidence = scores.argmax(axis=1), scores.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
     if not len(worst):
         return ["<p>None.</p>"]
-    images = center_crops(pair.test, outcome.numbers[np.sort(worst)], *crop)
+    images = center_crops(splits.test, outcome.numbers[np.sort(worst)], *crop)
     images = images[np.argsort(np.argsort(worst))]
     rows = [
-        (f"{i + 1}", pair.classes[labels[j]], pair.classes[predicted[j]], f"{confidence[j]:.0%}")
+        (
+            f"{i + 1}",
+            splits.classes[labels[j]],
+            splits.classes[predicted[j]],
+            f"{confidence[j]:.0%}",
+        )
         for i, j in enumerate(worst)
     ]
     table = pages.table(("image", "true", "predicted", "confidence"), rows)

@@ -30,10 +30,10 @@ def measure(scores, labels):
         more.
     """
     n, num_classes = scores.shape
-    own = scores[np.arange(n), labels][:, None]
+    label_scores = scores[np.arange(n), labels][:, None]
     before = np.arange(num_classes) < labels[:, None]
     # "Not below" rather than "above": a NaN must not pass for a hit.
-    rank = np.sum(~(scores <= own) | ((scores == own) & before), axis=1)
+    rank = np.sum(~(scores <= label_scores) | ((scores == label_scores) & before), axis=1)
     accuracies = {"top1": _share(rank < 1)}
     if num_classes > 5:
         accuracies["top5"] = _share(rank < 5)

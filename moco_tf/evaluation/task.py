@@ -181,8 +181,8 @@ def _tasks_in(place):
     if spec is None:
         return []
     module = importlib.import_module(place)
-    own = [x for x in vars(module).values() if isinstance(x, type) and x.__module__ == place]
-    return [x for x in own if issubclass(x, Task) and hasattr(x, "name")]
+    classes = [x for x in vars(module).values() if isinstance(x, type) and x.__module__ == place]
+    return [x for x in classes if issubclass(x, Task) and hasattr(x, "name")]
 
 
 def _attribute(module, attribute):

@@ -39,7 +39,7 @@ class Server(tf.Module):
     """Signatures of an encoder with its preprocessing.
 
     Args:
-        network: as of `features_and_embeddings`.
+        network: same as in `features_and_embeddings`.
         crop: `encoders.Preprocessing`.
         jit_compile: the network is a program of XLA's, compiled anew for each batch size.
         classifier: `(weights CxK, bias K, names of the K classes)`, or None.

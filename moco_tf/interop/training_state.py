@@ -151,7 +151,7 @@ def restored(workdir, config):
 
 
 def read(workdir, config):
-    """The `naming_schemes.State` of a workdir's newest checkpoint; arguments as of `restored`."""
+    """The `naming_schemes.State` of a workdir's newest checkpoint, see `restored`."""
     model = restored(workdir, config)
     step = int(model.optimizer.iterations.numpy())
     return naming_schemes.State(

@@ -53,7 +53,7 @@ def variants(ablation):
     Raises:
         ValueError: for a name or a field that cannot be, with the variant.
     """
-    made = {}
+    configs = {}
     for name, overrides in ablation.runs.items():
         if not re.fullmatch(r"[\w=.-]*\w", name):
             raise ValueError(
@@ -67,8 +67,8 @@ def variants(ablation):
             config_lib.check(config)
         except ValueError as error:
             raise ValueError(f"Variant {name!r}: {error}") from None
-        made[name] = config
-    return made
+        configs[name] = config
+    return configs
 
 
 def base(data):

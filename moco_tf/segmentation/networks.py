@@ -95,7 +95,7 @@ def deeplabv3plus(backbone, num_classes):
     It wants the backbone without dilation, and with ImageNet's stem: maps of 1/4 and 1/32. The BN
     of its own layers is of each replica's rows. keras-cv is frozen upstream: it gets no fixes.
 
-    Args, Returns: as of `fcn`.
+    Args, Returns: same as in `fcn`.
 
     Raises:
         ValueError: for a backbone with another stem.

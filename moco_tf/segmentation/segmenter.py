@@ -71,7 +71,7 @@ def make_predict(network, normalize, scales, flip, multiple):
     """A function from images to the classes of their pixels.
 
     Args:
-        network, normalize: as of `Segmenter`.
+        network, normalize: same as in `Segmenter`.
         scales: factors by which images are resized; the mean of the probabilities decides.
         flip: also mirrored.
         multiple: sizes that the network takes are multiples of it, px.

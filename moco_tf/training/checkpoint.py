@@ -177,13 +177,15 @@ def check_workdir(new, workdir):
 
 
 def _require_same_on_all_workers(new, path, strategy):
-    own = [*_digest(json.dumps(new, sort_keys=True).encode()), *_digest(_code())]
+    digests = [*_digest(json.dumps(new, sort_keys=True).encode()), *_digest(_code())]
     # This also waits until the chief has written its config.
-    different = distribute.mean_over_workers(strategy, own) != np.array(own, np.float32)
+    different = distribute.mean_over_workers(strategy, digests) != np.array(digests, np.float32)
     if not different.any():
         return
-    there = _read_config(path) or new
-    fields = schema.differences({k: v for k, v in there.items() if k != VERSION_KEY}, new)
+    config_in_workdir = _read_config(path) or new
+    fields = schema.differences(
+        {k: v for k, v in config_in_workdir.items() if k != VERSION_KEY}, new
+    )
     raise ValueError(
         "All workers must run the same config and the same version of moco_tf. Received: "
         + (f"here (workdir -> here): {'; '.join(fields)}." if fields else "another one elsewhere.")

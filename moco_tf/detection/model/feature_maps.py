@@ -92,8 +92,8 @@ def fpn(backbone, frozen_bn=False, channels=CHANNELS):
     sums = {5: conv(_end_of(backbone, 4), 1, "lateral5")}
     for level in (4, 3, 2):
         above = layers.UpSampling2D(2, name=f"above{level}")(sums[level + 1])
-        own = conv(_end_of(backbone, level - 1), 1, f"lateral{level}")
-        sums[level] = layers.Add(name=f"sum{level}")([own, above])
+        lateral = conv(_end_of(backbone, level - 1), 1, f"lateral{level}")
+        sums[level] = layers.Add(name=f"sum{level}")([lateral, above])
     maps = [conv(sums[level], 3, f"output{level}") for level in (2, 3, 4, 5)]
     maps.append(layers.MaxPooling2D(1, 2, name="output6")(maps[-1]))
     return keras.Model(backbone.input, maps, name="features")
