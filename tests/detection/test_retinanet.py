@@ -167,7 +167,8 @@ def test_replicas_train_as_one_device_does(mirrored):
             return {k: tf.constant(v[first : first + rows]) for k, v in examples.items()}
 
         given = strategy.experimental_distribute_values_from_function(own)
-        losses_of_replicas = strategy.run(model.step, (given,))
+        run = tf.function(strategy.run, autograph=False)  # as the training loop compiles it
+        losses_of_replicas = run(model.step, (given,))
         losses = [
             strategy.experimental_local_results(losses_of_replicas[name]) for name in model.NAMES
         ]
