@@ -102,7 +102,7 @@ def test_a_finished_run_leaves_everything_and_tells_where(tmp_path):
     output = tiny.run(tiny.command(tmp_path, **flags), fresh=True)
     assert "kNN accuracy" in output and "the same encoder untrained" in output
     assert f"checkpoint  {tmp_path}/checkpoints/step-12" in output
-    assert "12.0/12" in output  # the progress bar
+    assert "12/12" in output  # the progress bar
     assert f"evaluate.py --task=knn --checkpoint={tmp_path}" in output
     lines = tiny.metrics(tmp_path)
     assert "knn" in lines[0] and "knn" in lines[12]

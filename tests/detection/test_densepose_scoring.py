@@ -229,7 +229,7 @@ def test_without_the_files_it_is_said_how_to_get_them(tmp_path, caplog, monkeypa
     annotations = open_annotations(address, training=False, densepose=True)
     tester = testing.Tester(config, None, None, annotations, None)
     monkeypatch.setattr(tester, "predictions", lambda title: truth(annotations))
-    assert tester.kinds == ["box", "densepose"]  # predicted
+    assert tester.outputs == ["box", "densepose"]  # predicted
     assert tester.score()[1].keys() == {"box"}
 
 

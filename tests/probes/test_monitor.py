@@ -56,8 +56,8 @@ def test_queries_of_some_classes_are_labelled_as_in_the_bank_and_bad_images_left
     write(tmp_path, "val", "bc", bad=["c0", "c7"])
     knn = make(config_of(tmp_path, source="auto", neighbours=1), encoder)
     with caplog.at_level(logging.WARNING):
-        accuracy = knn.evaluate()["knn"]
-        knn.evaluate()
+        accuracy = knn()["knn"]
+        knn()
     # Each of 14 queries is in the bank itself, but b1.
     assert accuracy >= 13 / 14
     left_out = [r.getMessage() for r in caplog.records if "left out" in r.getMessage()]
