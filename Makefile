@@ -7,7 +7,8 @@
 
 PYTHON ?= python3
 # Tests of faults that are quick enough for `make test`; `make chaos` lists them, too.
-FAULTS = tests/training/test_checkpoint.py tests/training/test_nonfinite.py tests/training/test_workers.py \
+FAULTS = tests/training/test_checkpoint.py tests/training/test_nonfinite.py tests/training/test_skipped_steps.py \
+	tests/training/test_workers.py \
 	tests/data/test_bad_files.py tests/data/test_untrusted.py tests/pretraining/test_config_fuzz.py
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 

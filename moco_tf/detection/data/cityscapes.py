@@ -7,21 +7,13 @@ import numpy as np
 import tensorflow as tf
 from pycocotools import mask as coco_mask
 
+from moco_tf.data.class_names import CITYSCAPES
 from moco_tf.detection.data import masks as instance_masks
 from moco_tf.detection.data.objects import Objects, RawAnnotations
 
 ADDRESSES = ("cityscapes:DIR:SPLIT",)
-# Names of things by their label ids.
-THINGS = {
-    24: "person",
-    25: "rider",
-    26: "car",
-    27: "truck",
-    28: "bus",
-    31: "train",
-    32: "motorcycle",
-    33: "bicycle",
-}
+# Names of things by their label ids; those below 24 are stuff.
+THINGS = {number: name for number, name in CITYSCAPES.items() if number >= 24}
 IMAGE = "_leftImg8bit.png"  # end of an image's name
 NOT_DRAWN = ("license plate",)  # label id -1
 
