@@ -9,7 +9,7 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from moco_tf import distribute
+from moco_tf import distribute, updates
 
 
 class Contrastive(keras.Model):
@@ -146,7 +146,7 @@ class Contrastive(keras.Model):
         """One optimizer step on the mean loss over the micro-batches of `views`.
 
         The query encoder's BN statistics move as in one large batch. A step that is not finite on
-        all replicas changes nothing, see `distribute.apply_if_finite`.
+        all replicas changes nothing, see `updates.apply_if_finite`.
 
         Args:
             loss_fn: function from `views`, or a micro-batch of them, to a dict of `METRICS`.
@@ -159,12 +159,10 @@ class Contrastive(keras.Model):
         """
         variables = self.encoder_q.trainable_variables
         statistics = statistics_of(self.encoder_q)
-        before = distribute.values(statistics)
+        before = updates.values(statistics)
 
         def gradients_and_logs(views):
-            return distribute.gradients(
-                lambda: loss_fn(views), variables, self.gradient_accumulation
-            )
+            return updates.gradients(lambda: loss_fn(views), variables, self.gradient_accumulation)
 
         zeros = [tf.zeros(v.shape) for v in variables]
         initial = zeros, dict.fromkeys(self.METRICS, 0.0)
@@ -172,8 +170,8 @@ class Contrastive(keras.Model):
             gradients_and_logs, views, initial, statistics
         )
         logs = {name: value / self.gradient_accumulation for name, value in logs.items()}
-        logs, counts = distribute.apply_if_finite(self.optimizer, gradients, variables, logs)
-        distribute.restore_unless(counts, statistics, before)
+        logs, counts = updates.apply_if_finite(self.optimizer, gradients, variables, logs)
+        updates.restore_unless(counts, statistics, before)
         return logs, counts
 
     def sum_over_micro_batches(self, fn, views, initial, statistics):
@@ -192,13 +190,13 @@ class Contrastive(keras.Model):
         n = tf.nest.flatten(views)[0].shape[0]
         rule = "`gradient_accumulation` must divide the rows on a replica"
         require(n % m == 0, rule, rows=n, gradient_accumulation=m)
-        before = distribute.values(statistics)
+        before = updates.values(statistics)
         split = tf.nest.map_structure(lambda x: tf.reshape(x, [m, n // m, *x.shape[1:]]), views)
 
         def add(i, total):
-            distribute.assign(statistics, before)
+            updates.assign(statistics, before)
             result = fn(tf.nest.map_structure(lambda x: x[i], split))
-            result = result, distribute.values(statistics)
+            result = result, updates.values(statistics)
             return i + 1, tf.nest.map_structure(tf.add, total, result)
 
         initial = 0, (initial, [tf.zeros_like(value) for value in before])
@@ -206,7 +204,7 @@ class Contrastive(keras.Model):
         _, (total, after) = tf.while_loop(
             lambda i, _: i < m, add, initial, parallel_iterations=1, maximum_iterations=m
         )
-        distribute.assign(statistics, [value / m for value in after])
+        updates.assign(statistics, [value / m for value in after])
         return total
 
     def train_step(self, data):

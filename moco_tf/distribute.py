@@ -31,6 +31,11 @@ def num_hosts(strategy):
     return 1
 
 
+def num_replicas(strategy=None):
+    """R, the number of replicas that train in step; by default those of the current strategy."""
+    return (strategy or tf.distribute.get_strategy()).num_replicas_in_sync
+
+
 def on_tpu(strategy):
     """Whether the replicas are a TPU's."""
     return isinstance(strategy, tf.distribute.TPUStrategy)
@@ -57,9 +62,20 @@ def join_rows(strategy, x):
     return tf.concat(strategy.experimental_local_results(x), axis=0)
 
 
-def mean_of_replicas(strategy, x):
-    """The mean over this process' replicas of a scalar that each has."""
-    return tf.reduce_mean(tf.stack(strategy.experimental_local_results(x)))
+def run(strategy, step, batch):
+    """Runs a step on each replica.
+
+    Args:
+        strategy: strategy of the model.
+        step: function of a replica's batch that returns a dict of scalars.
+        batch: distributed batch, one element of an iterator of `batches`.
+
+    Returns:
+        The dict, each scalar a mean over this process' replicas.
+    """
+    logs = strategy.run(step, (batch,))
+    local = {name: strategy.experimental_local_results(x) for name, x in logs.items()}
+    return {name: tf.reduce_mean(tf.stack(values)) for name, values in local.items()}
 
 
 def num_workers(strategy):
@@ -115,8 +131,8 @@ def make_predict_all(strategy, predict):
         return {n: strategy.experimental_local_results(x)[0] for n, x in outputs.items()}
 
     def predict_all(dataset, num_examples, batch_size, title=None):
-        per_replica = -(-batch_size // strategy.num_replicas_in_sync)
-        batch_size = per_replica * strategy.num_replicas_in_sync
+        per_replica = -(-batch_size // num_replicas(strategy))
+        batch_size = per_replica * num_replicas(strategy)
 
         def host_dataset(context):
             rows = batch_size // context.num_input_pipelines
@@ -136,11 +152,6 @@ def make_predict_all(strategy, predict):
 
 
 # Inside `strategy.run`, in replica context ------------------------------------------------------
-
-
-def num_replicas():
-    """R, the number of replicas that train in step."""
-    return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def all_gather(x):
@@ -173,85 +184,6 @@ def average(variables):
     parts = tf.split(mean(flat), [math.prod(v.shape) for v in variables])
     for variable, part in zip(variables, parts, strict=True):
         variable.assign(tf.reshape(part, variable.shape))
-
-
-def minimize(optimizer, loss_fn, variables, statistics=()):
-    """One optimizer step on a loss, or none at all if anything in it is not finite.
-
-    Args:
-        optimizer: built `keras.optimizers.Optimizer`.
-        loss_fn: function without arguments to a dict of tensors with "loss", the mean over this
-            replica's rows.
-        variables: Keras variables to train.
-        statistics: variables that `loss_fn` moves, such as BN statistics.
-
-    Returns:
-        `(logs, counts)`: the dict, with a NaN loss if the step was skipped on all replicas; and a
-        bool scalar, the same on all replicas, false if it was.
-    """
-    before = values(statistics)
-    steps, logs = gradients(loss_fn, variables)
-    logs, counts = apply_if_finite(optimizer, steps, variables, logs)
-    restore_unless(counts, statistics, before)
-    return logs, counts
-
-
-def gradients(loss_fn, variables, micro_batches=1):
-    """Gradients of a loss, whose sums over replicas and micro-batches are those of the mean loss.
-
-    Args:
-        loss_fn: same as in `minimize`.
-        variables: Keras variables.
-        micro_batches: number of calls whose gradients will be added up.
-
-    Returns:
-        `(list of gradients, dict of loss_fn)`.
-    """
-    with tf.GradientTape() as tape:
-        logs = loss_fn()
-        # The optimizer adds up the gradients of the replicas.
-        scaled = logs["loss"] / (micro_batches * num_replicas())
-    return tape.gradient(scaled, variables), logs
-
-
-def apply_if_finite(optimizer, gradients, variables, logs):
-    """Applies gradients, unless the loss or a gradient of any replica is not finite.
-
-    Then all gradients become NaN, which `optim.SGD` skips, and so does the loss in `logs`.
-
-    Returns:
-        Same as `minimize`.
-    """
-    finite = tf.equal(nan_unless_finite([logs["loss"], *gradients]), 0.0)
-    counts = mean(tf.cast(finite, tf.float32)) >= 1.0
-    nothing = tf.where(counts, 0.0, float("nan"))
-    gradients = [g + tf.cast(nothing, g.dtype) for g in gradients]
-    optimizer.apply(gradients, variables)
-    return logs | {"loss": logs["loss"] + nothing}, counts
-
-
-def restore_unless(counts, variables, before):
-    """Gives variables their values from before, see `values`, unless the step counts."""
-    for variable, value in zip(variables, before, strict=True):
-        variable.assign(tf.where(counts, variable.value, value))
-
-
-def values(variables):
-    """The present values of variables, which later assignments do not change: list of tensors."""
-    return [tf.identity(v.value) for v in variables]
-
-
-def assign(variables, values):
-    """Sets variables to values."""
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
-
-
-def nan_unless_finite(tensors):
-    """A scalar to add to what must not pass for good: 0, or NaN if any of the tensors has one."""
-    floats = [x for x in tensors if tf.as_dtype(x.dtype).is_floating]
-    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(x)) for x in floats])
-    return tf.where(finite, 0.0, float("nan"))
 
 
 def local_rows(n):

@@ -9,7 +9,7 @@ symmetric loss of its CIFAR-10 demo. The loss is `contrastive.info_nce`.
 import keras
 import tensorflow as tf
 
-from moco_tf import distribute
+from moco_tf import distribute, updates
 from moco_tf.contrastive import (
     Contrastive,
     clone,
@@ -96,7 +96,7 @@ class MoCo(Contrastive):
         """One update of both encoders and the queue; arguments and result as in `Contrastive`."""
         x_q, x_k, row, order = self.unpack(batch)
 
-        before = distribute.values(self.encoder_k.variables)
+        before = updates.values(self.encoder_k.variables)
         self._momentum_update_key_encoder()
         k2 = self._keys(x_k, order)  # BxC
         k1 = self._keys(x_q, row) if self.symmetric else None  # BxC
@@ -121,7 +121,7 @@ class MoCo(Contrastive):
             return logs
 
         logs, counts = self.minimize(loss_fn, sides)
-        distribute.restore_unless(counts, self.encoder_k.variables, before)
+        updates.restore_unless(counts, self.encoder_k.variables, before)
         self._dequeue_and_enqueue(tf.concat([k1, k2], axis=0) if self.symmetric else k2, counts)
         return logs
 
@@ -146,7 +146,7 @@ class MoCo(Contrastive):
         statistics = statistics_of(self.encoder_k)
         k = self.sum_over_micro_batches(encode, views, tf.zeros(shape), statistics)
         # ReLU turns NaN into 0 on most devices, and here no gradient would tell.
-        k += distribute.nan_unless_finite([x, *self.encoder_k.trainable_variables])
+        k += updates.nan_unless_finite([x, *self.encoder_k.trainable_variables])
         return distribute.in_global_order(k, order)
 
     @staticmethod

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from moco_tf import distribute
+from moco_tf import distribute, updates
 
 
 class Classifier(keras.Model):
@@ -46,7 +46,7 @@ class Classifier(keras.Model):
         """
         x, label = batch["x"], batch["label"]
         # ReLU turns NaN into 0 on most devices, and a frozen backbone has no gradient to tell.
-        nothing = distribute.nan_unless_finite([x])
+        nothing = updates.nan_unless_finite([x])
         if self.frozen:
             x = self.backbone(x, training=False)
         statistics = [] if self.frozen else self.backbone.non_trainable_variables
@@ -63,7 +63,7 @@ class Classifier(keras.Model):
                 "top5": tf.reduce_mean(tf.cast(rank < 5, tf.float32)),
             }
 
-        logs, _ = distribute.minimize(self.optimizer, loss_fn, self.trainable_variables, statistics)
+        logs, _ = updates.minimize(self.optimizer, loss_fn, self.trainable_variables, statistics)
         # Inference needs one set of BN statistics, which replicas have of their own rows.
         distribute.average(statistics)
         return logs

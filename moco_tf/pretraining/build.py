@@ -159,10 +159,11 @@ def make_step(model, recipe, recipe_k, config, strategy):
         ValueError: for `--config.jit_compile` on several replicas.
     """
     on_tpu = distribute.on_tpu(strategy)
-    if config.jit_compile and strategy.num_replicas_in_sync > 1 and not on_tpu:
+    replicas = distribute.num_replicas(strategy)
+    if config.jit_compile and replicas > 1 and not on_tpu:
         raise ValueError(
             "`--config.jit_compile` must be false on several GPUs: XLA programs cannot hold their "
-            f"collectives. Received: true, with {strategy.num_replicas_in_sync} replicas."
+            f"collectives. Received: true, with {replicas} replicas."
         )
     photometric_q, photometric_k = recipe.photometric, recipe_k.photometric
     if not on_tpu:

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from moco_tf import distribute
+from moco_tf import distribute, updates
 from moco_tf.segmentation.sources import IGNORED
 
 
@@ -50,7 +50,7 @@ class Segmenter(keras.Model):
             }
 
         statistics = self.network.non_trainable_variables
-        logs, _ = distribute.minimize(
+        logs, _ = updates.minimize(
             self.optimizer, loss_fn, self.network.trainable_variables, statistics
         )
         # Inference needs one set of BN statistics, also of layers that do not synchronize them.

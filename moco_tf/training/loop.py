@@ -56,9 +56,8 @@ def make_call(step, strategy, steps, timed=True, names=("loss", "top1", "top5"))
         }
         with tf.control_dependencies([images["ok"]]):
             wait = clock() - start
-        logs = strategy.run(step, (batch,))
-        means = {name: distribute.mean_of_replicas(strategy, logs[name]) for name in names}
-        return means | images | {"wait": wait}
+        logs = distribute.run(strategy, step, batch)
+        return {name: logs[name] for name in names} | images | {"wait": wait}
 
     @tf.function(autograph=False)
     def call(iterator):

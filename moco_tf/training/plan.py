@@ -88,7 +88,7 @@ def make_layout(
         ValueError: if a batch does not divide, with sizes that do.
     """
     hosts = distribute.num_hosts(strategy)
-    replicas = strategy.num_replicas_in_sync
+    replicas = distribute.num_replicas(strategy)
     unit = replicas * gradient_accumulation * (bn_group_size or 1)
     factors = f"{replicas} replicas on {hosts} host(s)"
     if gradient_accumulation > 1:

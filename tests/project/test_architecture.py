@@ -14,7 +14,8 @@ PACKAGE = tiny.ROOT / "moco_tf"
 LEVELS = [
     {"rules"},
     {"log", "addresses", "schema", "presets", "version", "optim", "distribute", "strategies"},
-    {"storage", "backbones", "contrastive"},
+    {"storage", "backbones", "updates"},
+    {"contrastive"},
     {"data", "moco", "mechanisms"},
     {"training", "reports"},
     {"probes"},

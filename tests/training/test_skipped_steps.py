@@ -57,15 +57,15 @@ def infinite_gradient(model, batch):
     layer.armed.assign(1.0)
 
 
-def mechanism(kind, **options):
+def mechanism(cls, optimizer=None, **options):
     """A small compiled model of a mechanism, whose gradient can be made infinite."""
     encoder = CASE.encoder(CASE.group_size)
     encoder = keras.Model(encoder.input, Explosive()(encoder.output))
-    return compiled(kind(encoder, temperature=0.2, **options))
+    return compiled(cls(encoder, temperature=0.2, **options), optimizer)
 
 
-def compiled(model):
-    model.compile(SGD(**SGD_ARGS))
+def compiled(model, optimizer=None):
+    model.compile(optimizer or SGD(**SGD_ARGS))
     model.optimizer.build(model.trainable_variables)
     return model
 
@@ -145,6 +145,20 @@ def test_a_mechanism_skips_it(kind, name, plant):
             layer.armed.assign(0.0)
     assert np.isfinite(train(batch(2))).all()  # and it goes on
     assert changed(before)
+
+
+@pytest.mark.parametrize("kind", STRATEGIES)
+def test_any_optimizer_of_keras_skips_it(kind):
+    strategy = STRATEGIES[kind]()
+    with strategy.scope():
+        model = mechanism(MoCo, keras.optimizers.AdamW(0.01, weight_decay=0.1), queue_size=24)
+    step = tf.function(lambda batch: strategy.run(model.step, (batch,)), autograph=False)
+
+    def bad():
+        infinite_gradient(model, None)
+        return tuple(CASE.views()[1])
+
+    assert_skipped(strategy, model, step, lambda: tuple(CASE.views()[0]), bad)
 
 
 @pytest.mark.parametrize("frozen", (True, False))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import keras
 import tensorflow as tf
 
-from moco_tf import distribute
+from moco_tf import distribute, updates
 from moco_tf.data.random_key import random_key
 from moco_tf.detection.model import box_head, densepose_head, keypoint_head, mask_head, rpn
 from moco_tf.detection.model.network import LARGE, SMALL, Network
@@ -85,7 +85,7 @@ class Detector(keras.Model):
         Returns:
             Dict of this replica's losses, scalars named `NAMES`.
         """
-        losses, _ = distribute.minimize(
+        losses, _ = updates.minimize(
             self.optimizer,
             lambda: self.losses(batch),
             self.trainable_variables,
@@ -259,7 +259,7 @@ def estimate_statistics(model: Detector, iterator: Iterator, batches: int = 200)
 
     @tf.function(autograph=False)
     def run(iterator):
-        model.distribute_strategy.run(model.losses, (next(iterator),))
+        distribute.run(model.distribute_strategy, model.losses, next(iterator))
 
     sums = [0.0] * len(variables)
     for norm in norms:
