@@ -3,7 +3,7 @@
 Command:  python evaluate.py --task=detection --checkpoint=runs/v2 \
               --config=configs/transfer/cityscapes_mask_rcnn_fpn.py --workdir=runs/v2_cityscapes
           (controls: from scratch, --config.random_init=true; of supervised weights,
-          --checkpoint=FILE --config.frozen_bn=true)
+          --checkpoint=FILE)
 Data:     a folder cityscapes/ with leftImg8bit/ and gtFine/
 Cost:     24,000 steps of 8 images of 1024 px; not run here
 Expected: mask AP50 59.3 % (published, MoCo v1 on ImageNet; supervised 59.6), by Cityscapes' own

@@ -4,7 +4,7 @@ Command:  python evaluate.py --task=detection --checkpoint=runs/v2 \
               --config=configs/transfer/coco_densepose_rcnn_fpn_s1x.py --workdir=runs/v2_densepose \
               --config.densepose_files=densepose
           (controls: from scratch, --config.random_init=true; of supervised weights,
-          --checkpoint=FILE --config.frozen_bn=true)
+          --checkpoint=FILE)
 Data:     a folder coco/ with train2017/, val2017/ (2014's images under other names) and
           annotations/, for which DensePose-COCO's files are joined and their images renamed:
               jq -s '{categories: .[0].categories, annotations: map(.annotations[]),

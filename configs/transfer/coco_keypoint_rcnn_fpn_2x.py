@@ -3,7 +3,7 @@
 Command:  python evaluate.py --task=detection --checkpoint=runs/v2 \
               --config=configs/transfer/coco_keypoint_rcnn_fpn_2x.py --workdir=runs/v2_keypoints
           (controls: from scratch, --config.random_init=true; of supervised weights,
-          --checkpoint=FILE --config.frozen_bn=true)
+          --checkpoint=FILE)
 Data:     a folder coco/ with train2017/, val2017/ and annotations/
 Cost:     180,000 steps of 16 images of 800 px; not run here
 Expected: keypoint AP 66.8 % (published, MoCo v1 on ImageNet; supervised 65.8)

@@ -3,8 +3,7 @@
 Command:  python evaluate.py --task=detection --checkpoint=runs/v2 \
               --config=configs/transfer/coco_mask_rcnn_fpn.py --workdir=runs/v2_coco_fpn
           (2x: --config=configs/transfer/coco_mask_rcnn_fpn.py:2x; controls: from scratch,
-          --config.random_init=true; of supervised weights, --checkpoint=FILE
-          --config.frozen_bn=true)
+          --config.random_init=true; of supervised weights, --checkpoint=FILE)
 Data:     a folder coco/ with train2017/, val2017/ and annotations/
 Cost:     90,000 steps (1x) or 180,000 (2x) of 16 images of 800 px; not run here
 Expected: 1x: box AP 38.5 %, mask AP 35.1 % (published, MoCo v1 on ImageNet; supervised

@@ -3,12 +3,13 @@
 Command:  python evaluate.py --task=detection --checkpoint=runs/v2 \
               --config=configs/transfer/coco_retinanet_1x.py --workdir=runs/v2_coco_retinanet_1x
           (controls: from scratch, --config.random_init=true; of supervised weights,
-          --checkpoint=FILE --config.frozen_bn=true)
+          --checkpoint=FILE)
 Data:     a folder coco/ with train2017/, val2017/ and annotations/
 Cost:     90,000 steps of 16 images of 800 px; not run here
 Expected: no published number of MoCo
-Source:   arXiv:1708.02002; detectron2's Base-RetinaNet.yaml and retinanet_R_50_FPN_1x.yaml. Of the
-          supervised network it has a box AP of 37.4 %. keras-cv's network, frozen upstream (0.9.0)
+Source:   arXiv:1708.02002; detectron2's Base-RetinaNet.yaml and retinanet_R_50_FPN_1x.yaml. Its box
+          AP of 37.4 % is of supervised weights with frozen BN: --checkpoint=FILE
+          --config.frozen_bn=true. keras-cv's network, frozen upstream (0.9.0)
 """
 
 from moco_tf.detection.config import Data, Detection

@@ -6,7 +6,8 @@ Command:  python evaluate.py --task=detection --checkpoint=runs/v2 \
           --checkpoint=FILE --config.frozen_bn=true)
 Data:     COCO's images in coco/, and lvis/ with LVIS' annotations v0.5
 Cost:     180,000 steps of 16 images of 800 px; not run here
-Expected: mask AP 24.1 % (published, MoCo v1 on ImageNet; supervised 24.4)
+Expected: mask AP 24.1 % (published, MoCo v1 on ImageNet; supervised 24.4,
+          the only published control whose BN is frozen)
 Source:   MoCo v1, section 4.2 and appendix; the rest of the recipe as detectron2's
           LVISv0.5-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml, whose schedule is 1x
 """

@@ -3,7 +3,7 @@
 Command:  python evaluate.py --task=detection --checkpoint=runs/v2 \
               --config=configs/transfer/voc_dc5.py --workdir=runs/v2_voc_dc5
           (controls: from scratch, --config.random_init=true; of supervised weights,
-          --checkpoint=FILE --config.frozen_bn=true)
+          --checkpoint=FILE)
 Data:     a folder VOCdevkit/ with VOC2007/ (trainval and test) and VOC2012/
 Cost:     24,000 steps of 16 images of 800 px; not run here
 Expected: the paper has numbers of it, not noted here; those of C4 are in voc_c4.py

@@ -86,7 +86,7 @@ class Detection(TransferRun):
         "coco", choices=("coco", "voc", "lvis", "cityscapes"), help="whose average precision"
     )
     frozen_bn: bool = option(
-        False, help="BN as constants, as supervised networks are mostly fine-tuned"
+        False, help="BN as constants, as in LVIS' supervised control; MoCo's others train it"
     )
     width_divisor: int = option(
         1, at_least=1, at_most=32, help="divides the widths of pyramid and heads, for small tasks"

@@ -1,7 +1,10 @@
 """Maps of features from a backbone: the last stage (C4, DC5) or a pyramid (FPN).
 
-With frozen BN, the backbone's statistics and affine parameters are constants, as they are when
-detectron2 fine-tunes a supervised network, and the new layers have biases instead of BN.
+With frozen BN, the backbone's statistics and affine parameters are constants, detectron2's default
+for supervised networks, and the new layers have biases instead of BN. MoCo's supervised controls
+train BN as MoCo's networks do; only LVIS' has frozen BN.
+
+Source: MoCo v1, section 4.2; facebookresearch/moco, detection/configs/Base-RCNN-C4-BN.yaml.
 """
 
 import keras

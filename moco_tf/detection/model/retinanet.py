@@ -5,11 +5,11 @@ the focal loss. keras-cv is frozen upstream (0.9.0) and gets no fixes. These par
 
 - anchors and matching: keras-cv's label encoder needs image sizes that are known when the graph is
   made, and knows no crowds. Ours lie where detectron2's do and are not cut off at the borders;
-- the smooth L1 loss: keras-cv's jumps at the cutoff unless that is 1, and averages coordinates;
+- the box loss, plain L1 as in the recipe: keras-cv's averages coordinates;
 - training, suppression and scoring, shared with the other detectors: keras-cv's metrics leave out
   images without detections.
 
-Source: arXiv:1708.02002; detectron2/modeling/meta_arch/retinanet.py.
+Source: arXiv:1708.02002; detectron2/modeling/meta_arch/retinanet.py, configs/Base-RetinaNet.yaml.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ SCALES = tuple(2 ** (i / 3) for i in range(3))  # of the size of a level's ancho
 CONVS, PRIOR = 4, 0.01  # of a head, before the last; probability of a class at the start
 NEGATIVE_IOU, POSITIVE_IOU = 0.4, 0.5
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss
-WEIGHTS, BETA = (1.0, 1.0, 1.0, 1.0), 0.1  # of the deltas, and of their smooth L1 loss
+WEIGHTS = (1.0, 1.0, 1.0, 1.0)  # of the deltas
 CANDIDATES = 1000  # of a level before NMS at most
 
 
@@ -210,9 +210,9 @@ def losses(
         label: int32 NxG, their classes, see `matching.match`.
 
     Returns:
-        The focal loss (nats) and the smooth L1 distance of the positives' deltas, both divided by
-        the number of positives: its mean over the replicas, at least one in all. detectron2 takes
-        a running mean over the steps of each replica instead.
+        The focal loss (nats) and the L1 distance of the positives' deltas, both divided by the
+        number of positives: its mean over the replicas, at least one in all. detectron2 takes a
+        running mean over the steps of each replica instead.
     """
     from keras_cv.losses import FocalLoss
 
@@ -225,7 +225,7 @@ def losses(
     )  # NxA
     focal = tf.reduce_sum(tf.where(positive | negative, focal, 0.0))
     matched = tf.gather(truth, index, batch_dims=1)  # NxAx4
-    distance = rpn.box_distance(grid, matched, deltas, WEIGHTS, positive, BETA)
+    distance = rpn.box_distance(grid, matched, deltas, WEIGHTS, positive)
     number = distribute.mean(tf.reduce_sum(tf.cast(positive, tf.float32)))
     number = tf.maximum(number, 1 / distribute.num_replicas())
     return focal / number, distance / number
