@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 import tiny
-from test_train import images_with_three_bad_ones
+from pictures import images_with_three_bad_ones
 
 
 @pytest.fixture(scope="module")

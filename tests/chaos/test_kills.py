@@ -4,11 +4,10 @@ import random
 import signal
 import time
 
+import evaluations
 import killing
 import pytest
-import test_evaluate
 import tiny
-from test_train import assert_each_step_once
 
 STEPS = 250
 FLAGS = {
@@ -64,7 +63,7 @@ def survive(name, start, kills, folder, record_property):
     to_the_end(start(workdir))
 
     tiny.assert_same_state(whole, workdir)
-    assert_each_step_once(workdir, STEPS)
+    tiny.assert_each_step_once(workdir, STEPS)
     assert (tiny.losses(whole) == tiny.losses(workdir)).all()
     assert sum(lost[signal.SIGTERM]) == 0
     assert not [p for p in workdir.rglob("*") if p.name.startswith(".") or "temp" in p.name]
@@ -88,7 +87,7 @@ def test_an_evaluation_killed_at_random_moments(pretrained, tmp_path, record_pro
 
     def start(workdir):
         where = f"--workdir={workdir}"
-        return [tiny.start(test_evaluate.command("linear", pretrained, workdir, where, *flags))]
+        return [tiny.start(evaluations.command("linear", pretrained, workdir, where, *flags))]
 
     survive("evaluation", start, 4, tmp_path, record_property)
 

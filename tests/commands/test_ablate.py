@@ -9,7 +9,6 @@ import types
 import numpy as np
 import pytest
 import tiny
-from test_train import kill_at
 
 from moco_tf import schema
 from moco_tf.commands import ablate
@@ -51,7 +50,7 @@ def test_an_ablation_that_was_ended_goes_on_to_the_whole_table(sig, tmp_path):
     args = command(config, workdir)
 
     process = tiny.start(args)
-    output = kill_at(process, workdir / "long", 12, sig)
+    output = tiny.kill_at(process, workdir / "long", 12, sig)
     assert "Variant wild diverged. Loss and gradients must be finite" in output
     if sig == signal.SIGTERM:
         assert process.returncode == 143 and "The same command resumes" in output

@@ -7,36 +7,11 @@ import signal
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 import tiny
-from test_train import kill_at
+from evaluations import SHORT, command, evaluate
 
 from moco_tf import encoders
 from moco_tf.evaluation import report, results
-from moco_tf.evaluation import task as tasks
-
-SHORT = {"batch_size": 64, "epochs": 2, "stop_after_steps": 3, "test_every_epochs": 1}
-SHORT["optimizer__milestones_epochs"] = (1,)
-
-
-def make(task, **overrides):
-    """The checked config of a task; a field of a part is given as part__field."""
-    config = tasks.find(task).Config()
-    for name, value in overrides.items():
-        part, _, last = name.rpartition("__")
-        setattr(getattr(config, part) if part else config, last or name, value)
-    tasks.find(task).check(config)
-    return config
-
-
-def evaluate(task, pretrained, workdir, strategy=None, **overrides):
-    return tasks.evaluate(
-        task,
-        make(task, **overrides),
-        str(pretrained),
-        str(workdir),
-        strategy or tf.distribute.get_strategy(),
-    )
 
 
 def test_every_task_and_their_comparison(pretrained, tmp_path):
@@ -58,9 +33,8 @@ def test_every_task_and_their_comparison(pretrained, tmp_path):
         for title in ("Confusion", "Accuracy of each class", "confident mistakes", "Map of the"):
             assert title in page
     knn = json.loads((tmp_path / "knn" / "results.json").read_text())["details"]["knn"]
-    assert knn.keys() == {"backbone", "projection"} and knn["backbone"].keys() == {
-        *("10", "20", "100", "200")
-    }
+    assert knn.keys() == {"backbone", "projection"}
+    assert knn["backbone"].keys() == {"10", "20", "100", "200"}
     linear = json.loads((tmp_path / "linear" / "results.json").read_text())
     assert linear["details"]["backbone_unchanged"]
     assert "stopped early" in linear["protocol"] and "random crops" in linear["protocol"]
@@ -118,12 +92,6 @@ def test_two_replicas_find_the_same(task, fields, pretrained, tmp_path, mirrored
         np.testing.assert_allclose(one, two, rtol=1e-4)
 
 
-def command(task, pretrained, workdir, *flags, cpus=1):
-    launch = tiny.command(workdir, cpus=cpus)[:3]
-    checkpoint = f"--checkpoint={pretrained}"
-    return [*launch, "--script=evaluate.py", f"--task={task}", checkpoint, *flags]
-
-
 def test_a_killed_evaluation_resumes_to_the_same(pretrained, tmp_path):
     flags = ["--config.batch_size=32", "--config.epochs=20", "--config.log_every_steps=1"]
     flags += ["--config.checkpoint_every_steps=6", "--config.optimizer.learning_rate=0.1"]
@@ -132,8 +100,8 @@ def test_a_killed_evaluation_resumes_to_the_same(pretrained, tmp_path):
     for name in ("whole", "killed"):
         args = command("linear", pretrained, tmp_path / name, f"--workdir={tmp_path / name}")
         if name == "killed":
-            kill_at(tiny.start([*args, *flags]), tmp_path / name, 9, signal.SIGKILL)
-            output = kill_at(tiny.start([*args, *flags]), tmp_path / name, 30, signal.SIGTERM)
+            tiny.kill_at(tiny.start([*args, *flags]), tmp_path / name, 9, signal.SIGKILL)
+            output = tiny.kill_at(tiny.start([*args, *flags]), tmp_path / name, 30, signal.SIGTERM)
             assert "Stopped by SIGTERM after step" in output and "Traceback" not in output
         outputs.append(tiny.run([*args, *flags]))
     tiny.assert_same_state(tmp_path / "whole", tmp_path / "killed")

@@ -4,46 +4,15 @@ import json
 import os
 import re
 import signal
-import time
 
 import pytest
 import tiny
+from pictures import images_with_three_bad_ones
 
 from moco_tf.training import callbacks
 from moco_tf.training.round import Round
 
 FAST = {"stop_after_steps": 12, "checkpoint_every_steps": 4}
-
-
-def kill_at(process, workdir, step, sig):
-    """Sends a signal once the run has logged `step`."""
-    deadline = time.time() + 200
-    while time.time() < deadline and process.poll() is None:
-        path = workdir / "metrics.jsonl"
-        if path.exists() and len(path.read_text().splitlines()) >= step:
-            process.send_signal(sig)
-            return process.communicate(timeout=100)[0]
-        time.sleep(0.02)
-    raise AssertionError("The run ended before the kill:\n" + process.communicate()[0][-3000:])
-
-
-def images_with_three_bad_ones(root):
-    """48 PNGs of shapes in a folder, three of them cut short."""
-    from PIL import Image
-
-    from moco_tf.data.sources import synthetic
-
-    root.mkdir()
-    for i, image in enumerate(synthetic.shapes(48, seed=0)[0]):
-        Image.fromarray(image).save(root / f"{i:02}.png")
-    for name in ("05.png", "17.png", "40.png"):
-        path = root / name
-        path.write_bytes(path.read_bytes()[:100])
-    return root
-
-
-def assert_each_step_once(workdir, steps):
-    assert [line["step"] for line in tiny.metrics(workdir)] == list(range(steps + 1))
 
 
 @pytest.mark.parametrize(
@@ -72,13 +41,13 @@ def test_a_killed_run_resumes_bit_for_bit(cpus, kills, tmp_path):
 
     args = tiny.command(killed, strategy, cpus=cpus, **flags)
     for step in [9, 17, 26, 33][:kills]:
-        kill_at(tiny.start(args), killed, step, signal.SIGKILL)
+        tiny.kill_at(tiny.start(args), killed, step, signal.SIGKILL)
     # A kill within the second checkpoint since the resume, not yet at the end.
     tiny.run([*args, "--kill_in_save=1"], code=-signal.SIGKILL)
     assert "resuming after step" in tiny.run(args)
 
     tiny.assert_same_state(whole, killed)
-    assert_each_step_once(killed, 40)
+    tiny.assert_each_step_once(killed, 40)
     assert (tiny.losses(whole) == tiny.losses(killed)).all()
 
 
@@ -88,13 +57,13 @@ def test_sigterm_saves_first_and_the_same_command_goes_on(tmp_path):
     tiny.run(tiny.command(whole, **flags))
     args = tiny.command(stopped, **flags)
     process = tiny.start(args)
-    output = kill_at(process, stopped, 5, signal.SIGTERM)
+    output = tiny.kill_at(process, stopped, 5, signal.SIGTERM)
     assert process.returncode == 143
     step = int(re.search(r"Stopped by SIGTERM after step (\d+), saved", output)[1])
     assert step < 60 and os.path.exists(stopped / "checkpoints" / f"step-{step}.index")
     assert f"resuming after step {step}" in tiny.run(args)
     tiny.assert_same_state(whole, stopped)
-    assert_each_step_once(stopped, 60)
+    tiny.assert_each_step_once(stopped, 60)
 
 
 def test_a_finished_run_leaves_everything_and_tells_where(tmp_path):
@@ -138,7 +107,7 @@ def test_a_run_that_starts_again_logs_step_0_once(tmp_path):
         log.start(0)
         log.round_end(Round(0, 0, measured={"knn": 0.5}))
         log.end()
-    assert_each_step_once(tmp_path, 0)
+    tiny.assert_each_step_once(tmp_path, 0)
 
 
 def test_all_options_together_train(tmp_path):
@@ -198,9 +167,13 @@ def test_moco_v2_trains_on_real_jpegs(tmp_path):
             f"--config={config}",
             f"--workdir={tmp_path}",
             f"--config.data.source=folder:{tiny.DATA / 'imagenet_sample'}",
-            *("--config.batch_size=8", "--config.model.bn_group_size=4", "--config.epochs=1"),
-            *("--config.model.queue_size=64", "--config.stop_after_steps=3"),
-            *("--config.data.image_size_px=96", "--config.log_every_steps=1"),
+            "--config.batch_size=8",
+            "--config.model.bn_group_size=4",
+            "--config.epochs=1",
+            "--config.model.queue_size=64",
+            "--config.stop_after_steps=3",
+            "--config.data.image_size_px=96",
+            "--config.log_every_steps=1",
         ]
     )
     assert "no labelled splits" in output

@@ -8,9 +8,8 @@ import tensorflow as tf
 import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pictures import encode, random_image
+from pictures import announcing, encode, random_image
 from PIL import Image
-from test_decode import announcing
 
 from moco_tf.data import image_ops, sources
 from moco_tf.data.batch_layout import BatchLayout

@@ -1,12 +1,11 @@
 """Decoding against PIL, format by format."""
 
 import io
-import zlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from pictures import PHOTOS, encode, random_image
+from pictures import PHOTOS, announcing, encode, random_image
 from PIL import Image
 
 from moco_tf.data import image_ops as ops
@@ -67,27 +66,6 @@ def test_decode_of_truncated_bytes_raises(name):
     for kept in (0, 10, len(encoded) // 2, len(encoded) * 9 // 10):
         with pytest.raises(tf.errors.InvalidArgumentError):
             ops.decode(encoded[:kept])
-
-
-def announcing(kind, width, height):
-    """An image of one pixel whose header announces others."""
-    options = {"lossless": kind == "VP8L"} if "VP8" in kind else {}
-    content = bytearray(encode(RGB.crop((0, 0, 1, 1)), "WEBP" if options else kind, **options))
-    if kind == "PNG":
-        content[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
-        content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
-    elif kind == "GIF":
-        content[6:10] = width.to_bytes(2, "little") + height.to_bytes(2, "little")
-    elif kind == "BMP":
-        content[18:26] = width.to_bytes(4, "little") + height.to_bytes(4, "little", signed=True)
-    elif kind == "VP8 ":
-        content[26:30] = width.to_bytes(2, "little") + height.to_bytes(2, "little")
-    elif kind == "VP8L":
-        content[21:25] = (width - 1 + (height - 1 << 14)).to_bytes(4, "little")
-    else:
-        start = content.index(b"\xff\xc0")
-        content[start + 5 : start + 9] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
-    return bytes(content)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "VP8 ", "VP8L"])

@@ -7,8 +7,8 @@ import own_views
 import pytest
 import tensorflow as tf
 import tiny
+from crop_box import crop_box
 from PIL import Image, ImageOps
-from test_recipes import crop_box
 
 from moco_tf.data import recipes, sources
 from moco_tf.data.batch import TwoViewBatch

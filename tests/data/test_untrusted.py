@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
+from evaluations import evaluate
 from PIL import Image
-from test_evaluate import evaluate
 
 from moco_tf import storage
 from moco_tf.data import sources as datasets

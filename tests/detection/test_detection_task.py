@@ -12,7 +12,6 @@ import tiny
 from detection_runs import JOINTS, command, detect, make_config, metric_names, write_set
 from detection_sets import annotation, write_coco
 from pycocotools import mask as coco_mask
-from test_train import kill_at
 
 from moco_tf import schema
 from moco_tf.backbones import heads, resnet
@@ -46,7 +45,7 @@ def test_a_killed_run_resumes_to_the_same_and_is_reported(data, encoder, tmp_pat
     for name in ("whole", "killed"):
         args = command(encoder, tmp_path / name, data)
         if name == "killed":
-            kill_at(tiny.start(args), tmp_path / name, 5, signal.SIGKILL)
+            tiny.kill_at(tiny.start(args), tmp_path / name, 5, signal.SIGKILL)
         output = tiny.run(args)
         assert "detection (R-CNN c4 with masks, end to end, 10 steps of 4 images" in output
         assert "7 test images of 2 classes" in output

@@ -31,7 +31,7 @@ def config(**overrides):
         ("18", "v1", 64, ((224, 224), (97, 65)), True),
         ("18", "v1", 64, ((97, 65),), False),  # the format before PyTorch 1.6
         ("50", "v2", 64, ((224, 224), (75, 121)), True),
-        pytest.param(*("50x2", "v2", 64, ((224, 224), (61, 93)), True), marks=pytest.mark.slow),
+        pytest.param("50x2", "v2", 64, ((224, 224), (61, 93)), True, marks=pytest.mark.slow),
         ("50", "v1", 8, ((33, 47),), False),
     ],
 )

@@ -12,7 +12,6 @@ import scenes
 import tensorflow as tf
 import tiny
 from PIL import Image
-from test_train import kill_at
 
 from moco_tf.backbones import heads, resnet
 from moco_tf.backbones.encoder import Encoder
@@ -205,17 +204,17 @@ def command(pretrained, workdir, data, *flags):
     given |= {"data.crop_px": 32, "batch_size": 4, "steps": 12, "test_every_steps": 5}
     given |= {"optimizer.milestones_steps": "(8,)", "log_every_steps": 1}
     given |= {"checkpoint_every_steps": 3, "test_batch_size": 4}
-    flags = [*(f"--config.{name}={value}" for name, value in given.items()), *flags]
+    given = [f"--config.{name}={value}" for name, value in given.items()]
     tasks = ["--script=evaluate.py", "--task=segmentation", f"--checkpoint={pretrained}"]
-    return [*launch, *tasks, config, f"--workdir={workdir}", *flags]
+    return [*launch, *tasks, config, f"--workdir={workdir}", *given, *flags]
 
 
 def test_a_killed_run_resumes_to_the_same(data, pretrained, tmp_path):
     for name in ("whole", "killed"):
         args = command(pretrained, tmp_path / name, data)
         if name == "killed":
-            kill_at(tiny.start(args), tmp_path / name, 4, signal.SIGKILL)
-            output = kill_at(tiny.start(args), tmp_path / name, 8, signal.SIGTERM)
+            tiny.kill_at(tiny.start(args), tmp_path / name, 4, signal.SIGKILL)
+            output = tiny.kill_at(tiny.start(args), tmp_path / name, 8, signal.SIGTERM)
             assert "Stopped by SIGTERM after step" in output and "Traceback" not in output
         assert "segmentation (fcn, end to end, 12 steps of 4 crops" in tiny.run(args)
     tiny.assert_same_state(tmp_path / "whole", tmp_path / "killed")

@@ -86,7 +86,7 @@ def command(encoder, workdir, data, *flags):
     config = f"--config={tiny.ROOT}/configs/transfer/coco_mask_rcnn_c4.py"
     given = {"data.train": data[0], "data.test": data[1], **SHORT_RUN}
     given["deterministic"] = True  # else threads add up the gradients of RoIAlign in any order
-    flags = [*(f"--config.{name}={value}" for name, value in given.items()), *flags]
+    given = [f"--config.{name}={value}" for name, value in given.items()]
     return [
         *tiny.command(workdir)[:3],
         "--script=evaluate.py",
@@ -94,6 +94,7 @@ def command(encoder, workdir, data, *flags):
         f"--checkpoint={encoder}",
         config,
         f"--workdir={workdir}",
+        *given,
         *flags,
     ]
 

@@ -7,6 +7,7 @@ import runpy
 import socket
 import subprocess
 import sys
+import time
 
 import forked
 import numpy as np
@@ -86,6 +87,18 @@ def run(args, code=0, fresh=False, **environment):
     return output
 
 
+def kill_at(process, workdir, step, sig):
+    """Sends a signal once the run has logged `step`."""
+    deadline = time.time() + 200
+    while time.time() < deadline and process.poll() is None:
+        path = workdir / "metrics.jsonl"
+        if path.exists() and len(path.read_text().splitlines()) >= step:
+            process.send_signal(sig)
+            return process.communicate(timeout=100)[0]
+        time.sleep(0.02)
+    raise AssertionError("The run ended before the kill:\n" + process.communicate()[0][-3000:])
+
+
 def run_workers(count, make_args, code=0, meanwhile=None):
     """Runs `count` processes as the workers of one cluster on this machine; returns outputs.
 
@@ -136,6 +149,11 @@ def shapes_folder(root, count=300):
 def metrics(workdir):
     """The lines of a run's metrics.jsonl."""
     return [json.loads(line) for line in (pathlib.Path(workdir) / "metrics.jsonl").open()]
+
+
+def assert_each_step_once(workdir, steps):
+    """The log of a run has a line for each step from 0 to `steps`, in order."""
+    assert [line["step"] for line in metrics(workdir)] == list(range(steps + 1))
 
 
 def losses(workdir):

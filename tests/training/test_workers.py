@@ -5,7 +5,7 @@ import signal
 import time
 
 import tiny
-from test_train import images_with_three_bad_ones
+from pictures import images_with_three_bad_ones
 
 
 def workers(workdirs, **flags):
