@@ -45,9 +45,9 @@ def main():
     for replicas in TRACED + PODS:
         terms = exchanged(size, args.rows, replicas)
         if replicas in TRACED:
-            found = traced(workload, args.rows, replicas)
-            if sorted(found) != sorted(terms.values()):
-                raise AssertionError(f"{replicas} replicas: graph {found}, formula {terms}.")
+            program = traced(workload, args.rows, replicas)
+            if sorted(program) != sorted(terms.values()):
+                raise AssertionError(f"{replicas} replicas: graph {program}, formula {terms}.")
         gather = replicas * terms.get("keys", 0)
         how = "graph and formula" if replicas in TRACED else "formula"
         rows.append(

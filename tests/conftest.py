@@ -65,6 +65,6 @@ def pretrained(tmp_path_factory):
     from moco_tf.pretraining import run
 
     root = tmp_path_factory.mktemp("pretrained")
-    made = tiny.config(data__source=f"folder:{tiny.shapes_folder(root / 'data')}/train")
-    run.pretrain(made, str(root / "run"), tf.distribute.get_strategy())
+    config = tiny.config(data__source=f"folder:{tiny.shapes_folder(root / 'data')}/train")
+    run.pretrain(config, str(root / "run"), tf.distribute.get_strategy())
     return root / "run"

@@ -38,9 +38,9 @@ def draw(axis, name, lines, metrics):
     axis.set(title=name, xlabel="step", ylim=(0, None))
     scores = axis.twinx()
     for score in (key for key in metrics if key.endswith("_ap50")):
-        found = [(x["step"], x[f"test_{score}"]) for x in lines if f"test_{score}" in x]
-        found.append((lines[-1]["step"], metrics[score]["value"]))
-        scores.plot(*zip(*found), marker=".", label=score.replace("_ap50", " AP50"))
+        points = [(x["step"], x[f"test_{score}"]) for x in lines if f"test_{score}" in x]
+        points.append((lines[-1]["step"], metrics[score]["value"]))
+        scores.plot(*zip(*points), marker=".", label=score.replace("_ap50", " AP50"))
     scores.set(ylim=(0, 1.05))
     handles = [h for a in (axis, scores) for h in a.get_legend_handles_labels()[0]]
     axis.legend(handles=handles, loc="center right", fontsize=8)

@@ -19,11 +19,11 @@ def images(rows=6, height=3, width=5):
 
 def layer(**kwargs):
     """A built layer with parameters and statistics off their start."""
-    made = BatchNorm(**kwargs)
-    made.build((None, None, None, CHANNELS))
+    norm = BatchNorm(**kwargs)
+    norm.build((None, None, None, CHANNELS))
     rng = np.random.default_rng(1)
-    made.set_weights([rng.uniform(0.5, 2, CHANNELS) for _ in made.weights])
-    return made
+    norm.set_weights([rng.uniform(0.5, 2, CHANNELS) for _ in norm.weights])
+    return norm
 
 
 def parameters(bn):

@@ -100,9 +100,9 @@ def test_a_variant_that_cannot_be_is_refused_by_name(runs, message):
 
 def test_a_variant_changes_neither_the_base_nor_another():
     base = tiny.config()
-    made = variants(Ablation("", base, {"a": {"model.momentum": 0.5}, "b": {"seed": 3}}))
-    assert [c.model.momentum for c in made.values()] == [0.5, base.model.momentum]
-    assert [c.seed for c in made.values()] == [0, 3] and base.seed == 0
+    configs = variants(Ablation("", base, {"a": {"model.momentum": 0.5}, "b": {"seed": 3}}))
+    assert [c.model.momentum for c in configs.values()] == [0.5, base.model.momentum]
+    assert [c.seed for c in configs.values()] == [0, 3] and base.seed == 0
 
 
 def test_a_users_mistake_ends_in_a_message(tmp_path):

@@ -23,11 +23,11 @@ def test_every_task_and_their_comparison(pretrained, tmp_path):
     }
     before = encoders.load(str(pretrained)).digest
     for task, fields in tasks.items():
-        found = evaluate(task, pretrained, tmp_path / task, **fields)
-        assert json.loads((tmp_path / task / "results.json").read_text()) == found
-        assert set(found["metrics"]) == {"top1", "top5", "mean_per_class"}
-        assert found["checkpoint"]["sha256"] == before
-        assert (found["data"]["train_images"], found["data"]["test_images"]) == (200, 100)
+        record = evaluate(task, pretrained, tmp_path / task, **fields)
+        assert json.loads((tmp_path / task / "results.json").read_text()) == record
+        assert set(record["metrics"]) == {"top1", "top5", "mean_per_class"}
+        assert record["checkpoint"]["sha256"] == before
+        assert (record["data"]["train_images"], record["data"]["test_images"]) == (200, 100)
         page = (tmp_path / task / "report.html").read_text()
         assert page.count("data:image/png;base64,") >= 5 and "http" not in page
         for title in ("Confusion", "Accuracy of each class", "confident mistakes", "Map of the"):
@@ -80,16 +80,16 @@ def test_features_are_kept_and_an_untrained_encoder_has_its_own(pretrained, tmp_
     ],
 )
 def test_two_replicas_find_the_same(task, fields, pretrained, tmp_path, mirrored):
-    found = []
+    records = []
     for n in (1, 2):
         folder = str(tmp_path / f"features{n}")
         fields = {**fields, "data__features_dir": folder}
-        found.append(evaluate(task, pretrained, tmp_path / f"{task}{n}", mirrored(n), **fields))
-    assert found[0]["metrics"] == found[1]["metrics"]
-    assert found[1]["data"]["test_images"] == 100
+        records.append(evaluate(task, pretrained, tmp_path / f"{task}{n}", mirrored(n), **fields))
+    assert records[0]["metrics"] == records[1]["metrics"]
+    assert records[1]["data"]["test_images"] == 100
     if task != "knn":
-        one, two = (tiny.losses(tmp_path / f"{task}{n}") for n in (1, 2))
-        np.testing.assert_allclose(one, two, rtol=1e-4)
+        single, mirrored_pair = (tiny.losses(tmp_path / f"{task}{n}") for n in (1, 2))
+        np.testing.assert_allclose(single, mirrored_pair, rtol=1e-4)
 
 
 def test_a_killed_evaluation_resumes_to_the_same(pretrained, tmp_path):
@@ -138,8 +138,8 @@ def test_a_users_mistake_ends_in_a_message(task, flags, message, pretrained, tmp
 def test_a_rate_that_diverges_is_said_with_the_remedy(pretrained, tmp_path, caplog):
     with pytest.raises(FloatingPointError, match="--task=linear_cached finds one that does"):
         evaluate("linear", pretrained, tmp_path / "a", **SHORT, optimizer__learning_rate=1e38)
-    found = evaluate("linear", pretrained, tmp_path / "b", **SHORT, optimizer__learning_rate=1e5)
-    assert found["details"]["diverged"] and "DIVERGED" in found["protocol"]
+    record = evaluate("linear", pretrained, tmp_path / "b", **SHORT, optimizer__learning_rate=1e5)
+    assert record["details"]["diverged"] and "DIVERGED" in record["protocol"]
     assert "far above chance" in caplog.text and "--task=linear_cached" in caplog.text
 
 

@@ -63,12 +63,12 @@ def test_a_run_is_served_to_c_and_to_clients_of_both_protocols(exported, folder,
             )
             assert model.requests == 3 + 2
         assert "12 of 12 embeddings of 8 numbers" in output and "1 cannot be decoded" in output
-        found = np.load(tmp_path / "x.npz")
-        assert found["name"].tolist() == list(map(str, paths))
-        assert found["ok"].tolist() == [p.name != "05a.png" for p in paths]
-        assert found["feature"].dtype == found["embedding"].dtype == np.float32
+        outputs = np.load(tmp_path / "x.npz")
+        assert outputs["name"].tolist() == list(map(str, paths))
+        assert outputs["ok"].tolist() == [p.name != "05a.png" for p in paths]
+        assert outputs["feature"].dtype == outputs["embedding"].dtype == np.float32
         want = [file["embedding"] for file in in_c]
-        np.testing.assert_allclose(found["embedding"], want, atol=1e-5)
+        np.testing.assert_allclose(outputs["embedding"], want, atol=1e-5)
 
 
 @pytest.mark.skipif(not SAMPLES.exists(), reason="needs the ImageNet sample beside the project")
@@ -76,11 +76,11 @@ def test_real_photos_are_embedded_alike_by_c_and_the_client(exported):
     paths = sorted(map(str, SAMPLES.glob("*.JPEG")))
     assert len(paths) == 100
     with serving.grpc_server(exported) as (address, _):
-        found = client.joined(list(client.embed_files(client.Grpc(address), paths)))
-    assert found["ok"].all()
+        outputs = client.joined(list(client.embed_files(client.Grpc(address), paths)))
+    assert outputs["ok"].all()
     want = serving.run_c_client(exported / "1", paths)["files"]
-    np.testing.assert_allclose(found["embedding"], [f["embedding"] for f in want], atol=1e-5)
-    assert len(np.unique(found["embedding"].round(3), axis=0)) > 90
+    np.testing.assert_allclose(outputs["embedding"], [f["embedding"] for f in want], atol=1e-5)
+    assert len(np.unique(outputs["embedding"].round(3), axis=0)) > 90
 
 
 @pytest.mark.parametrize("kind", [client.Grpc, client.Rest])
@@ -131,11 +131,11 @@ def test_a_linear_evaluation_serves_class_scores(pretrained, tmp_path):
     command("export", f"--checkpoint={pretrained}", "--format=savedmodel", *options)
     signatures = tf.saved_model.load(str(tmp_path / "out" / "1")).signatures
     x = np.random.default_rng(0).normal(size=(4, 16, 16, 3)).astype(np.float32)
-    found = signatures["classify_tensors"](tensors=tf.constant(x))
+    outputs = signatures["classify_tensors"](tensors=tf.constant(x))
     classifier = keras.models.load_model(tmp_path / "eval" / "classifier.keras")
     want = tf.nn.softmax(classifier(x)).numpy()
-    np.testing.assert_allclose(found["scores"], want, atol=1e-5)
-    names = [name.decode() for name in found["label"].numpy()]
+    np.testing.assert_allclose(outputs["scores"], want, atol=1e-5)
+    names = [name.decode() for name in outputs["label"].numpy()]
     assert names == [synthetic.NAMES[i] for i in want.argmax(axis=1)]
 
 
@@ -183,16 +183,16 @@ def test_a_run_goes_to_torch_and_comes_back_to_train_on(pretrained, tmp_path):
     tiny.assert_same_state(whole, back)
 
     # The file itself is a checkpoint to evaluate.
-    found = []
+    metrics = []
     for checkpoint in (str(pretrained), str(path)):
         fields = configs.Knn()
         fields.data.train = source["data__source"]
         fields.data.test = fields.data.train.replace("data/train", "data/test")
         fields.data.recipe, fields.data.image_size_px, fields.data.resize_px = "moco:v1", 16, 32
-        workdir = str(tmp_path / f"knn{len(found)}")
+        workdir = str(tmp_path / f"knn{len(metrics)}")
         strategy = tf.distribute.get_strategy()
-        found.append(evaluate("knn", fields, checkpoint, workdir, strategy)["metrics"])
-    assert found[0] == found[1]
+        metrics.append(evaluate("knn", fields, checkpoint, workdir, strategy)["metrics"])
+    assert metrics[0] == metrics[1]
 
 
 @pytest.mark.parametrize(

@@ -141,10 +141,10 @@ def lvis_set(folder):
     address = write_coco(folder, [(100, 110)] * 12, records, categories)
     content = json.loads((folder / "set.json").read_text())
     for image in content["images"]:
-        there = {a["category_id"] for a in records if a["image_id"] == image["id"]}
-        absent = [i for i in range(1, 7) if i not in there]
+        present = {a["category_id"] for a in records if a["image_id"] == image["id"]}
+        absent = [i for i in range(1, 7) if i not in present]
         image["neg_category_ids"] = absent[:1]
-        image["not_exhaustive_category_ids"] = sorted(there)[:1]
+        image["not_exhaustive_category_ids"] = sorted(present)[:1]
     (folder / "set.json").write_text(json.dumps(content))
     return address.replace("coco:", "lvis:", 1)
 
@@ -180,11 +180,11 @@ def test_lvis_knows_of_some_classes_only(tmp_path):
         file.write_text(json.dumps(content))
         annotations = open_annotations(f"lvis:{tmp_path}/set,{file}", training=False)
         label = np.array([1, 0, 0])  # c2 where there is none, c1 where there is none, c1
-        one = {"boxes": np.array([boxes[0], boxes[1], boxes[0]]), "label": label}
-        one["score"] = np.array([0.9, 0.8, 0.7])
+        duplicates = {"boxes": np.array([boxes[0], boxes[1], boxes[0]]), "label": label}
+        duplicates["score"] = np.array([0.9, 0.8, 0.7])
         other = {"boxes": np.array([boxes[0]] * 2), "label": np.array([1, 0])}
         other["score"] = np.array([0.5, 0.5])
-        scores = coco_scoring.score_lvis(annotations, [one, other], "bbox")
+        scores = coco_scoring.score_lvis(annotations, [duplicates, other], "bbox")
         return [round(scores[name]) for name in ("APr", "APf")]
 
     assert scores([[], []], [[1], []]) == [100, 100]

@@ -156,7 +156,7 @@ def test_scores(surface, tmp_path):
     annotations = open_annotations(address, training=False, densepose=True)
     right, wrong = law_cells(), np.zeros((56, 56, 3), np.uint8)
 
-    def found(*several):
+    def prediction(*several):
         boxes, score, cells = zip(*several) if several else ((), (), ())
         return {
             "boxes": np.array(boxes, np.float32).reshape(-1, 4),
@@ -166,7 +166,8 @@ def test_scores(surface, tmp_path):
         }
 
     def scores(*of_images):
-        return densepose_scoring.score(annotations, [found(*one) for one in of_images], surface)
+        predictions = [prediction(*several) for several in of_images]
+        return densepose_scoring.score(annotations, predictions, surface)
 
     first, bare, second = (boxes[0], 0.9, right), (boxes[1], 0.95, right), (boxes[2], 0.8, right)
     elsewhere = ((0, 0, 30, 30), 0.99, right)
@@ -210,9 +211,9 @@ def test_a_run_with_the_files_is_scored(folder, tmp_path):
     Encoder(resnet.resnet18(width=4), heads.mlp(8)).save(encoder)
     config = make_config(densepose_files=str(folder), **data)
     workdir = tmp_path / "run"
-    found = evaluate("detection", config, str(encoder), str(workdir), tf.distribute.get_strategy())
-    assert found["metrics"].keys() == metric_names("box", "densepose")
-    assert "dc5 with densepose" in found["protocol"] and "no flips" not in found["protocol"]
+    record = evaluate("detection", config, str(encoder), str(workdir), tf.distribute.get_strategy())
+    assert record["metrics"].keys() == metric_names("box", "densepose")
+    assert "dc5 with densepose" in record["protocol"] and "no flips" not in record["protocol"]
     saved = json.loads((workdir / "predictions.json").read_text())
     assert len(saved) == 40 and saved[0]["uv_shape"] == [3, 56, 56]
     png = tf.io.decode_png(base64.b64decode(saved[0]["uv_data"])).numpy()
@@ -234,15 +235,15 @@ def test_without_the_files_it_is_said_how_to_get_them(tmp_path, caplog, monkeypa
 
 
 def test_predictions_are_whole_numbers():
-    found = {
+    output = {
         "boxes": np.array([[20, 40, 60, 80]], np.float32),
         "score": np.array([0.9]),
         "label": np.array([0]),
         "densepose": np.array([[[[24, 0.5, 1.0], [0, 0, 0]]]], np.float32),
         "factor": np.array([2, 4], np.float32),
     }
-    one = testing.in_the_image(found, 50, 50)["densepose"]
-    assert one.dtype == np.uint8 and one.tolist() == [[[[24, 128, 255], [0, 0, 0]]]]
+    detection = testing.in_the_image(output, 50, 50)["densepose"]
+    assert detection.dtype == np.uint8 and detection.tolist() == [[[[24, 128, 255], [0, 0, 0]]]]
 
 
 @pytest.mark.parametrize(

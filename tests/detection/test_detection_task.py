@@ -66,46 +66,46 @@ def test_what_two_replicas_learn_is_scored_shown_saved_and_found_by_one(
     options = {"width_divisor": 8, "steps": 80, "test_every_steps": 1000}
     options |= {"optimizer__milestones_steps": (65,), "optimizer__learning_rate": 0.08}
     workdir = tmp_path / "a"
-    found = detect(data, encoder, workdir, mirrored(2), **options)
-    assert found["metrics"].keys() == metric_names("box", "mask")
-    assert found["metrics"]["box_ap50"]["value"] > 0.5
-    assert found["metrics"]["mask_ap50"]["value"] > 0.5
-    assert found["details"]["box"]["per_class"].keys() == {"red", "<green>"}
-    assert json.loads((workdir / "results.json").read_text()) == found
+    record = detect(data, encoder, workdir, mirrored(2), **options)
+    assert record["metrics"].keys() == metric_names("box", "mask")
+    assert record["metrics"]["box_ap50"]["value"] > 0.5
+    assert record["metrics"]["mask_ap50"]["value"] > 0.5
+    assert record["details"]["box"]["per_class"].keys() == {"red", "<green>"}
+    assert json.loads((workdir / "results.json").read_text()) == record
     page = (workdir / "report.html").read_text()
     # Curves, precisions, bars of boxes and of masks, 7 test images.
     assert page.count("data:image/png;base64,") == 11 and "http" not in page
     assert "<green>" not in page
 
     network = keras.models.load_model(workdir / "detector.keras", compile=False)
-    config = schema.from_dict(configs.Detection, found["config"])
+    config = schema.from_dict(configs.Detection, record["config"])
     model = task.make_detector(config, network, moco.v2)
     test = records.open_annotations(data[1], training=False, masks=True)
     fill = labelled.fill_of(moco.v2)
     tester = testing.Tester(config, model, tf.distribute.get_strategy(), test, fill)
     saved = json.loads((workdir / "predictions.json").read_text())
-    for image, one in enumerate(tester.predictions(), 1):
+    for image, detection in enumerate(tester.predictions(), 1):
         of_image = [p for p in saved if p["image_id"] == image]
-        assert len(of_image) == len(one["score"])
+        assert len(of_image) == len(detection["score"])
         for i, p in enumerate(of_image):
             x, y, w, h = p["bbox"]
-            assert p["category_id"] == test.category_ids[one["label"][i]]
-            assert p["score"] == pytest.approx(float(one["score"][i]), abs=1e-3)
-            np.testing.assert_allclose(one["boxes"][i], [x, y, x + w, y + h], atol=0.1)
+            assert p["category_id"] == test.category_ids[detection["label"][i]]
+            assert p["score"] == pytest.approx(float(detection["score"][i]), abs=1e-3)
+            np.testing.assert_allclose(detection["boxes"][i], [x, y, x + w, y + h], atol=0.1)
             assert p["segmentation"]["size"] == list(test.sizes[image - 1])
 
 
 def test_other_heads_norms_metrics_and_controls(data, encoder, tmp_path):
     short = {"masks": False, "steps": 1, "optimizer__milestones_steps": (), "random_init": True}
     keypoints = {"architecture": "dc5", "keypoints": True, "frozen_bn": True, "lowest_score": 0.0}
-    found = detect(data, encoder, tmp_path / "keypoints", **short, **keypoints)
-    assert found["metrics"].keys() == metric_names("box", "keypoint")
-    assert found["data"]["keypoint_names"] == JOINTS
+    record = detect(data, encoder, tmp_path / "keypoints", **short, **keypoints)
+    assert record["metrics"].keys() == metric_names("box", "keypoint")
+    assert record["data"]["keypoint_names"] == JOINTS
     saved = json.loads((tmp_path / "keypoints" / "predictions.json").read_text())
     assert len(saved) == 70 and all(len(p["keypoints"]) == 51 for p in saved)
     voc = {"architecture": "c4", "metric": "voc", "data__check_images": False}
-    found = detect(data, encoder, tmp_path / "voc", **short, **voc)
-    assert found["metrics"].keys() == metric_names("box") and "AP of voc" in found["protocol"]
+    record = detect(data, encoder, tmp_path / "voc", **short, **voc)
+    assert record["metrics"].keys() == metric_names("box") and "AP of voc" in record["protocol"]
     workdirs = [str(tmp_path / name) for name in ("keypoints", "voc")]
     table = report.compare(workdirs, str(tmp_path / "all"))
     assert "| box AP | box AP50 |" in table and "| untrained | 0." in table
@@ -113,7 +113,7 @@ def test_other_heads_norms_metrics_and_controls(data, encoder, tmp_path):
 
 def test_what_is_found_is_brought_back_to_the_image():
     """A box of 20 x 10 px in an input of twice the width and four times the height."""
-    found = {
+    output = {
         "boxes": np.array([[20, 40, 60, 80], [0, 0, 0, 0]], np.float32),
         "score": np.array([0.9, 0.0], np.float32),
         "label": np.array([1, -1]),
@@ -121,12 +121,12 @@ def test_what_is_found_is_brought_back_to_the_image():
         "keypoints": np.array([[[20, 40, 5.0]], [[0, 0, 0]]], np.float32),
         "factor": np.array([2, 4], np.float32),
     }
-    one = testing.in_the_image(found, 15, 100)
-    assert one["boxes"].tolist() == [[10, 10, 30, 15]]  # within the image
-    assert one["keypoints"].tolist() == [[[10, 10, 5]]]
-    mask = coco_mask.decode(one["rles"][0])
+    detection = testing.in_the_image(output, 15, 100)
+    assert detection["boxes"].tolist() == [[10, 10, 30, 15]]  # within the image
+    assert detection["keypoints"].tolist() == [[[10, 10, 5]]]
+    mask = coco_mask.decode(detection["rles"][0])
     assert mask.shape == (15, 100) and mask[10:15, 10:30].all()
-    assert len(one["score"]) == len(one["label"]) == 1
+    assert len(detection["score"]) == len(detection["label"]) == 1
 
 
 @pytest.mark.parametrize(

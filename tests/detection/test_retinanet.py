@@ -197,12 +197,12 @@ def test_a_run_is_scored_reported_and_saved(tmp_path, mirrored):
     options |= {"lowest_score": 0.0, "bn_statistics_batches": 1, "data__check_images": False}
     config = make_config(data, **options, **usual())
     workdir = tmp_path / "run"
-    found = evaluate(
+    record = evaluate(
         "detection", config, str(tmp_path / "encoder.keras"), str(workdir), mirrored(2)
     )
-    assert found["metrics"].keys() == metric_names("box")
-    assert found["protocol"].startswith("RetinaNet, end to end, 1 steps of 4 images")
-    assert json.loads((workdir / "results.json").read_text()) == found
+    assert record["metrics"].keys() == metric_names("box")
+    assert record["protocol"].startswith("RetinaNet, end to end, 1 steps of 4 images")
+    assert json.loads((workdir / "results.json").read_text()) == record
     saved = json.loads((workdir / "predictions.json").read_text())
     assert len(saved) == 4 * 10 and {p["category_id"] for p in saved} <= {3, 9}
     network = keras.models.load_model(workdir / "detector.keras", compile=False)

@@ -98,9 +98,9 @@ def test_a_pyramid_pools_each_box_on_its_level(ratio, static_shapes):
         i = level[n, r] - 2
         want = numpy_roi_align(maps[i][n], boxes[n, r] / strides[i], 7, ratio)
         np.testing.assert_allclose(got[n, r], want, atol=5e-5)  # positions are up to 160
-    one = roi_align.pool(maps[2:3], (16,), boxes, 7, ratio, static_shapes)
+    alone = roi_align.pool(maps[2:3], (16,), boxes, 7, ratio, static_shapes)
     want = roi_align.roi_align(maps[2], boxes / 16, 7, ratio)
-    np.testing.assert_allclose(one, want, atol=1e-5)
+    np.testing.assert_allclose(alone, want, atol=1e-5)
 
 
 def test_levels_change_at_112_224_and_448_px():

@@ -42,12 +42,12 @@ def test_it_runs_by_the_command_and_is_compared_with_others(pretrained, data, tm
     path = f"{tiny.ROOT}/tests/support"
     output = tiny.run(command(pretrained, data, tmp_path / "a"), PYTHONPATH=path)
     assert "mean AP" in output
-    found = json.loads((tmp_path / "a" / "results.json").read_text())
-    assert found["task"] == "multi_label:MultiLabel" and found["config"]["strength"] == 10
+    record = json.loads((tmp_path / "a" / "results.json").read_text())
+    assert record["task"] == "multi_label:MultiLabel" and record["config"]["strength"] == 10
     labels = np.load(data / "test.npz")["labels"]
     scores = np.load(tmp_path / "a" / "scores.npy")
     want = average_precision_score(labels, scores, average="macro")
-    assert found["metrics"]["mean_ap"]["value"] == pytest.approx(want)
+    assert record["metrics"]["mean_ap"]["value"] == pytest.approx(want)
     assert want > labels.mean(axis=0).mean() + 0.1  # brightness is easy
     output = tiny.run(
         command(pretrained, data, tmp_path / "a", "--config.strength=2"), code=1, PYTHONPATH=path

@@ -38,9 +38,9 @@ def config(**overrides):
 def test_official_checkpoints_compute_the_same(name, version, width, sizes, zipped, tmp_path):
     model, path = peer.make_moco(name, version, width).eval(), str(tmp_path / "a.pth.tar")
     torch.save(peer.official(model), path, _use_new_zipfile_serialization=zipped)
-    found = interop.import_torch(path, str(tmp_path / "run"))
-    assert (found.scheme, found.backbone) == ("the official MoCo", f"resnet{name}")
-    ours = training_state.restored(str(tmp_path / "run"), found.config)
+    imported = interop.import_torch(path, str(tmp_path / "run"))
+    assert (imported.scheme, imported.backbone) == ("the official MoCo", f"resnet{name}")
+    ours = training_state.restored(str(tmp_path / "run"), imported.config)
     backbone = ours.encoder_q.backbone
     for height, width_ in sizes:
         x = peer.images(2, height, width_, 3)
@@ -65,8 +65,8 @@ def test_official_checkpoints_compute_the_same(name, version, width, sizes, zipp
 def test_training_goes_on_as_it_would_have_in_torch(tmp_path):
     model = peer.make_moco()
     rate = {"learning_rate": 0.1, "reference_batch": 8, "schedule": "step"}
-    made = config(epochs=99, **{f"optimizer__{name}": value for name, value in rate.items()})
-    settings = dict(lr=0.1, momentum=0.9, weight_decay=made.optimizer.weight_decay)
+    recipe = config(epochs=99, **{f"optimizer__{name}": value for name, value in rate.items()})
+    settings = dict(lr=0.1, momentum=0.9, weight_decay=recipe.optimizer.weight_decay)
     optimizer = torch.optim.SGD(model.parameters(), **settings)
     batches = [
         (peer.images(8, 40, 40, 3, seed=i), peer.images(8, 40, 40, 3, seed=9 + i)) for i in range(5)
@@ -74,9 +74,9 @@ def test_training_goes_on_as_it_would_have_in_torch(tmp_path):
     peer.train(model, optimizer, batches[:3])
     path = str(tmp_path / "a.pth.tar")
     torch.save(peer.official(model, optimizer, epoch=1), path)
-    found = interop.import_torch(path, str(tmp_path / "run"), made)
-    assert found.step == 3
-    ours = training_state.restored(str(tmp_path / "run"), found.config)
+    imported = interop.import_torch(path, str(tmp_path / "run"), recipe)
+    assert imported.step == 3
+    ours = training_state.restored(str(tmp_path / "run"), imported.config)
     got = [float(ours.step(batch)["loss"]) for batch in batches[3:]]
     np.testing.assert_allclose(got, peer.train(model, optimizer, batches[3:]), rtol=1e-4)
     want = {k: v.numpy() for k, v in model.state_dict().items()}
@@ -100,9 +100,9 @@ def test_an_export_is_the_import_bit_for_bit(version, tmp_path):
     peer.train(model, optimizer, batches)
     saved = peer.official(model, optimizer, epoch=7)
     torch.save(saved, paths[0])
-    found = interop.import_torch(paths[0], str(tmp_path / "run"))
-    state = training_state.read(str(tmp_path / "run"), found.config)
-    interop.export_official(state, paths[1], "resnet18", found.config)
+    imported = interop.import_torch(paths[0], str(tmp_path / "run"))
+    state = training_state.read(str(tmp_path / "run"), imported.config)
+    interop.export_official(state, paths[1], "resnet18", imported.config)
     again = torch.load(paths[1], weights_only=True)
     assert (again["epoch"], again["arch"]) == (7, "resnet18")
     assert list(again["state_dict"]) == list(saved["state_dict"])

@@ -83,8 +83,8 @@ def test_other_implementations_are_read(rename, version, tmp_path):
         assert part.keys() == {n for n in want if not n.endswith("num_batches_tracked")}
         for name, array in part.items():
             np.testing.assert_array_equal(array, want[name].numpy())
-    found = interop.import_torch(path, str(tmp_path / "run"))
-    ours = training_state.restored(str(tmp_path / "run"), found.config)
+    imported = interop.import_torch(path, str(tmp_path / "run"))
+    ours = training_state.restored(str(tmp_path / "run"), imported.config)
     if rename is lightly:
         np.testing.assert_allclose(np.linalg.norm(ours.queue, axis=1), 1, rtol=1e-5)
     else:
@@ -105,8 +105,8 @@ def test_a_resnet_of_torchvision_and_a_linear_classifier_are_encoders(tmp_path):
     ):
         path = str(tmp_path / f"{i}.pth")
         torch.save(saved, path)
-        found = interop.import_torch(path, str(tmp_path / str(i)))
-        assert found.config is None and found.scheme == "torchvision"
+        imported = interop.import_torch(path, str(tmp_path / str(i)))
+        assert imported.config is None and imported.scheme == "torchvision"
         loaded = encoders.load(str(tmp_path / str(i)))
         np.testing.assert_allclose(loaded.encoder(x), want, atol=1e-4, rtol=1e-4)
     # without a classifier, and as the backbone of something else
@@ -208,10 +208,10 @@ def test_detectors_get_their_names(tmp_path):
     interop.export_detectron2(state, path)
     content = (tmp_path / "a.pkl").read_bytes()
     assert b"numpy._core" not in content  # which NumPy 1 does not know
-    made = pickle.loads(content)
-    assert (made["__author__"], made["matching_heuristics"]) == ("MOCO", True)
-    own = {k: v.numpy() for k, v in model.encoder_q.state_dict().items()}
-    assert len(made["model"]) == len(own)
+    unpickled = pickle.loads(content)
+    assert (unpickled["__author__"], unpickled["matching_heuristics"]) == ("MOCO", True)
+    query_weights = {k: v.numpy() for k, v in model.encoder_q.state_dict().items()}
+    assert len(unpickled["model"]) == len(query_weights)
     for theirs, ours in {
         "stem.conv1.weight": "conv1.weight",
         "stem.conv1.norm.running_mean": "bn1.running_mean",
@@ -220,9 +220,9 @@ def test_detectors_get_their_names(tmp_path):
         "res5.2.conv3.norm.num_batches_tracked": "layer4.2.bn3.num_batches_tracked",
         "stem.fc.2.weight": "fc.2.weight",
     }.items():
-        np.testing.assert_array_equal(made["model"][theirs], own[ours])
+        np.testing.assert_array_equal(unpickled["model"][theirs], query_weights[ours])
 
-    bare = {k: v for k, v in own.items() if not k.startswith("fc")}
+    bare = {k: v for k, v in query_weights.items() if not k.startswith("fc")}
     for write, prefix, unpack in (
         (interop.export_torchvision, "", dict),
         (interop.export_torchvision_detection, "backbone.body.", dict),
@@ -230,10 +230,10 @@ def test_detectors_get_their_names(tmp_path):
     ):
         path = str(tmp_path / "a.pth")
         write(state, path)
-        made = unpack(torch.load(path, weights_only=True))
-        assert list(made) == [prefix + name for name in bare]
+        unpickled = unpack(torch.load(path, weights_only=True))
+        assert list(unpickled) == [prefix + name for name in bare]
         for name, array in bare.items():
-            np.testing.assert_array_equal(made[prefix + name].numpy(), array)
+            np.testing.assert_array_equal(unpickled[prefix + name].numpy(), array)
 
 
 def peer_arrays(model):

@@ -103,26 +103,26 @@ def wanted(encoder, content):
 
 @pytest.mark.parametrize("name", GOOD)
 def test_bytes_are_embedded_as_pil_and_the_encoder_do(name, served, encoder):
-    found = answer(served["embed_bytes"], [GOOD[name]])
+    outputs = answer(served["embed_bytes"], [GOOD[name]])
     feature, embedding = wanted(encoder, GOOD[name])
     # The resize may differ by 1/255, which the network carries on.
-    np.testing.assert_allclose(found["feature"][0], feature, atol=0.02)
-    np.testing.assert_allclose(found["embedding"][0], embedding, atol=0.02)
-    assert found["ok"].tolist() == [True]
+    np.testing.assert_allclose(outputs["feature"][0], feature, atol=0.02)
+    np.testing.assert_allclose(outputs["embedding"][0], embedding, atol=0.02)
+    assert outputs["ok"].tolist() == [True]
 
 
 @pytest.mark.parametrize("name", ["serving_default", "embed_bytes"])
 def test_bad_images_do_not_fail_the_others(name, served):
     contents = [*BAD.values(), *GOOD.values(), *BAD.values()]
-    found = answer(served[name], contents)
+    outputs = answer(served[name], contents)
     good = np.array([content in GOOD.values() for content in contents])
-    np.testing.assert_array_equal(found["ok"], good)
+    np.testing.assert_array_equal(outputs["ok"], good)
     for row, content in enumerate(contents):
         alone = answer(served[name], [content])
         for output in ("embedding", "feature"):
-            np.testing.assert_allclose(found[output][row], alone[output][0], atol=1e-5)
-    assert not found["embedding"][~good].any() and not found["feature"][~good].any()
-    np.testing.assert_allclose(np.linalg.norm(found["embedding"][good], axis=1), 1, rtol=1e-5)
+            np.testing.assert_allclose(outputs[output][row], alone[output][0], atol=1e-5)
+    assert not outputs["embedding"][~good].any() and not outputs["feature"][~good].any()
+    np.testing.assert_allclose(np.linalg.norm(outputs["embedding"][good], axis=1), 1, rtol=1e-5)
 
 
 def test_the_three_inputs_agree(served, crop):
@@ -143,14 +143,14 @@ def test_class_scores(served, classifier):
     weights, bias, names = classifier
     contents = [GOOD["jpeg"], BAD["text"], GOOD["gray"]]
     features = answer(served["embed_bytes"], contents)["feature"]
-    found = answer(served["classify_bytes"], contents)
+    outputs = answer(served["classify_bytes"], contents)
     want = classification.softmax(features @ weights + bias)
     want[1] = 0
-    np.testing.assert_allclose(found["scores"], want, atol=1e-5)
+    np.testing.assert_allclose(outputs["scores"], want, atol=1e-5)
     labels = [names[i] for i in want.argmax(axis=1)]
     labels[1] = ""
-    assert [label.decode() for label in found["label"]] == labels
-    assert found["ok"].tolist() == [True, False, True]
+    assert [label.decode() for label in outputs["label"]] == labels
+    assert outputs["ok"].tolist() == [True, False, True]
 
 
 def test_the_graph_needs_neither_python_nor_other_ops(exported):
@@ -193,9 +193,9 @@ def test_warm_up_requests_are_answered(exported, served):
     for signature, inputs in serving.warmup_requests(exported):
         asked.add(signature)
         (value,) = inputs.values()
-        found = served[signature](**{name: tf.constant(x) for name, x in inputs.items()})
-        assert all(len(output) == len(value) for output in found.values())
-        assert "ok" not in found or found["ok"].numpy().all()
+        outputs = served[signature](**{name: tf.constant(x) for name, x in inputs.items()})
+        assert all(len(output) == len(value) for output in outputs.values())
+        assert "ok" not in outputs or outputs["ok"].numpy().all()
     assert asked == set(served)
 
 
@@ -213,13 +213,13 @@ def test_it_is_loaded_and_loaded_on_without_python(exported, served, tmp_path):
     paths = [tmp_path / name for name in contents]
     for path, content in zip(paths, contents.values()):
         path.write_bytes(content)
-    found = serving.run_c_client(exported, paths, threads=8, requests=200)
+    outputs = serving.run_c_client(exported, paths, threads=8, requests=200)
     want = answer(served["serving_default"], list(contents.values()))
-    for file, embedding, ok in zip(found["files"], want["embedding"], want["ok"]):
+    for file, embedding, ok in zip(outputs["files"], want["embedding"], want["ok"]):
         np.testing.assert_allclose(file["embedding"], embedding, atol=1e-5)
         assert file["ok"] == ok
-    assert (found["requests"], found["wrong"]) == (1600, 0)
-    assert found["memory"] < 1.05 * found["memory_early"], found["memory"]
+    assert (outputs["requests"], outputs["wrong"]) == (1600, 0)
+    assert outputs["memory"] < 1.05 * outputs["memory_early"], outputs["memory"]
 
 
 @pytest.mark.parametrize("variant, tolerance", [("bfloat16", 1e-2), ("jit_compile", 1e-4)])

@@ -22,15 +22,15 @@ EDGES |= {
 
 
 def segmentation_config():
-    made = segmentation.Segmentation()
-    made.data.train = made.data.test = "camvid:a:b"
-    return made
+    config = segmentation.Segmentation()
+    config.data.train = config.data.test = "camvid:a:b"
+    return config
 
 
 def detection_config():
-    made = detection.Detection()
-    made.data.train = made.data.test = "coco:a,b"
-    return made
+    config = detection.Detection()
+    config.data.train = config.data.test = "coco:a,b"
+    return config
 
 
 CONFIGS = {

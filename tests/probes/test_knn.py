@@ -39,9 +39,9 @@ def test_nearest_are_sorted_in_any_blocks_and_lengths_do_not_matter(n, k, chunk)
     bank, queries = unit_rows(n, 0), unit_rows(5, 1)
     cosine = queries @ bank.T
     want = np.argsort(-cosine, axis=1, kind="stable")[:, :k]
-    found, index = knn.nearest(3 * bank, 0.5 * queries, k, block=4, chunk=chunk)
+    similarity, index = knn.nearest(3 * bank, 0.5 * queries, k, block=4, chunk=chunk)
     np.testing.assert_array_equal(index, want)
-    np.testing.assert_allclose(found, np.take_along_axis(cosine, want, axis=1), atol=1e-6)
+    np.testing.assert_allclose(similarity, np.take_along_axis(cosine, want, axis=1), atol=1e-6)
 
 
 @pytest.mark.parametrize("n, chunk", [(500, 500), (500, 150), (4000, 4000)])

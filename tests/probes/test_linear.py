@@ -29,10 +29,10 @@ def test_it_equals_logistic_regression(data, decay):
     oracle = LogisticRegression(
         C=1 / (decay * len(x)), fit_intercept=False, tol=1e-8, max_iter=1000
     ).fit(x_1, y)
-    found = linear.fit(x, y, 3, [0.1], [decay], **OPTIONS)
-    predicted = found.logits(0, queries).argmax(axis=1)
+    fitted = linear.fit(x, y, 3, [0.1], [decay], **OPTIONS)
+    predicted = fitted.logits(0, queries).argmax(axis=1)
     assert abs(np.mean(predicted == labels) - oracle.score(queries_1, labels)) <= 0.005
-    got = np.vstack([found.weights[0], found.biases[0]])
+    got = np.vstack([fitted.weights[0], fitted.biases[0]])
     np.testing.assert_allclose(got, oracle.coef_.T, atol=0.02 * np.abs(oracle.coef_).max())
 
 
@@ -74,8 +74,8 @@ def by_hand(x, y, rate, decay, options):
 
 def test_a_rate_that_diverges_is_seen_in_its_loss_alone(data):
     x, y, *_ = data
-    found = linear.fit(1e3 * x, y, 3, [1e36, 1e-7], [0.0, 0.0], **OPTIONS | {"epochs": 3})
-    assert not np.isfinite(found.losses[0]) and np.isfinite(found.losses[1])
+    fitted = linear.fit(1e3 * x, y, 3, [1e36, 1e-7], [0.0, 0.0], **OPTIONS | {"epochs": 3})
+    assert not np.isfinite(fitted.losses[0]) and np.isfinite(fitted.losses[1])
 
 
 def test_a_probe_tells_what_can_be_told(data):

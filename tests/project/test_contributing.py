@@ -35,8 +35,8 @@ def test_all_three_in_one_run_and_its_evaluation(modules, tmp_path):
     assert pretrain(config, str(tmp_path / "run"), strategy) == 4
     task = "my_task:Brightness"
     settings = find(task).Config()
-    found = evaluate(task, settings, str(tmp_path / "run"), str(tmp_path / "evaluation"), strategy)
-    assert found["metrics"]["accuracy"]["value"] > 0.6
+    record = evaluate(task, settings, str(tmp_path / "run"), str(tmp_path / "evaluation"), strategy)
+    assert record["metrics"]["accuracy"]["value"] > 0.6
 
 
 def test_a_field_that_a_backbone_does_not_take_is_refused(modules):

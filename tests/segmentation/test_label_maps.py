@@ -176,14 +176,14 @@ def test_maps_move_with_their_images(pairs):
 
 def test_half_of_the_crops_are_mirrored_and_scales_are_uniform(pairs):
     _, label = scenes.scene(0)
-    one = sources.Pairs(pairs.images[:1], pairs.labels[:1], pairs.classes, pairs.table)
-    found = batches(one, 60, scale=(1.0, 1.0), crop_px=80)
+    first_pair = sources.Pairs(pairs.images[:1], pairs.labels[:1], pairs.classes, pairs.table)
+    crops = batches(first_pair, 60, scale=(1.0, 1.0), crop_px=80)
     mirrored = [
-        np.array_equal(row[:64], label[:, ::-1]) for batch in found for row in batch["label"]
+        np.array_equal(row[:64], label[:, ::-1]) for batch in crops for row in batch["label"]
     ]
-    straight = [np.array_equal(row[:64], label) for batch in found for row in batch["label"]]
+    straight = [np.array_equal(row[:64], label) for batch in crops for row in batch["label"]]
     assert all(np.logical_xor(mirrored, straight)) and 0.35 < np.mean(mirrored) < 0.65
-    scaled = batches(one, 60, scale=(0.5, 1.0), crop_px=80)
+    scaled = batches(first_pair, 60, scale=(0.5, 1.0), crop_px=80)
     heights = [np.any(row != 255, axis=1).sum() for batch in scaled for row in batch["label"]]
     assert 0.7 < np.mean(heights) / 64 < 0.8 and min(heights) < 36 and max(heights) > 60
 
@@ -204,11 +204,11 @@ def test_the_confusion_and_the_ious_are_scikit_learns():
     scores = jaccard_score(labels[counted], predicted[counted], labels=range(5), average=None)
     np.testing.assert_allclose(iou[:5], scores)
     assert np.isnan(iou[5])  # class 5 is nowhere
-    found = scoring.measure(matrices)
-    np.testing.assert_allclose(found["miou"]["value"], scores.mean())
+    crops = scoring.measure(matrices)
+    np.testing.assert_allclose(crops["miou"]["value"], scores.mean())
     accuracy = np.mean(labels[counted] == predicted[counted])
-    np.testing.assert_allclose(found["pixel_accuracy"]["value"], accuracy)
-    for metric in found.values():
+    np.testing.assert_allclose(crops["pixel_accuracy"]["value"], accuracy)
+    for metric in crops.values():
         low, high = metric["interval"]
         assert low < metric["value"] < high < low + 0.1
     share = np.mean(labels[counted] == (best := np.bincount(labels[counted]).argmax()))

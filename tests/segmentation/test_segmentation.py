@@ -110,7 +110,7 @@ def test_scales_and_mirrors_are_averaged():
 
 
 def test_a_run_learns_and_is_reported(data, pretrained, tmp_path):
-    found = segment(
+    record = segment(
         data,
         pretrained,
         tmp_path,
@@ -124,10 +124,10 @@ def test_a_run_learns_and_is_reported(data, pretrained, tmp_path):
         test_every_steps=80,
         log_every_steps=20,
     )
-    assert found["metrics"]["miou"]["value"] >= 0.8
-    assert found["details"]["majority"]["class"] == "0"
-    assert found["details"]["majority"]["miou"] < 0.25
-    assert json.loads((tmp_path / "results.json").read_text()) == found
+    assert record["metrics"]["miou"]["value"] >= 0.8
+    assert record["details"]["majority"]["class"] == "0"
+    assert record["details"]["majority"]["miou"] < 0.25
+    assert json.loads((tmp_path / "results.json").read_text()) == record
     assert [line["test_miou"] for line in tiny.metrics(tmp_path) if "test_miou" in line]
 
     # The saved predictions are those that were counted.
@@ -137,7 +137,7 @@ def test_a_run_learns_and_is_reported(data, pretrained, tmp_path):
     for i, path in enumerate(files):
         label = pairs.label(tf.constant(i, tf.int64)).numpy()
         counts = counts + scoring.confusion(label, np.asarray(Image.open(path)), 4)
-    assert len(files) == 10 and counts.tolist() == found["details"]["confusion"]
+    assert len(files) == 10 and counts.tolist() == record["details"]["confusion"]
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 4 and "http" not in page
 
@@ -171,10 +171,10 @@ def test_replicas_train_as_one_device_does(data, pretrained, tmp_path, mirrored)
         segment(data, pretrained, tmp_path / str(n), mirrored(n), steps=4)
         results.append(tiny.losses(tmp_path / str(n)))
     np.testing.assert_allclose(*results, rtol=1e-4)
-    one, two = (tiny.saved(tmp_path / str(n)) for n in (1, 2))
-    for name in one:
+    single, mirrored_pair = (tiny.saved(tmp_path / str(n)) for n in (1, 2))
+    for name in single:
         if "moving_" in name or "kernel" in name or "gamma" in name:
-            np.testing.assert_allclose(one[name], two[name], atol=1e-3, err_msg=name)
+            np.testing.assert_allclose(single[name], mirrored_pair[name], atol=1e-3, err_msg=name)
 
 
 def test_deeplab_trains_on_the_same_backbone(data, pretrained, tmp_path):
@@ -189,10 +189,10 @@ def test_deeplab_trains_on_the_same_backbone(data, pretrained, tmp_path):
     with pytest.raises(ValueError, match="needs a backbone with ImageNet's stem"):
         segment(data, pretrained, workdir, **options, data__crop_px=64)
     assert not workdir.exists()
-    found = segment(data, path, workdir, **options, data__crop_px=64)
-    assert "deeplabv3plus" in found["protocol"] and np.isfinite(tiny.losses(workdir)).all()
+    record = segment(data, path, workdir, **options, data__crop_px=64)
+    assert "deeplabv3plus" in record["protocol"] and np.isfinite(tiny.losses(workdir)).all()
     # The test images, 64 x 80 px, were padded to multiples of 32 and the padding not counted.
-    assert np.sum(found["details"]["confusion"]) == 10 * 64 * 80
+    assert np.sum(record["details"]["confusion"]) == 10 * 64 * 80
     with pytest.raises(ValueError, match="can be made of head=fcn. Received: head=deeplabv3plus"):
         export.export(str(workdir), "savedmodel", str(tmp_path / "served"))
 

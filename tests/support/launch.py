@@ -13,12 +13,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def main():
-    own = {"--cpus": "1", "--kill_in_save": "0", "--script": "train.py"}
+    options = {"--cpus": "1", "--kill_in_save": "0", "--script": "train.py"}
     rest = []
     for arg in sys.argv[1:]:
         name, _, value = arg.partition("=")
-        if name in own:
-            own[name] = value
+        if name in options:
+            options[name] = value
         else:
             rest.append(arg)
     sys.path.insert(0, str(ROOT))
@@ -26,11 +26,11 @@ def main():
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices("CPU")[0]
-    devices = [tf.config.LogicalDeviceConfiguration()] * int(own["--cpus"])
+    devices = [tf.config.LogicalDeviceConfiguration()] * int(options["--cpus"])
     tf.config.set_logical_device_configuration(cpu, devices)
-    if own["--kill_in_save"] != "0":
-        kill_in_save(int(own["--kill_in_save"]))
-    sys.argv = [str(ROOT / own["--script"]), *rest]
+    if options["--kill_in_save"] != "0":
+        kill_in_save(int(options["--kill_in_save"]))
+    sys.argv = [str(ROOT / options["--script"]), *rest]
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 

@@ -67,5 +67,5 @@ class MultiLabel(Task):
             "data": {"test_images": len(y_test), "test": self.config.test},
         }
 
-    def report(self, found):
+    def report(self, record):
         np.save(os.path.join(self.workdir, "scores.npy"), self.scores)

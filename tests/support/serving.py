@@ -36,12 +36,12 @@ def warmup_requests(exported):
     """List of `(signature, dict of inputs)`; skips the test without the protocol."""
     logs = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
     path = pathlib.Path(exported) / "assets.extra" / "tf_serving_warmup_requests"
-    found = []
+    requests = []
     for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
         request = logs.PredictionLog.FromString(record).predict_log.request
         inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
-        found.append((request.model_spec.signature_name, inputs))
-    return found
+        requests.append((request.model_spec.signature_name, inputs))
+    return requests
 
 
 @functools.cache
@@ -88,8 +88,8 @@ class _Model:
 
     def answer(self, signature, inputs):
         inputs = {name: tf.constant(value) for name, value in inputs.items()}
-        found = self._model.signatures[signature](**inputs)
-        return {name: value.numpy() for name, value in found.items()}
+        outputs = self._model.signatures[signature](**inputs)
+        return {name: value.numpy() for name, value in outputs.items()}
 
 
 @contextlib.contextmanager
@@ -112,8 +112,8 @@ def grpc_server(folder, failures=0):
                 context.abort(grpc.StatusCode.UNAVAILABLE, "still loading")
             inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
             response = predict_pb2.PredictResponse()
-            found = model.answer(request.model_spec.signature_name, inputs)
-            for name, value in found.items():
+            outputs = model.answer(request.model_spec.signature_name, inputs)
+            for name, value in outputs.items():
                 response.outputs[name].CopyFrom(tf.make_tensor_proto(value))
             return response
 
@@ -144,8 +144,8 @@ def rest_server(folder, failures=0):
                 return self._reply(503, {"error": "still loading"})
             texts = body["inputs"]["image_bytes"]
             inputs = {"image_bytes": [base64.b64decode(text["b64"]) for text in texts]}
-            found = model.answer(body["signature_name"], inputs)
-            self._reply(200, {"outputs": {name: v.tolist() for name, v in found.items()}})
+            outputs = model.answer(body["signature_name"], inputs)
+            self._reply(200, {"outputs": {name: v.tolist() for name, v in outputs.items()}})
 
         def _reply(self, status, content):
             text = json.dumps(content).encode()

@@ -44,15 +44,15 @@ FLAGS = {
 
 def config(**overrides):
     """The tiny config; a field of a part is given as part__field."""
-    made = runpy.run_path(str(CONFIG))["get_config"]()
+    settings = runpy.run_path(str(CONFIG))["get_config"]()
     for name, value in {**FLAGS, **_dotted(overrides)}.items():
         *parts, last = name.split(".")
-        part = made
+        part = settings
         for name in parts:
             part = getattr(part, name)
         setattr(part, last, value)
-    check(made)
-    return made
+    check(settings)
+    return settings
 
 
 def command(workdir, *more, cpus=1, **overrides):

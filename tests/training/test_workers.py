@@ -28,8 +28,8 @@ def test_a_preempted_worker_stops_all_and_a_workdir_of_its_own_is_refused(tmp_pa
     assert all("Stopped by SIGTERM after step" in output for output in outputs)
     assert not any("Trained" in output for output in outputs)
 
-    own = [tmp_path / "shared", tmp_path / "own"]
-    outputs = tiny.run_workers(2, workers(own, **flags), code=1)
+    workdirs = [tmp_path / "shared", tmp_path / "own"]
+    outputs = tiny.run_workers(2, workers(workdirs, **flags), code=1)
     for output in outputs:
         assert "All workers must resume at the same step" in output and "Traceback" not in output
 
