@@ -1,4 +1,4 @@
-"""The encoder to evaluate or export: from a training workdir, a .keras or a PyTorch file."""
+"""Loading encoders to evaluate or export: from a workdir, a .keras file or a PyTorch file."""
 
 import dataclasses
 import hashlib
@@ -7,16 +7,18 @@ import os
 import zipfile
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from moco_tf.backbones.encoder import Encoder
 from moco_tf.backbones.resnet import ResNet, require_resnet
 from moco_tf.data import recipes
+from moco_tf.data.recipes.recipe import Recipe
 from moco_tf.interop import naming_schemes, old_encoders, torch_file, training_state
 from moco_tf.log import log
 from moco_tf.pretraining import config as config_lib
 
-STANDARD_RECIPE = "moco:v2"  # of encoders whose run is not known
+STANDARD_RECIPE = "moco:v2"  # for encoders without the config of their run
 RULE = "`--checkpoint` must be the workdir of a train.py run, an encoder's .keras or a PyTorch file"
 
 
@@ -25,10 +27,10 @@ class Loaded:
     """An encoder and where it comes from.
 
     Attributes:
-        encoder: the `Encoder`.
-        path: its file.
+        encoder: `Encoder`.
+        path: file that it was read from.
         digest: `digest` of the encoder.
-        run: `config.Config` of the run that made it, or None for a file without its workdir.
+        run: `pretraining.config.Config` of its run, or None for a file without a workdir.
     """
 
     encoder: Encoder
@@ -37,20 +39,17 @@ class Loaded:
     run: config_lib.Config | None
 
 
-def load(checkpoint, random_init=False, seed=0):
+def load(checkpoint: str, random_init: bool = False, seed: int = 0) -> Loaded:
     """Loads the encoder of a checkpoint; call it in the strategy's scope.
 
     Args:
         checkpoint: workdir of a train.py run, an encoder's .keras file, or a PyTorch file of
             one of `naming_schemes.NAMING_SCHEMES`; local or gs://.
-        random_init: new weights instead of the trained ones.
-        seed: of the new weights.
-
-    Returns:
-        `Loaded`.
+        random_init: replace the trained weights by new ones.
+        seed: seed of the new weights.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: if the checkpoint does not exist or cannot be read.
     """
     path = checkpoint
     if not path.endswith((".keras", *torch_file.ENDINGS)):
@@ -91,38 +90,38 @@ def _run_of(path):
         return None if "task" in values else config_lib.from_json(values)
     except ValueError as error:
         raise ValueError(
-            f"{config} cannot be read as the config of the run that made the encoder beside it. "
-            f"Received: {error} Copy encoder.keras into a folder of its own and name that file as "
-            "`--checkpoint`: it is then used without its run, so also set the image size and the "
-            "recipe that it was trained with."
+            f"{config} must be the config of the run that made encoder.keras. Received: {error} "
+            "To use the encoder without its run, copy encoder.keras into an empty folder and give "
+            "that file as `--checkpoint`. Then also set the image size and the recipe that it was "
+            "trained with."
         ) from error
 
 
-def load_classifier(workdir, loaded):
-    """The linear classifier of an evaluation's workdir on the features of an encoder.
+def load_classifier(workdir: str, loaded: Loaded) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Loads the linear classifier that an evaluation trained on the features of an encoder.
 
     Args:
-        workdir: of `evaluate.py --task=linear` or `linear_cached`.
-        loaded: `Loaded` of the encoder that was evaluated.
+        workdir: folder of a finished `evaluate.py --task=linear` or `linear_cached`.
+        loaded: encoder that was evaluated.
 
     Returns:
         `(weights CxK, bias K, names of the K classes)`.
 
     Raises:
-        ValueError: for another encoder, or a workdir without a classifier.
+        ValueError: if the workdir has no classifier, or one of another encoder.
     """
     path, results = (os.path.join(workdir, n) for n in ("classifier.keras", "results.json"))
     if not (tf.io.gfile.exists(path) and tf.io.gfile.exists(results)):
         raise ValueError(
-            "The classifier must be the workdir of a finished linear or linear_cached evaluation. "
+            "`--classifier` must be the workdir of a finished linear or linear_cached evaluation. "
             f"Received: {workdir!r}, without classifier.keras and results.json."
         )
     network = keras.models.load_model(path, compile=False)
     _, backbone, classifier = network.layers
     if digest(backbone) != digest(loaded.encoder.backbone):
         raise ValueError(
-            f"The classifier must be one on the features of {loaded.path}. Received: {workdir!r}, "
-            "with another backbone (was it fine-tuned?)."
+            f"The classifier must have been trained on the features of {loaded.path}. Received: "
+            f"{workdir!r}, with another backbone. Was the backbone fine-tuned?"
         )
     with tf.io.gfile.GFile(results) as file:
         data = json.load(file).get("data", {})
@@ -133,29 +132,35 @@ def load_classifier(workdir, loaded):
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """What is done to an image before an encoder sees it.
+    """Preprocessing of an image for an encoder: resize, center crop, normalization.
 
     Attributes:
-        recipe: `Recipe` whose normalisation is used.
-        image_size_px: side of the centre crop.
-        resize_px: short side of the image before it.
+        recipe: `Recipe` whose normalization is used.
+        image_size_px: side of the center crop.
+        resize_px: short side of the image before the crop.
     """
 
-    recipe: object
+    recipe: Recipe
     image_size_px: int
     resize_px: int
 
 
-def preprocessing(loaded, image_size_px=None, resize_px=None, recipe=None):
+def preprocessing(
+    loaded: Loaded,
+    image_size_px: int | None = None,
+    resize_px: int | None = None,
+    recipe: str | None = None,
+) -> Preprocessing:
     """The `Preprocessing` of an encoder: as given, else as in its run, else as on ImageNet.
 
     Args:
-        loaded: `Loaded`.
-        image_size_px, resize_px: px; None: the run's.
-        recipe: address; None: the run's.
+        loaded: encoder.
+        image_size_px: side of the center crop; None: the run's.
+        resize_px: short side of the image before the crop; None: the run's.
+        recipe: address of the recipe; None: the run's.
 
     Raises:
-        ValueError: for a crop larger than the image, or an unknown recipe.
+        ValueError: for a crop larger than the resized image, or an unknown recipe.
     """
     run = loaded.run
     size = image_size_px or (run.data.image_size_px if run else 224)
@@ -169,7 +174,7 @@ def preprocessing(loaded, image_size_px=None, resize_px=None, recipe=None):
         )
     if not run and not (image_size_px and recipe):
         log.warning(
-            "The encoder is a file without its run: it is given %d px images, normalised as %s. "
+            "The encoder is a file without its run: it gets %d px images, normalized as by %s. "
             "If it was trained with others, set image_size_px and recipe.",
             size,
             recipe or STANDARD_RECIPE,
@@ -177,14 +182,14 @@ def preprocessing(loaded, image_size_px=None, resize_px=None, recipe=None):
     return Preprocessing(recipe_of(loaded, recipe), size, resize)
 
 
-def recipe_of(loaded, recipe=None):
-    """The `Recipe` of an address, or of the encoder's run, or else the one for ImageNet."""
+def recipe_of(loaded: Loaded, recipe: str | None = None) -> Recipe:
+    """The `Recipe` of an address, else the one of the encoder's run, else ImageNet's."""
     default = loaded.run.data.recipe if loaded.run else STANDARD_RECIPE
     return recipes.find(recipe or default, "recipe")
 
 
-def digest(model):
-    """SHA-256 of all weights of a model, hexadecimal: equal means equal bit for bit."""
+def digest(model: keras.Model) -> str:
+    """SHA-256 of all weights of a model, hexadecimal."""
     sha = hashlib.sha256()
     for variable in model.variables:
         if "seed_generator" not in variable.path:
@@ -194,29 +199,29 @@ def digest(model):
     return sha.hexdigest()
 
 
-def finetuned_backbone(encoder, bn_group_size=None):
+def finetuned_backbone(encoder: Encoder, bn_group_size: int | None = None) -> keras.Model:
     """The backbone to fine-tune, whose BN normalizes `bn_group_size` rows together.
 
     Args:
-        encoder: `Encoder`.
+        encoder: pre-trained encoder.
         bn_group_size: rows that share BN statistics; None for all rows of a replica.
 
     Returns:
-        A copy of a ResNet; the backbone itself, if it is another model.
+        A copy of the backbone if it is a ResNet, else the backbone itself.
 
     Raises:
-        ValueError: for groups in another backbone than a ResNet.
+        ValueError: if `bn_group_size` is given and the backbone is no ResNet.
     """
     if isinstance(encoder.backbone, ResNet) or bn_group_size:
         return require_resnet(encoder.backbone).rebuild(bn_group_size=bn_group_size)
     return encoder.backbone
 
 
-def require_backbone(loaded, name):
-    """Raises ValueError unless the encoder's backbone has this name (None: any)."""
+def require_backbone(loaded: Loaded, name: str | None):
+    """Raises ValueError if the encoder's backbone has another name; None allows any name."""
     received = loaded.encoder.backbone.name
     if name and name != received:
         raise ValueError(
             f"The checkpoint's backbone must be {name}, as `--config.backbone` says. Received: "
-            f"{received}, of {loaded.path}."
+            f"{received}, in {loaded.path}."
         )

@@ -1,4 +1,4 @@
-"""Encoders into and out of other frameworks and servers, as plain functions."""
+"""Export to SavedModel, ONNX and PyTorch formats, and import of PyTorch checkpoints."""
 
 from moco_tf.interop.importing import import_torch
 from moco_tf.interop.onnx import export_onnx

@@ -12,14 +12,14 @@ from moco_tf.pretraining import config as config_lib
 
 
 class Imported(NamedTuple):
-    """What a file held.
+    """Contents of an imported file.
 
     Attributes:
         scheme: name in `naming_schemes.NAMING_SCHEMES` of the file's names.
-        backbone: its name.
-        config: with which training goes on; None if the file had no key encoder.
-        step: at which it goes on.
-        epoch: epochs done, 0 if the file does not say.
+        backbone: name of the backbone, such as "resnet50".
+        config: `Config` of the run that continues; None if the file had no key encoder.
+        step: steps done, at which training continues.
+        epoch: epochs done; 0 if the file does not say.
     """
 
     scheme: str
@@ -29,23 +29,20 @@ class Imported(NamedTuple):
     epoch: int
 
 
-def import_torch(path, output, config=None):
-    """Makes a workdir of a PyTorch file of MoCo, or of a ResNet alone.
+def import_torch(path: str, output: str, config: config_lib.Config | None = None) -> Imported:
+    """Imports a PyTorch checkpoint of MoCo, or of a ResNet alone, as a workdir.
 
-    With a key encoder it is the workdir of a run, which `train.py` resumes; without, it has only
-    encoder.keras, which `evaluate.py` and the exports read.
+    If the file has a key encoder, `train.py` can resume the workdir. Else the workdir has only
+    encoder.keras, for `evaluate.py` and the exports.
 
     Args:
-        path: local or gs:// file, of one of `naming_schemes.NAMING_SCHEMES`.
-        output: folder, without a run in it.
-        config: `Config` with which training goes on; None for v1's or v2's on ImageNet.
-
-    Returns:
-        `Imported`.
+        path: local or gs:// file with names of one of `naming_schemes.NAMING_SCHEMES`.
+        output: folder to write, without a run in it.
+        config: `Config` of the run that continues; None: the one of MoCo v1 or v2 on ImageNet.
 
     Raises:
-        ValueError: for a file that cannot be read or holds another model, a config of another
-            encoder, or an output that is taken.
+        ValueError: if the file cannot be read or holds another model, if the config has another
+            encoder, or if the output already has a run.
     """
     training_state.require_new(output)
     if not tf.io.gfile.exists(path):
@@ -53,8 +50,8 @@ def import_torch(path, output, config=None):
     state = naming_schemes.parse(torch_file.read(path))
     if config and not state.key:
         raise ValueError(
-            "A file to train on from must hold a key encoder. Received: one without, and a config. "
-            "Leave `--config` out to take its encoder alone."
+            "A file must have a key encoder for training to continue. Received: a file without "
+            "one, and a config. Leave `--config` out to import the encoder alone."
         )
     model, step = None, 0
     if state.key:

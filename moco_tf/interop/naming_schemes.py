@@ -1,4 +1,4 @@
-"""Names of the weights in PyTorch checkpoints of MoCo, by implementation, and their `State`.
+"""Naming schemes: names of the weights in PyTorch checkpoints of MoCo, by implementation.
 
 Source: moco/builder.py and main_lincls.py of the official code; the MoCo of lightly, solo-learn,
 mmselfsup and mmpretrain; torchvision's ResNet.
@@ -6,7 +6,7 @@ mmselfsup and mmpretrain; torchvision's ResNet.
 
 import dataclasses
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,13 +18,13 @@ CHILDREN = {0: "conv1", 1: "bn1", 4: "layer1", 5: "layer2", 6: "layer3", 7: "lay
 
 
 class NamingScheme(NamedTuple):
-    """How an implementation names its arrays; patterns are of whole names.
+    """How an implementation names its arrays. Patterns match whole names.
 
     Attributes:
-        mark: pattern of a name that tells it from the schemes below it.
-        rules: pairs of a pattern and the common name, "q/..." of the query encoder, "k/..." of the
-            key encoder, queue or queue_ptr; the first that fits is taken.
-        left_out: pattern of names that are not needed.
+        mark: pattern of a name that only this scheme and schemes above it in the list have.
+        rules: pairs of a pattern and the common name. A common name is "q/..." in the query
+            encoder, "k/..." in the key encoder, "queue" or "queue_ptr". The first match counts.
+        left_out: pattern of names that are ignored.
     """
 
     mark: str
@@ -89,19 +89,19 @@ NAMING_SCHEMES = {
 
 @dataclasses.dataclass
 class State:
-    """What a run of MoCo holds, as torch has it.
+    """Training state of a MoCo run, under PyTorch's names and in PyTorch's layout.
 
     Attributes:
-        query: arrays of the query encoder by torchvision's names, the head being fc (v1) or fc.0
+        query: arrays of the query encoder by torchvision's names; the head is fc (v1), or fc.0
             and fc.2 (v2).
-        key: likewise of the key encoder; None where there is none.
+        key: arrays of the key encoder by the same names, or None.
         queue: float32 KxD, or None.
-        queue_ptr: row that is overwritten next.
+        queue_ptr: row of the queue that is overwritten next.
         velocity: SGD's momentum buffers by the names in `query`, or None.
-        group: SGD's settings, lr, momentum and weight_decay; with a velocity.
-        epoch: epochs done, 0 if it is not known.
-        forwards: batches that the query encoder's BN has seen in training; 0 if it is not known.
-        scheme: name in `NAMING_SCHEMES` of the names that the file had.
+        group: SGD's settings lr, momentum and weight_decay; None without a velocity.
+        epoch: epochs done; 0 if unknown.
+        forwards: batches that the query encoder's BN has seen in training; 0 if unknown.
+        scheme: name in `NAMING_SCHEMES` of the scheme of the file.
     """
 
     query: dict
@@ -115,11 +115,14 @@ class State:
     scheme: str = ""
 
 
-def parse(saved):
-    """The `State` in what `torch_file.read` gives.
+def parse(saved: Any) -> State:
+    """Parses a PyTorch checkpoint.
+
+    Args:
+        saved: content of the file, from `torch_file.read`.
 
     Raises:
-        ValueError: for names of none of the `NAMING_SCHEMES`.
+        ValueError: if the names fit none of the `NAMING_SCHEMES`.
     """
     arrays = _state_dict(saved)
     scheme, parts, names = _rename(arrays)
@@ -149,7 +152,7 @@ def _queue(parts):
     queue, pointer = parts.get("queue"), parts.get("queue_ptr", np.zeros(1, np.int64))
     if queue is None:
         return None, 0
-    # solo-learn has a queue for each view: the first is taken.
+    # solo-learn has a queue for each view; take the first.
     queue = queue[0] if queue.ndim == 3 else queue
     if queue.ndim != 2 or not np.isfinite(queue).all():
         raise ValueError(
@@ -175,16 +178,16 @@ def _state_dict(saved):
     }
     if not arrays:
         raise ValueError(
-            "A PyTorch file must hold a state dict, named tensors, itself or as `state_dict` or "
+            "A PyTorch file must be a state dict of named tensors, or hold one as `state_dict` or "
             f"`model`. Received: {list(saved)[:5] if isinstance(saved, dict) else type(saved)}."
         )
-    if all(name.startswith("module.") for name in arrays):  # DistributedDataParallel's
+    if all(name.startswith("module.") for name in arrays):  # from DistributedDataParallel
         arrays = {name.removeprefix("module."): value for name, value in arrays.items()}
     return arrays
 
 
 def _rename(arrays):
-    """Name of the scheme, the arrays by their common names, and these names by the file's."""
+    """Returns the scheme's name, the arrays by common names, and common names by file names."""
     marked = [
         n
         for n, scheme in NAMING_SCHEMES.items()
@@ -207,7 +210,7 @@ def _rename(arrays):
             unknown.append(name)
     if unknown:
         raise ValueError(
-            f"A file with the names of {marked[0]} must have no others. Received: "
+            f"A file with the names of {marked[0]} must have no other names. Received: "
             f"{', '.join(unknown[:5])} ({len(unknown)} in all). Was the model changed?"
         )
     return marked[0], parts, names
@@ -220,23 +223,23 @@ def _encoder(parts, letter):
     return arrays
 
 
-def is_parameter(name):
-    """Whether an array is trained, rather than a BN statistic."""
+def is_parameter(name: str) -> bool:
+    """Whether an array is a trained parameter, and no BN statistic."""
     return name.rpartition(".")[2] not in (*STATISTICS, "num_batches_tracked")
 
 
 def _optimizer(saved, names, query):
-    """Momentum buffers by the names in `query`, and settings; None in another form."""
+    """Momentum buffers by the names in `query`, and settings; None if the form is unknown."""
     optimizer = saved.get("optimizer")
     match optimizer:
         case {"state": dict(moments), "param_groups": [{"params": list(numbers)} as group]}:
             pass
         case _:
             return None
-    # Parameters are numbered in the order of the modules, those of the key encoder too.
+    # Parameters are numbered in the order of the modules, including the key encoder's.
     ordered = [n for n in names.values() if n[:2] in ("q/", "k/") and is_parameter(n)]
     if len(numbers) not in (len(ordered), sum(map(is_parameter, query))):
-        log.warning("The optimizer's state is of other parameters and left out.")
+        log.warning("The optimizer's state has another number of parameters and is ignored.")
         return None
     buffers = {}
     for number, name in zip(numbers, ordered, strict=False):

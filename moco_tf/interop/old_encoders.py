@@ -1,4 +1,4 @@
-"""Encoders saved by version 0.1.0, before there was a class `Encoder`."""
+"""Conversion of encoders saved by version 0.1.0, which had no class `Encoder`."""
 
 import re
 
@@ -11,7 +11,7 @@ BLOCK = re.compile(r"layer(\d)\.(\d+)\.")
 
 
 def convert(model: keras.Model) -> Encoder | None:
-    """The `Encoder` in a model that version 0.1.0 saved as encoder.keras.
+    """Converts a model that version 0.1.0 saved as encoder.keras to an `Encoder`.
 
     Args:
         model: functional `keras.Model` of an input, a backbone, a head's layers and the float32
@@ -37,7 +37,7 @@ def convert(model: keras.Model) -> Encoder | None:
 
 
 def _as_resnet(backbone):
-    """The `ResNet` with a functional model's weights; the model itself if it is another."""
+    """The `ResNet` with a functional model's weights; any other model is returned as it is."""
     layers = {layer.name: layer for layer in backbone.layers}
     if not {"conv1", "bn1", "layer1.0.conv2"} <= layers.keys():
         return backbone

@@ -1,4 +1,4 @@
-"""ONNX, by tf2onnx."""
+"""Export of encoders to ONNX, by tf2onnx."""
 
 import functools
 
@@ -15,8 +15,8 @@ OPSET = 17
 def export_onnx(encoder: Encoder, output: str) -> None:
     """Writes an encoder as an ONNX file.
 
-    Its input is `images`, normalised float32 NxHxWx3 with N, H and W free; its outputs are
-    `feature` NxC, of the backbone, and `embedding` NxD of unit length.
+    The input is `images`, normalized, float32 NxHxWx3 with N, H and W free. The outputs are
+    `feature` NxC, from the backbone, and `embedding` NxD of unit length.
 
     Args:
         encoder: `Encoder` to export.
@@ -28,7 +28,7 @@ def export_onnx(encoder: Encoder, output: str) -> None:
     try:
         import tf2onnx
     except ImportError as error:
-        raise ValueError('ONNX needs tf2onnx: pip install ".[onnx]"') from error
+        raise ValueError('Export to ONNX needs tf2onnx: pip install ".[onnx]"') from error
     network = with_policy(encoder.features_and_embeddings(), "float32")
     network = functools.partial(features_and_embeddings, network)
     spec = tf.TensorSpec([None, None, None, 3], tf.float32, "images")

@@ -1,4 +1,4 @@
-"""SavedModels for TensorFlow Serving."""
+"""Export of encoders as SavedModels for TensorFlow Serving."""
 
 import json
 import os
@@ -14,10 +14,10 @@ from moco_tf.interop import warmup
 from moco_tf.interop.serving_graph import Server
 from moco_tf.log import log
 
-BATCHES = (1, 2, 4, 8, 16, 32)  # sizes that the server rounds its batches up to
+BATCHES = (1, 2, 4, 8, 16, 32)  # the server pads its batches to one of these sizes
 
 MODELS_CONFIG = """\
-# tensorflow_model_server --model_config_file=THIS; in a container base_path is what is mounted
+# tensorflow_model_server --model_config_file=THIS; in a container base_path is the mount
 model_config_list {{
   config {{
     name: "moco"
@@ -39,32 +39,32 @@ def export_savedmodel(
     output: str,
     crop,
     *,
-    classifier=None,
-    bfloat16=False,
-    jit_compile=False,
-    metadata=None,
-):
+    classifier: tuple | None = None,
+    bfloat16: bool = False,
+    jit_compile: bool = False,
+    metadata: dict | None = None,
+) -> str:
     """Writes an encoder as OUTPUT/VERSION/, the next version, for TensorFlow Serving.
 
-    Beside the versions it writes models.config and batching.config, samples for the server's
-    flags. A version is written under another name and renamed, so that a server that polls the
-    folder sees it whole; in gs://, where renaming copies, it may not.
+    It also writes OUTPUT/models.config and OUTPUT/batching.config, samples for the server's flags.
+    A version is written under a temporary name and renamed, so a server that polls a local folder
+    sees complete versions only. In gs:// renaming copies, so a server may see an incomplete one.
 
     Args:
         encoder: `Encoder` to export.
         output: folder, local or gs://.
-        crop: `encoders.Preprocessing`, which is part of the graph.
-        classifier: `(weights CxK, bias K, names of the K classes)` on its features; adds the
+        crop: `encoders.Preprocessing`, which becomes part of the graph.
+        classifier: `(weights CxK, bias K, names of the K classes)` on the features; adds the
             signatures classify_*.
         bfloat16: compute the network in bfloat16.
         jit_compile: compile the network by XLA, for each batch size.
-        metadata: JSON-ready dict that goes with the model as an asset.
+        metadata: JSON-ready dict, saved with the model as an asset.
 
     Returns:
-        The version's folder.
+        Path of the version's folder.
 
     Raises:
-        ValueError: if the variant asked for is too far from the encoder in float32.
+        ValueError: if embeddings in bfloat16 or under XLA are too far from those in float32.
     """
     network = with_policy(encoder.features_and_embeddings(), "float32")
     computed = with_policy(network, "mixed_bfloat16") if bfloat16 else network
@@ -77,18 +77,20 @@ def export_savedmodel(
     return write_version(server, signatures, output, metadata or {}, requests)
 
 
-def write_version(server, signatures, output, metadata, requests):
-    """Writes a module as the next version in a folder, and samples of the server's flags beside it.
+def write_version(
+    server: tf.Module, signatures: dict, output: str, metadata: dict, requests: list[tuple]
+) -> str:
+    """Writes a module as the next SavedModel version in a folder.
 
     Args:
-        server: `tf.Module`.
-        signatures: dict of its concrete functions.
-        output: folder, local or gs://.
-        metadata: JSON-ready dict, an asset.
-        requests: of `warmup.write`.
+        server: module that holds the variables.
+        signatures: dict from names to the module's concrete functions.
+        output: folder of the versions, local or gs://.
+        metadata: JSON-ready dict, saved as an asset.
+        requests: warm-up requests, see `warmup.write`.
 
     Returns:
-        The version's folder.
+        Path of the version's folder.
     """
     tf.io.gfile.makedirs(output)
     temporary = os.path.join(output, f".new-{os.getpid()}")
@@ -96,16 +98,16 @@ def write_version(server, signatures, output, metadata, requests):
         with tempfile.TemporaryDirectory() as folder:
             asset = os.path.join(folder, "metadata.json")
             storage.write_text(asset, json.dumps(metadata, indent=2) + "\n")
-            server.metadata = tf.saved_model.Asset(asset)  # which is copied
+            server.metadata = tf.saved_model.Asset(asset)  # saving copies the file
             tf.saved_model.save(server, temporary, signatures=signatures)
         warmup.write(temporary, requests)
         path = _next_version(temporary, output)
     finally:
         if tf.io.gfile.exists(temporary):
             tf.io.gfile.rmtree(temporary)
-    where = output if "://" in output else os.path.abspath(output)
+    base_path = output if "://" in output else os.path.abspath(output)
     for name, text in (
-        ("models.config", MODELS_CONFIG.format(path=where)),
+        ("models.config", MODELS_CONFIG.format(path=base_path)),
         ("batching.config", BATCHING_CONFIG),
     ):
         storage.write_text(os.path.join(output, name), text)
@@ -114,7 +116,7 @@ def write_version(server, signatures, output, metadata, requests):
 
 
 def _next_version(temporary, output):
-    """Renames a folder to the next version, after those that others may have added meanwhile."""
+    """Renames a folder to the next version; retries if another process takes that number."""
     while True:
         names = [name.strip("/") for name in tf.io.gfile.listdir(output)]
         path = os.path.join(output, str(max(map(int, filter(str.isdigit, names)), default=0) + 1))
@@ -126,14 +128,19 @@ def _next_version(temporary, output):
                 raise
 
 
-def with_policy(network, policy):
-    """A copy of a network that computes in another precision: a policy's name, as Keras has it."""
+def with_policy(network: keras.Model, policy: str) -> keras.Model:
+    """A copy of a network that computes in another precision.
+
+    Args:
+        network: functional model.
+        policy: name of a Keras dtype policy, such as "mixed_bfloat16".
+    """
 
     def clone(layer):
         if isinstance(layer, keras.Model):
             return keras.models.clone_model(layer, clone_function=clone)
         config = layer.get_config()
-        # What ends in float32 does so on purpose: embeddings.
+        # Embeddings stay in float32.
         if layer.name != "embeddings" and not isinstance(layer, keras.layers.InputLayer):
             config["dtype"] = policy
         return type(layer).from_config(config)
@@ -150,6 +157,7 @@ def _require_close(server, reference, tolerance, crop):
     difference = float(np.abs(got - want).max())
     if not difference <= tolerance:
         raise ValueError(
-            f"Embeddings of this variant must be within {tolerance:g} of those in float32. "
-            f"Received: {difference:g} on random images. Leave bfloat16 and jit_compile out."
+            f"Embeddings in bfloat16 or under XLA must be within {tolerance:g} of those in "
+            f"float32. Received: {difference:g} on random images. Leave bfloat16 and jit_compile "
+            "out."
         )

@@ -1,54 +1,63 @@
-"""The graph that a SavedModel serves: image bytes to embeddings, with nothing of Python in it."""
+"""The graph of a SavedModel: encoded images to embeddings, without Python callbacks."""
 
 import functools
+from collections.abc import Callable
 
+import keras
 import tensorflow as tf
 
 from moco_tf.data import image_ops
 from moco_tf.data.tfdata import no_autograph
 
 
-def features_and_embeddings(network, images):
-    """What a network makes of normalised images, in float32.
+def features_and_embeddings(network: keras.Model, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Features and unit-length embeddings of normalized images, in float32.
 
     Args:
-        network: `Encoder.features_and_embeddings()`.
+        network: model from `Encoder.features_and_embeddings()`.
         images: float32 NxHxWx3.
 
     Returns:
-        Features NxC, and embeddings of unit length NxD.
+        Features NxC, and embeddings NxD of unit length.
     """
     features, embeddings = (tf.cast(x, tf.float32) for x in network(images, training=False))
     return features, tf.math.l2_normalize(embeddings, axis=1)
 
 
-def decode_or_blank(content):
-    """An image, uint8 HxWx3, and true; one black pixel and false if it cannot be decoded."""
+def decode_or_blank(content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decodes an image; one that cannot be decoded becomes one black pixel.
+
+    Args:
+        content: encoded image, string scalar.
+
+    Returns:
+        The image, uint8 HxWx3, and whether it could be decoded, bool scalar.
+    """
 
     @no_autograph
     def decode(content):
         return image_ops.decode(content), True
 
-    # An op that fails would fail the batch; in a data set it only loses its element.
+    # A failing op fails the whole batch; in a data set it only drops its element.
     data = tf.data.Dataset.from_tensors(content).map(decode).ignore_errors(log_warning=False)
     blank = tf.data.Dataset.from_tensors((tf.zeros([1, 1, 3], tf.uint8), False))
     return data.concatenate(blank).take(1).get_single_element()
 
 
 class Server(tf.Module):
-    """Signatures of an encoder with its preprocessing.
+    """Serving signatures of an encoder with its preprocessing.
 
     Args:
-        network: same as in `features_and_embeddings`.
-        crop: `encoders.Preprocessing`.
-        jit_compile: the network is a program of XLA's, compiled anew for each batch size.
+        network: model from `Encoder.features_and_embeddings()`.
+        crop: `encoders.Preprocessing` of the images.
+        jit_compile: compile the network by XLA, once for each batch size.
         classifier: `(weights CxK, bias K, names of the K classes)`, or None.
     """
 
     def __init__(self, network, crop, jit_compile=False, classifier=None):
         super().__init__()
         self._crop = crop
-        # What a signature uses must be reachable from here.
+        # Variables that a signature uses must be reachable from the module.
         self.weights = [v.value for v in network.variables]
         run = functools.partial(features_and_embeddings, network)
         self._run = tf.function(run, jit_compile=jit_compile, autograph=False)
@@ -57,7 +66,7 @@ class Server(tf.Module):
             weights, bias, names = classifier
             self.classifier = tf.Variable(weights), tf.Variable(bias), tf.constant(names)
 
-    def signatures(self):
+    def signatures(self) -> dict[str, Callable]:
         """Dict from the names of the signatures to concrete functions."""
         size = [None, None, None, 3]
         inputs = {
@@ -65,21 +74,21 @@ class Server(tf.Module):
             "images": tf.TensorSpec(size, tf.uint8, "images"),
             "tensors": tf.TensorSpec(size, tf.float32, "tensors"),
         }
-        kinds = {"embed": self._embed}
+        answers = {"embed": self._embed}
         if self.classifier:
-            kinds["classify"] = self._classify
+            answers["classify"] = self._classify
         functions = {}
-        for kind, answer in kinds.items():
+        for verb, answer in answers.items():
             for name, spec in inputs.items():
-                functions[f"{kind}_{name}"] = self._signature(answer, name, spec)
+                functions[f"{verb}_{name}"] = self._signature(answer, name, spec)
         return {"serving_default": functions["embed_bytes"], **functions}
 
-    def _signature(self, answer, kind, spec):
+    def _signature(self, answer, input_name, spec):
         prepare = {
             "bytes": self._of_bytes,
             "images": lambda images: (self._normalized(self._cropped(images)), None),
             "tensors": lambda images: (images, None),
-        }[kind]
+        }[input_name]
 
         def serve(inputs):
             images, ok = prepare(inputs)
@@ -101,15 +110,15 @@ class Server(tf.Module):
         return {"scores": scores, "label": label}
 
     def _of_bytes(self, encoded):
-        """string N to normalised images NxSxSx3 and whether each could be decoded, bool N."""
+        """Encoded images, string N, to normalized ones NxSxSx3, and which are valid, bool N."""
         size, count = self._crop.image_size_px, tf.size(encoded, tf.int64)
 
         def crop(row, content):
             image = image_ops.decode(content)
             return row, image_ops.resize_and_center_crop(image, self._crop.resize_px, size)
 
-        # An op that fails would fail the batch; in a data set it only loses its element. The last
-        # element is there for a batch without any good image.
+        # A failing op fails the whole batch; in a data set it only drops its element. The last
+        # element serves a batch in which no image can be decoded.
         good = tf.data.Dataset.from_tensor_slices((tf.range(count), encoded))
         good = good.map(tf.autograph.experimental.do_not_convert(crop), tf.data.AUTOTUNE)
         last = tf.data.Dataset.from_tensors((count, tf.zeros([size, size, 3], tf.uint8)))
@@ -132,6 +141,6 @@ class Server(tf.Module):
 
 
 def _where(ok, value):
-    """Zeros, or empty texts, in the rows that are not ok."""
+    """`value` with zeros, or empty texts, in the rows that are not ok."""
     blank = tf.fill(tf.shape(value), "") if value.dtype == tf.string else tf.zeros_like(value)
     return tf.where(tf.reshape(ok, [-1] + [1] * (len(value.shape) - 1)), value, blank)

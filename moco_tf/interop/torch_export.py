@@ -1,4 +1,4 @@
-"""Encoders and runs to the files of PyTorch and of the detectors built on it."""
+"""Export to PyTorch formats: official MoCo, torchvision, mmdetection, detectron2."""
 
 import pickle
 import re
@@ -7,16 +7,18 @@ import numpy as np
 
 from moco_tf import storage
 from moco_tf.interop import naming_schemes, torch_file
+from moco_tf.interop.naming_schemes import State
+from moco_tf.pretraining.config import Config
 
 
-def export_official(state, output, arch, config=None):
-    """What main_moco.py saves and main_lincls.py reads: `module.encoder_q.`... and all else.
+def export_official(state: State, output: str, arch: str, config: Config | None = None):
+    """Writes a checkpoint as main_moco.py saves and main_lincls.py reads it.
 
     Args:
-        state: `naming_schemes.State`; without key encoder and queue the file has none.
+        state: training state; without key encoder and queue the file has none.
         output: path of the file, local or gs://.
         arch: name of the backbone, such as "resnet50".
-        config: `Config` of the run, for the optimizer's settings; None for those in the state.
+        config: `Config` of the run, for the optimizer's settings; None: those in the state.
     """
     group = state.group or {}
     if config:
@@ -26,35 +28,41 @@ def export_official(state, output, arch, config=None):
     torch_file.write(output, _official(state, arch, group))
 
 
-def export_torchvision(state, output):
-    """A plain state dict of the backbone, for `resnet50().load_state_dict(..., strict=False)`."""
+def export_torchvision(state: State, output: str):
+    """Writes the backbone for torchvision's `resnet50().load_state_dict(..., strict=False)`."""
     torch_file.write(output, _backbone(state))
 
 
-def export_torchvision_detection(state, output):
-    """The backbone in torchvision's Faster, Mask and Keypoint R-CNN with an FPN."""
+def export_torchvision_detection(state: State, output: str):
+    """Writes the backbone for torchvision's Faster, Mask and Keypoint R-CNN with an FPN."""
     torch_file.write(output, _backbone(state, "backbone.body."))
 
 
-def export_mmdetection(state, output):
-    """For `init_cfg=dict(type="Pretrained", checkpoint=..., prefix="backbone.")` of mmdetection."""
+def export_mmdetection(state: State, output: str):
+    """Writes the backbone for mmdetection.
+
+    Its config then says `init_cfg=dict(type="Pretrained", checkpoint=..., prefix="backbone.")`.
+    """
     torch_file.write(output, {"state_dict": _backbone(state, "backbone."), "meta": {}})
 
 
-def export_detectron2(state, output):
-    """The pickle of NumPy arrays that the reference's converter makes for detectron2."""
+def export_detectron2(state: State, output: str):
+    """Writes the backbone for detectron2, as the reference's converter does.
+
+    Source: detection/convert-pretrain-to-detectron2.py of the official code.
+    """
     pickled = pickle.dumps(_detectron2(state), protocol=3)
-    # NumPy 2's name of the module, which occurs once, is not known to the NumPy 1 that detectron2
-    # is often installed with; NumPy 2 knows both.
+    # detectron2 is often installed with NumPy 1, which does not know NumPy 2's name of the module.
+    # NumPy 2 knows both names. The name occurs once in the pickle.
     new, old = b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"
     storage.write_bytes(output, pickled.replace(new, old, 1))
 
 
 def _official(state, arch, group):
-    """What main_moco.py saves, for `torch_file.write`.
+    """The checkpoint of main_moco.py as a dict, for `torch_file.write`.
 
     Args:
-        state: `State`; without key encoder and queue, the file has none.
+        state: `State`; without key encoder and queue the dict has none.
         arch: name of the backbone, such as "resnet50".
         group: dict of lr, momentum and weight_decay of the optimizer, if there is a velocity.
     """
@@ -91,7 +99,7 @@ def _with_counts(arrays, forwards):
 
 
 def _detectron2(state):
-    """What the reference's converter pickles for detectron2: dict of NumPy arrays and notes."""
+    """The dict that the reference's converter pickles for detectron2."""
 
     def rename(name):
         name = name if name.startswith("layer") else f"stem.{name}"

@@ -1,7 +1,7 @@
-"""PyTorch's files, read and written without PyTorch.
+"""Reading and writing PyTorch checkpoint files (torch.save) without PyTorch.
 
-A file of torch.save is a pickle that may call any function. Here nothing is called but what makes
-tensors and containers; a file that asks for more is refused.
+A file of torch.save is a pickle, which may call any function. The reader calls only functions that
+make tensors and containers; it refuses a file that asks for others.
 
 Source: torch/serialization.py; the zip format (since PyTorch 1.6) and the one before it.
 """
@@ -12,6 +12,7 @@ import math
 import pickle
 import struct
 import zipfile
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -30,22 +31,22 @@ STORAGES = {
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
 }
-MAGIC = 0x1950A86A20F9469CFC6C  # begins the old format
+MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of the old format
 ENDINGS = (".pth", ".pth.tar", ".pt", ".ckpt", ".tar")
 
 
-def read(path):
+def read(path: str) -> Any:
     """Reads a file of torch.save.
 
     Args:
-        path: local or gs://.
+        path: local or gs:// file.
 
     Returns:
-        What was saved, with NumPy arrays for tensors.
+        The saved object, with NumPy arrays for tensors.
 
     Raises:
-        ValueError: if it is no such file, or holds other things than tensors, numbers, texts and
-            containers.
+        ValueError: if the file is damaged or no file of torch.save, or if it holds anything but
+            tensors, numbers, texts and containers.
     """
     with tf.io.gfile.GFile(path, "rb") as file:
         content = file.read()
@@ -60,11 +61,11 @@ def read(path):
 
 
 class _Refused(ValueError):
-    """A whole file, but of more than data."""
+    """The file is whole, but holds more than data."""
 
 
 class _Storage:
-    """A flat array, out of a pickle's reach."""
+    """A flat array, wrapped so that a pickle cannot reach it."""
 
     __slots__ = ("array",)
 
@@ -72,7 +73,7 @@ class _Storage:
         self.array = array
 
 
-class _Unpickler(pickle._Unpickler):  # in C it would allocate what a file only announces
+class _Unpickler(pickle._Unpickler):  # the C one allocates the sizes that a file claims
     """Unpickles tensors and containers; `storage(dtype, key, count)` gives a flat array."""
 
     def __init__(self, file, storage=None):
@@ -80,7 +81,7 @@ class _Unpickler(pickle._Unpickler):  # in C it would allocate what a file only 
         self._storage = storage
 
     def find_class(self, module, name):
-        # New functions each time: a pickle can set attributes on what it was given.
+        # New functions at each call, because a pickle can set attributes on what it gets.
         def tensor(storage, offset, shape, strides, *_):
             if not isinstance(storage, _Storage):
                 raise pickle.UnpicklingError("a tensor that is not of a storage")
@@ -101,21 +102,21 @@ class _Unpickler(pickle._Unpickler):  # in C it would allocate what a file only 
         if f"{module}.{name}" in allowed:
             return allowed[f"{module}.{name}"]
         raise _Refused(
-            "A PyTorch file must hold nothing but tensors, numbers, texts and containers: anything "
-            f"else could run code. Received: a file that asks for {module}.{name}. If you trust "
-            "it, save its weights alone with PyTorch: torch.save({'state_dict': "
+            "A PyTorch file must hold only tensors, numbers, texts and containers, because "
+            f"anything else could run code. Received: a file that asks for {module}.{name}. If you "
+            "trust it, save its weights alone with PyTorch: torch.save({'state_dict': "
             "torch.load(FILE, weights_only=False)['state_dict']}, NEW)."
         )
 
     def persistent_load(self, pid):
-        kind, storage, key, _, count, *_ = pid
-        if kind != "storage" or self._storage is None:
-            raise pickle.UnpicklingError(f"unknown persistent id {kind!r}")
+        name, storage, key, _, count, *_ = pid
+        if name != "storage" or self._storage is None:
+            raise pickle.UnpicklingError(f"unknown persistent id {name!r}")
         return _Storage(self._storage(STORAGES[storage], key, count))
 
 
 def _view(array, offset, shape, strides):
-    """A strided view of a flat array, refused where it would leave it."""
+    """A strided view of a flat array; raises UnpicklingError if it would leave the array."""
     if min((offset, *shape, *strides), default=0) < 0 or len(shape) != len(strides):
         raise pickle.UnpicklingError("a tensor with a negative or missing length or stride")
     last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=False))
@@ -156,7 +157,7 @@ def _read_old(content):
         _Unpickler(file).load()
     storages = {}
 
-    def storage(dtype, key, count):  # filled below: the numbers come after the pickle
+    def storage(dtype, key, count):  # filled below, because the numbers follow the pickle
         if not 0 <= count * dtype.itemsize <= len(content):
             raise pickle.UnpicklingError(f"storage {key} is too short")
         return storages.setdefault(key, np.empty(count, dtype))
@@ -171,17 +172,17 @@ def _read_old(content):
         if count != array.size:
             raise pickle.UnpicklingError(f"storage {key} has another length")
         raw = file.read(array.nbytes)
-        if len(raw) < array.nbytes:  # a single number left would fill the whole array
+        if len(raw) < array.nbytes:  # NumPy would spread a single number over the array
             raise pickle.UnpicklingError(f"storage {key} is cut short")
         array[:] = np.frombuffer(raw, array.dtype)
     return result
 
 
-def write(path, value):
+def write(path: str, value: Any):
     """Writes a file that torch.load reads, also with `weights_only=True`.
 
     Args:
-        path: local or gs://; written under another name and renamed.
+        path: local or gs:// file; written under a temporary name and renamed.
         value: dicts, lists and tuples of numbers, texts, None and NumPy arrays.
     """
     arrays = []
@@ -197,13 +198,14 @@ def write(path, value):
 
 
 def _pickle(value, arrays):
-    """The pickle of a value, without its ends; its arrays are appended to `arrays`."""
+    """The pickle of a value without PROTO and STOP; appends the arrays in it to `arrays`."""
 
     def all_of(values):
         return b"".join(_pickle(v, arrays) for v in values)
 
     if isinstance(value, np.ndarray):
-        arrays.append(np.ascontiguousarray(value).reshape(value.shape))  # it makes 0-d 1-d
+        # ascontiguousarray makes a 0-d array 1-d.
+        arrays.append(np.ascontiguousarray(value).reshape(value.shape))
         return _pickle_tensor(arrays[-1], str(len(arrays) - 1), all_of)
     if isinstance(value, dict):
         items = all_of(x for item in value.items() for x in item)
@@ -224,10 +226,10 @@ def _pickle_tensor(array, key, all_of):
     def call(function, arguments):
         return function + pickle.MARK + arguments + pickle.TUPLE + pickle.REDUCE
 
-    (kind,) = (name for name, dtype in STORAGES.items() if dtype == array.dtype)
+    (storage_type,) = (name for name, dtype in STORAGES.items() if dtype == array.dtype)
     strides = tuple(stride // array.itemsize for stride in array.strides)
-    where = all_of(["storage"]) + named("torch", kind) + all_of([key, "cpu", array.size])
-    storage = pickle.MARK + where + pickle.TUPLE + pickle.BINPERSID
+    pid = all_of(["storage"]) + named("torch", storage_type) + all_of([key, "cpu", array.size])
+    storage = pickle.MARK + pid + pickle.TUPLE + pickle.BINPERSID
     hooks = call(named("collections", "OrderedDict"), b"")
     view = all_of([0, array.shape, strides, False])
     return call(named("torch._utils", "_rebuild_tensor_v2"), storage + view + hooks)

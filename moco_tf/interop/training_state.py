@@ -1,4 +1,4 @@
-"""A run's state, between its workdir and torch's names."""
+"""Conversion of a run's training state between its workdir and a PyTorch checkpoint."""
 
 import copy
 import json
@@ -8,24 +8,30 @@ import keras
 import tensorflow as tf
 
 from moco_tf import presets, schema
+from moco_tf.backbones.encoder import Encoder
 from moco_tf.backbones.precision import precision
 from moco_tf.interop import naming_schemes, weights
 from moco_tf.log import log
 from moco_tf.moco import MoCo
 from moco_tf.pretraining import build, mechanism
 from moco_tf.pretraining import config as config_lib
+from moco_tf.pretraining.config import Config
 from moco_tf.training import checkpoint
 from moco_tf.training.callbacks import read_metrics
 
-IMPORTED = "imported.json"  # in a workdir, what it was made of
-RUN = ("config.json", "encoder.keras", "checkpoints", IMPORTED)  # what makes a folder a run's
+IMPORTED = "imported.json"  # in a workdir: the file that it was imported from
+RUN = ("config.json", "encoder.keras", "checkpoints", IMPORTED)  # files and folders of a run
 
 
-def encoder_of(state, name="The file"):
-    """The query encoder of a `naming_schemes.State`, without a head if it has none.
+def encoder_of(state: naming_schemes.State, name: str = "The file") -> Encoder:
+    """The query encoder of a state; it has no head if the state has none.
+
+    Args:
+        state: arrays of a PyTorch checkpoint.
+        name: name of the checkpoint, for messages.
 
     Raises:
-        ValueError: for weights of another architecture.
+        ValueError: for weights of an unknown architecture.
     """
     model, has_head = weights.describe(state.query)
     with precision("float32"):
@@ -34,13 +40,13 @@ def encoder_of(state, name="The file"):
     return encoder
 
 
-def config_of(state, base=None):
-    """The `Config` with which a run goes on from a state.
+def config_of(state: naming_schemes.State, base: Config | None = None) -> Config:
+    """The `Config` of a run that continues from a state.
 
     Args:
-        state: `naming_schemes.State` with a key encoder.
-        base: `Config` to take, which must be of the same encoder and queue; None for v1's or v2's
-            on ImageNet, by the head.
+        state: training state with a key encoder.
+        base: config to copy, with the same encoder and queue; None: the one of MoCo v1 or v2 on
+            ImageNet, chosen by the head.
 
     Raises:
         ValueError: naming the fields in which `base` differs from the state.
@@ -61,23 +67,23 @@ def config_of(state, base=None):
     differences = schema.differences(fields, {name: given[name] for name in fields}, "model.")
     if differences:
         raise ValueError(
-            "The config must be of the encoder and queue in the file. Differing fields (there -> "
-            f"in the config): {'; '.join(differences)}. Change the config, or leave it out."
+            "The config must have the encoder and queue of the file. Differing fields (file -> "
+            f"config): {'; '.join(differences)}. Change the config, or leave it out."
         )
     return copy.deepcopy(base)
 
 
-def standard_config(head):
+def standard_config(head: str) -> Config:
     """The `Config` of configs/moco_v1.py (head "linear") or configs/moco_v2.py ("mlp")."""
     return presets.load({"linear": "moco_v1", "mlp": "moco_v2"}[head])
 
 
-def model_of(state, config):
-    """The compiled `MoCo` in a state, and its step.
+def model_of(state: naming_schemes.State, config: Config) -> tuple[MoCo, int]:
+    """The compiled `MoCo` of a state, and the steps that it has done.
 
     Args:
-        state: `naming_schemes.State` with a key encoder.
-        config: of `config_of`.
+        state: training state with a key encoder.
+        config: config from `config_of`.
     """
     config_lib.check(config)
     model = _make_model(config)
@@ -95,8 +101,8 @@ def model_of(state, config):
             velocity.assign(weights.from_torch(state.velocity[name]))
     if state.epoch and not state.forwards:
         log.warning(
-            "The file has done %d epochs, but does not say how many steps (num_batches_tracked): "
-            "the schedule starts anew.",
+            "The file says that %d epochs are done, but not how many steps (num_batches_tracked): "
+            "the learning-rate schedule starts at step 0.",
             state.epoch,
         )
     step = state.forwards // _forwards_per_step(config)
@@ -105,20 +111,20 @@ def model_of(state, config):
 
 
 def _make_model(config):
-    """The model of a config; what it sets for all of Keras is set back."""
+    """The model of a config; Keras' global dtype policy is restored afterwards."""
     with precision(keras.config.dtype_policy()):
         return build.make_model(config)
 
 
-def write(model, config, workdir):
-    """Makes the workdir of a run that goes on from a model's state; `train.py` resumes it."""
+def write(model: MoCo, config: Config, workdir: str):
+    """Writes a model's state as the workdir of a run, which `train.py` resumes."""
     _checkpoints(model, workdir, write=True).save()
-    # Last: without it there is no run.
+    # config.json is written last: a folder without it is no run.
     checkpoint.claim_workdir(schema.to_dict(config), workdir, tf.distribute.get_strategy())
 
 
-def remove(workdir):
-    """Removes what an import that failed has left."""
+def remove(workdir: str):
+    """Removes the files of an import that failed."""
     for name in RUN:
         path = os.path.join(workdir, name)
         if tf.io.gfile.isdir(path):
@@ -127,20 +133,21 @@ def remove(workdir):
             tf.io.gfile.remove(path)
 
 
-def restored(workdir, config):
+def restored(workdir: str, config: Config) -> MoCo:
     """The compiled `MoCo` of a workdir's newest checkpoint.
 
     Args:
-        workdir: of a train.py run.
-        config: its `Config`.
+        workdir: folder of a train.py run.
+        config: `Config` of the run.
 
     Raises:
-        ValueError: if there is no checkpoint, or the run is not of MoCo.
+        ValueError: if there is no checkpoint, or the run has another mechanism than MoCo's queue.
     """
     if not issubclass(mechanism.find(config.model.mechanism), MoCo):
         raise ValueError(
-            "The state of a run with a queue can be exported. Received: a run with "
-            f"model.mechanism={config.model.mechanism!r}. Its encoder can be: name encoder.keras."
+            "The training state can only be exported from a run with model.mechanism='queue'. "
+            f"Received: a run with model.mechanism={config.model.mechanism!r}. To export its "
+            "encoder alone, give its encoder.keras as `--checkpoint`."
         )
     model = _make_model(config)
     checkpoints = _checkpoints(model, workdir, write=False)
@@ -150,8 +157,8 @@ def restored(workdir, config):
     return model
 
 
-def read(workdir, config):
-    """The `naming_schemes.State` of a workdir's newest checkpoint, see `restored`."""
+def read(workdir: str, config: Config) -> naming_schemes.State:
+    """The state of a workdir's newest checkpoint; arguments and errors as in `restored`."""
     model = restored(workdir, config)
     step = int(model.optimizer.iterations.numpy())
     return naming_schemes.State(
@@ -166,7 +173,7 @@ def read(workdir, config):
 
 
 def _epoch(workdir, step):
-    """Epochs done at a step, as far as the run knows them."""
+    """Epochs done at a step; 0 if neither metrics.jsonl nor imported.json says it."""
     path = os.path.join(workdir, IMPORTED)
     lines = read_metrics(os.path.join(workdir, "metrics.jsonl"))
     if tf.io.gfile.exists(path):
@@ -196,10 +203,11 @@ def _forwards_per_step(config):
     return 2 if config.model.symmetric else 1
 
 
-def require_new(workdir):
-    """Raises ValueError if a folder has a run already."""
+def require_new(workdir: str):
+    """Raises ValueError if a folder already has a run."""
     for name in RUN:
         if tf.io.gfile.exists(os.path.join(workdir, name)):
             raise ValueError(
-                f"`--output` must be a folder without a run. Received: {workdir!r}, with {name}."
+                f"`--output` must be a folder without a run. Received: {workdir!r}, which has "
+                f"{name}. Choose another folder."
             )

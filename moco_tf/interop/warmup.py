@@ -1,18 +1,19 @@
-"""Requests that TensorFlow Serving answers for itself before it takes those of others."""
+"""Warm-up requests of a SavedModel, which TensorFlow Serving runs before it serves clients."""
 
 import os
+from collections.abc import Iterable
 
 import tensorflow as tf
 
 from moco_tf.log import log
 
-IMAGE_PX = 128  # of what networks for any size are warmed up with
+IMAGE_PX = 128  # side of the warm-up image of networks that take any size
 
 
-def write(version, requests):
+def write(version: str, requests: list[tuple]):
     """Writes VERSION/assets.extra/tf_serving_warmup_requests.
 
-    It needs the protocol's own messages, of tensorflow-serving-api; without them it says so.
+    Without the package tensorflow-serving-api you get a warning and no file.
 
     Args:
         version: folder of the SavedModel.
@@ -24,8 +25,8 @@ def write(version, requests):
         from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
     except ImportError:
         log.warning(
-            "The model has no warm-up requests: its first answers will be slow. They need the "
-            'protocol of the server: pip install ".[serving]"'
+            "The model has no warm-up requests, so its first answers will be slow. To write them, "
+            'install the protocol of the server: pip install ".[serving]"'
         )
         return
     folder = os.path.join(version, "assets.extra")
@@ -36,13 +37,19 @@ def write(version, requests):
             request.model_spec.name = "moco"
             request.model_spec.signature_name = signature
             request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-            asked = prediction_log_pb2.PredictLog(request=request)
-            record = prediction_log_pb2.PredictionLog(predict_log=asked)
+            log_entry = prediction_log_pb2.PredictLog(request=request)
+            record = prediction_log_pb2.PredictionLog(predict_log=log_entry)
             writer.write(record.SerializeToString())
 
 
-def of_encoder(signatures, crop, batches):
-    """Requests of an encoder's signatures, one for each number of images in `batches`."""
+def of_encoder(signatures: Iterable[str], crop, batches: Iterable[int]) -> list[tuple]:
+    """Requests for an encoder's signatures, one for each number of images in `batches`.
+
+    Args:
+        signatures: names such as "embed_images".
+        crop: `encoders.Preprocessing` of the images.
+        batches: numbers of images in a request.
+    """
     image = noise(crop.resize_px)
     values = {
         "image_bytes": lambda n: tf.repeat(tf.io.encode_jpeg(image)[None], n),
@@ -50,21 +57,21 @@ def of_encoder(signatures, crop, batches):
         "tensors": lambda n: tf.zeros([n, crop.image_size_px, crop.image_size_px, 3]),
     }
     inputs = {name: name.rpartition("_")[2] for name in signatures}
-    inputs = {name: kind if kind in values else "image_bytes" for name, kind in inputs.items()}
-    return [(name, kind, values[kind](n)) for name, kind in inputs.items() for n in batches]
+    inputs = {name: x if x in values else "image_bytes" for name, x in inputs.items()}
+    return [(name, x, values[x](n)) for name, x in inputs.items() for n in batches]
 
 
-def of_one_image(signatures):
-    """Requests of one image, for signatures *_images and others, which take bytes."""
+def of_one_image(signatures: Iterable[str]) -> list[tuple]:
+    """Requests of one image: pixels for signatures *_images, encoded bytes for the others."""
     image = noise(IMAGE_PX)
-    of_bytes, of_images = tf.io.encode_jpeg(image)[None], image[None]
+    encoded, pixels = tf.io.encode_jpeg(image)[None], image[None]
     return [
-        (name, "images", of_images) if name.endswith("_images") else (name, "image_bytes", of_bytes)
+        (name, "images", pixels) if name.endswith("_images") else (name, "image_bytes", encoded)
         for name in signatures
     ]
 
 
-def noise(size):
+def noise(size: int) -> tf.Tensor:
     """A random image, uint8 size x size x 3."""
     pixels = tf.random.stateless_uniform([size, size, 3], [0, 0], 0, 256, tf.int32)
     return tf.cast(pixels, tf.uint8)

@@ -1,7 +1,7 @@
-"""An encoder's weights under PyTorch's names and axes, and the architecture that weights belong to.
+"""Conversion of encoder weights to and from PyTorch's names and axes.
 
-Our layers have torchvision's names; convolutions are HWIO here and OIHW there, linear layers
-transposed. Source: torchvision/models/resnet.py.
+The layers have torchvision's names. Convolutions are HWIO in Keras and OIHW in PyTorch; linear
+layers are transposed. Source: torchvision/models/resnet.py.
 """
 
 import re
@@ -28,7 +28,7 @@ HEAD = re.compile(r"fc(?:\.(\d))?$")
 
 
 def named_variables(model: Encoder | ResNet) -> dict:
-    """The variables of an encoder or a backbone, by torch's names and in the order of its modules.
+    """The variables of an encoder or a backbone, by PyTorch's names and in PyTorch's order.
 
     Args:
         model: `Encoder` with a ResNet, or a `ResNet` alone.
@@ -52,7 +52,7 @@ def _all_layers(model):
 
 
 def _place(layer):
-    """Where torchvision has a layer: stem, then block by block, then the head."""
+    """Sort key of a layer in torchvision's order: stem, then block by block, then the head."""
     match = BLOCK.match(layer.name)
     if match:
         stage, block, part, number = match.groups()
@@ -63,44 +63,49 @@ def _place(layer):
     if match:
         return 5, 0, 0, int(match[1] or 0)
     raise ValueError(
-        "The head must be MoCo's, `heads.linear` or `heads.mlp`, for PyTorch's names. Received: a "
+        "The head must be `heads.linear` or `heads.mlp` to have a name in PyTorch. Received: a "
         f"head with the layer {layer.name}."
     )
 
 
-def to_torch(array):
-    """A variable's value in torch's axes: OIHW, or output x input."""
+def to_torch(array: np.ndarray) -> np.ndarray:
+    """A variable's value in PyTorch's axes: OIHW, or output x input."""
     array = np.asarray(array)
     return np.ascontiguousarray(array.transpose({4: (3, 2, 0, 1)}.get(array.ndim)))
 
 
-def from_torch(array):
+def from_torch(array: np.ndarray) -> np.ndarray:
     """The inverse of `to_torch`."""
     return array.transpose({4: (2, 3, 1, 0)}.get(array.ndim))
 
 
-def arrays_of(encoder):
-    """All weights of an encoder, as torch has them: dict of float32 arrays."""
+def arrays_of(encoder: Encoder) -> dict[str, np.ndarray]:
+    """All weights of an encoder by PyTorch's names and in its axes: float32 arrays."""
     return {name: to_torch(v.numpy()) for name, v in named_variables(encoder).items()}
 
 
-def set_arrays(encoder, arrays, what="The encoder"):
+def set_arrays(encoder: Encoder, arrays: dict[str, np.ndarray], name: str = "The encoder"):
     """Sets all weights of an encoder.
+
+    Args:
+        encoder: encoder to change.
+        arrays: weights by PyTorch's names and in its axes.
+        name: name of the arrays' origin, for messages.
 
     Raises:
         ValueError: for arrays that are missing, unknown, or of another shape.
     """
     variables = named_variables(encoder)
-    missing = [name for name in variables if name not in arrays]
-    unexpected = [name for name in arrays if name not in variables]
+    missing = [key for key in variables if key not in arrays]
+    unexpected = [key for key in arrays if key not in variables]
     wrong = [
-        f"{name}: {tuple(arrays[name].shape)} instead of {shape}"
-        for name, v in variables.items()
-        if name in arrays and arrays[name].shape != (shape := to_torch(v.numpy()).shape)
+        f"{key}: {tuple(arrays[key].shape)} instead of {shape}"
+        for key, v in variables.items()
+        if key in arrays and arrays[key].shape != (shape := to_torch(v.numpy()).shape)
     ]
     problems = [
-        f"{len(names)} {kind}, such as {', '.join(names[:5])}"
-        for kind, names in (
+        f"{len(names)} {problem}, such as {', '.join(names[:5])}"
+        for problem, names in (
             ("missing", missing),
             ("unexpected", unexpected),
             ("of another shape", wrong),
@@ -108,39 +113,39 @@ def set_arrays(encoder, arrays, what="The encoder"):
         if names
     ]
     if problems:
-        name = encoder.backbone.name if isinstance(encoder, Encoder) else encoder.name
+        architecture = encoder.backbone.name if isinstance(encoder, Encoder) else encoder.name
         raise ValueError(
-            f"{what} must have the weights of {name}, a ResNet as torchvision has them. "
+            f"{name} must have the weights of {architecture}, a ResNet of torchvision. "
             f"Received: {'; '.join(problems)}. {_cause(missing, unexpected)}"
         )
-    for name, variable in variables.items():
-        variable.assign(from_torch(arrays[name].astype(np.float32)))
+    for key, variable in variables.items():
+        variable.assign(from_torch(arrays[key].astype(np.float32)))
 
 
 def _cause(missing, unexpected):
     names = " ".join(unexpected)
     if re.search(r"fc\.\d\.running_mean", names):
-        return "The head has batch normalisation, which MoCo v1 and v2 have not; v3's has."
+        return "The head has batch normalization, as in MoCo v3. MoCo v1 and v2 have none."
     if "fc" in names:
         return "The head is neither v1's (one linear layer) nor v2's (linear, ReLU, linear)."
     if re.search(r"conv\d\.bias", names):
-        return "Convolutions with a bias are not torchvision's."
+        return "Its convolutions have a bias, which torchvision's ResNets do not."
     if missing and not unexpected:
-        return "The file is cut short, or holds a part of the model."
+        return "The file is incomplete, or holds a part of the model."
     return "The architecture is another one, or its layers have other names."
 
 
-def describe(arrays):
-    """What encoder the arrays of torch are of.
+def describe(arrays: dict[str, np.ndarray]) -> tuple[Model, bool]:
+    """Infers the architecture of an encoder from its weights.
 
     Args:
-        arrays: dict of arrays by torchvision's names; the head is fc (v1) or fc.0 and fc.2 (v2).
+        arrays: weights by torchvision's names; the head is fc (v1), or fc.0 and fc.2 (v2).
 
     Returns:
         `config.Model`, and whether there is a head.
 
     Raises:
-        ValueError: for another architecture.
+        ValueError: for an unknown architecture.
     """
     depths = tuple(
         len({m[2] for m in map(BLOCK.match, _layers(arrays)) if m and m[1] == stage})
@@ -153,15 +158,15 @@ def describe(arrays):
     if not known or any(head.ndim != 2 for head in heads):
         raise ValueError(
             "The weights must be of a ResNet with torchvision's layers, for images of 3 channels. "
-            f"Received: {', '.join(list(arrays)[:5])} and {len(arrays) - 5} more. A vision "
-            "transformer (MoCo v3) is none."
+            f"Received: {', '.join(list(arrays)[:5])} and {len(arrays) - 5} more. Vision "
+            "transformers (MoCo v3) cannot be imported."
         )
     block = "bottleneck" if "layer1.0.conv3.weight" in arrays else "basic"
     width, groups = stem.shape[0], second.shape[0] // second.shape[1]
     group_width = second.shape[1] * 64 // width if groups > 1 else 64
     name = _variant(block, depths, width, groups, group_width)
-    own_width = resnet.VARIANTS[name].width
-    model = Model(backbone=f"resnet:{name}", width=None if width == own_width else width)
+    default_width = resnet.VARIANTS[name].width
+    model = Model(backbone=f"resnet:{name}", width=None if width == default_width else width)
     model.stem = "imagenet" if stem.shape[2] == 7 else "cifar"
     for head, last in (("linear", "fc.weight"), ("mlp", "fc.2.weight")):
         if last in arrays:
@@ -173,7 +178,7 @@ def describe(arrays):
 
 
 def _variant(block, depths, width, groups, group_width):
-    """Name of the architecture in `resnet.VARIANTS`, of this width if there is one."""
+    """Name of the architecture in `resnet.VARIANTS`; one of the same width if it exists."""
     same = {
         variant.width: name
         for name, variant in reversed(resnet.VARIANTS.items())

@@ -1,4 +1,4 @@
-"""The configuration of a segmentation: one typed schema, checked before any work."""
+"""Config of the segmentation task, checked before any work."""
 
 from dataclasses import dataclass, field
 
@@ -13,13 +13,13 @@ class Data:
     train: str | None = option(None, help="address of the training images; must be given")
     test: str | None = option(None, help="address of the test images; must be given")
     num_classes: int | None = option(
-        None, at_least=1, below=256, help="for folders:, whose maps number classes from 0"
+        None, at_least=1, below=256, help="number of classes; for folders: only"
     )
     ignored: tuple[int, ...] = option(
-        (), at_least=0, below=256, help="numbers in the maps that are no class, besides 255"
+        (), at_least=0, below=256, help="numbers in the maps to ignore, besides 255"
     )
     recipe: str | None = option(
-        None, help="address whose normalisation is used; none: the run's, moco:v2 without a run"
+        None, help="address whose normalization is used; none: the run's, moco:v2 without a run"
     )
     crop_px: int = option(513, at_least=1, help="side of the training crops")
     scale_min: float = option(0.5, above=0, help="least random scale of an image")
@@ -49,16 +49,16 @@ class Segmentation(TransferRun):
         above=0,
         below=100,
         min_items=1,
-        help="scales of the test images; the mean of the probabilities decides",
+        help="scales of the test images; probabilities are averaged over them",
     )
-    test_flip: bool = option(False, help="test images also mirrored")
+    test_flip: bool = option(False, help="also test mirrored images; probabilities are averaged")
 
 
-def check(config):
+def check(config: Segmentation):
     """Checks every field.
 
     Raises:
-        ValueError: naming the field, what must hold, and the value.
+        ValueError: with the field, the rule and the value received.
     """
     check_transfer(config, Segmentation, "segmentation")
     for name in ("data.train", "data.test"):

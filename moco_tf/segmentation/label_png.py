@@ -1,4 +1,4 @@
-"""Label maps in PNG files: the numbers that are stored, whatever colors they stand for."""
+"""Decoding of label maps in PNG files to class numbers, with or without a palette."""
 
 import binascii
 
@@ -6,26 +6,26 @@ import tensorflow as tf
 
 from moco_tf.data import image_headers
 
-# A PNG with a palette differs from a grayscale one in one byte of its header, the color type (3
-# and 0), and in the checksum of the header, which is linear: a change of the one is a fixed change
-# of the other. TensorFlow would decode the colors; of the grayscale file it decodes the numbers.
+# TensorFlow decodes a PNG with a palette to colors. To get the stored numbers, the header becomes
+# that of a grayscale PNG: the color type, one byte, changes from 3 to 0, and the checksum with it.
+# The checksum is linear, so the same bits of it flip in every file.
 HEADER = b"IHDR" + bytes(13)
 CHANGED = HEADER[:13] + b"\x03" + HEADER[14:]
 CHECKSUM = (binascii.crc32(HEADER) ^ binascii.crc32(CHANGED)).to_bytes(4, "big")
 BYTES = [bytes([i]) for i in range(256)]
 
 
-def decode(encoded):
-    """The stored numbers of a PNG of one channel, with or without a palette, 1 to 8 bits deep.
+def decode(encoded: tf.Tensor) -> tf.Tensor:
+    """Decodes a PNG of one channel, with or without a palette, 1 to 8 bits deep.
 
     Args:
-        encoded: string scalar.
+        encoded: content of the file, string scalar.
 
     Returns:
-        uint8 HxW.
+        Stored numbers, uint8 HxW.
 
     Raises:
-        InvalidArgumentError: for other files.
+        InvalidArgumentError: for any other file.
     """
 
     def byte(position):
@@ -42,7 +42,7 @@ def decode(encoded):
     with tf.control_dependencies([tf.debugging.Assert(one_channel, [text])]):
         gray = tf.cond(color == 3, lambda: _without_palette(encoded), lambda: encoded)
     pixels = tf.io.decode_png(gray, channels=1)[..., 0]
-    # Numbers of few bits are spread over 0 to 255.
+    # TensorFlow scales numbers of fewer than 8 bits to 0..255; undo it.
     highest = tf.bitwise.left_shift(1, tf.cast(depth, tf.int32)) - 1
     step = tf.cast(255 // highest, tf.uint8)
     return pixels // step

@@ -1,4 +1,4 @@
-"""Segmentation networks: normalised images to logits of the same size.
+"""Segmentation networks FCN and DeepLabV3+: normalized images to logits of the same size.
 
 The FCN keeps the whole backbone; the last stage has stride 1 and dilation 2. Source: MoCo v1,
 appendix (two 3x3 convolutions of 256 channels and dilation 6, BN and ReLU, one 1x1 convolution).
@@ -11,24 +11,25 @@ import tensorflow as tf
 from keras import layers
 
 from moco_tf.backbones.batch_norm import BatchNorm
+from moco_tf.backbones.resnet import ResNet
 
 CHANNELS, DILATION = 256, 6
 
 
-def feature_maps(backbone):
-    """What a backbone's last stage gives, before it is averaged: NxhxwxC."""
+def feature_maps(backbone: keras.Model) -> keras.KerasTensor:
+    """Output of a backbone's last stage before average pooling: NxhxwxC."""
     return backbone.get_layer("avgpool").input
 
 
-def fcn(backbone, num_classes):
+def fcn(backbone: ResNet, num_classes: int) -> keras.Model:
     """The paper's FCN.
 
     Args:
-        backbone: `ResNet`.
-        num_classes: K.
+        backbone: pre-trained ResNet.
+        num_classes: number of classes K.
 
     Returns:
-        A `keras.Model` from NxHxWx3 images, H and W free, to float32 logits NxHxWxK.
+        `keras.Model` from NxHxWx3 images, H and W free, to float32 logits NxHxWxK.
     """
     x = feature_maps(backbone)
     for i in (1, 2):
@@ -51,7 +52,7 @@ def fcn(backbone, num_classes):
 
 
 def _stride(backbone):
-    """Pixels of an image between neighbours in the last maps."""
+    """Stride of the last maps: image pixels between neighboring cells."""
     path = (layer for layer in backbone.layers if "downsample" not in layer.name)
     return math.prod(getattr(layer, "strides", (1, 1))[0] for layer in path)
 
@@ -60,11 +61,11 @@ def _stride(backbone):
 class Upsample(layers.Layer):
     """Bilinear resize of maps, Nxhxwxc, to the size of images, NxHxWx3.
 
-    The maps' cell i stands for pixel i * stride, where torch's padding puts it, whatever the size:
-    training crops and whole images are read alike.
+    Cell i of the maps is at pixel i * stride, as with PyTorch's padding. It does not depend on the
+    size, so training crops and whole images are aligned in the same way.
 
     Args:
-        stride: pixels between cells.
+        stride: image pixels between cells.
     """
 
     def __init__(self, stride, **kwargs):
@@ -73,7 +74,7 @@ class Upsample(layers.Layer):
 
     def call(self, inputs):
         maps, images = inputs
-        # With one cell more, the corners of the maps are pixels 0 and h * stride of the images.
+        # With one more cell, the corners of the maps are at pixels 0 and h * stride of the images.
         maps = tf.pad(maps, [[0, 0], [0, 1], [0, 1], [0, 0]], "SYMMETRIC")
         size = (tf.shape(maps)[1:3] - 1) * self.stride + 1
         large = tf.compat.v1.image.resize_bilinear(maps, size, align_corners=True)
@@ -89,11 +90,12 @@ class Upsample(layers.Layer):
         return super().get_config() | {"stride": self.stride}
 
 
-def deeplabv3plus(backbone, num_classes):
-    """DeepLabV3+ of keras-cv on our backbone, for images of multiples of 32 px.
+def deeplabv3plus(backbone: ResNet, num_classes: int) -> keras.Model:
+    """DeepLabV3+ of keras-cv, for images whose sides are multiples of 32 px.
 
-    It wants the backbone without dilation, and with ImageNet's stem: maps of 1/4 and 1/32. The BN
-    of its own layers is of each replica's rows. keras-cv is frozen upstream: it gets no fixes.
+    The backbone must have no dilation and ImageNet's stem, so that its maps are 1/4 to 1/32 of the
+    image. BN in keras-cv's layers is not synchronized over replicas. keras-cv is frozen upstream
+    and gets no fixes.
 
     Args, Returns: same as in `fcn`.
 
@@ -103,7 +105,7 @@ def deeplabv3plus(backbone, num_classes):
     if backbone.get_layer("conv1").strides != (2, 2):
         raise ValueError(
             "head=deeplabv3plus needs a backbone with ImageNet's stem, whose last maps are 1/32 of "
-            "the image. Received: one with the stem of small images. Use head=fcn."
+            "the image. Received: a backbone with the cifar stem. Use head=fcn."
         )
     from keras_cv.models import DeepLabV3Plus
 
@@ -113,10 +115,11 @@ def deeplabv3plus(backbone, num_classes):
         level: [n for n in names if n.startswith(stage)][-1] for level, stage in levels.items()
     }
     network = DeepLabV3Plus(num_classes=num_classes, backbone=backbone)
-    network.segmentation_head.layers[-1].activation = keras.activations.linear  # for logits
-    # Of its own class it could not be loaded again: our backbone is none of keras-cv's.
+    network.segmentation_head.layers[-1].activation = keras.activations.linear  # gives logits
+    # A plain model, because a saved DeepLabV3Plus cannot be loaded with a backbone from outside
+    # keras-cv.
     return keras.Model(network.input, network.output, name="deeplabv3plus")
 
 
-# How each is built, the dilation of the backbone's last stage, and what sizes are multiples of.
+# Head: builder, dilation of the backbone's last stage, and the number that divides image sizes.
 NETWORKS = {"fcn": (fcn, 2, 1), "deeplabv3plus": (deeplabv3plus, 1, 32)}

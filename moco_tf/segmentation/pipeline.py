@@ -1,33 +1,45 @@
-"""Crops of images and label maps to train on, and whole images to test on."""
+"""Input pipelines of segmentation: random training crops, and whole test images."""
 
+import numpy as np
 import tensorflow as tf
 
 from moco_tf.data import bad_images
+from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.random_key import random_key
 from moco_tf.data.tfdata import endless, image_of_slot, no_autograph, split
-from moco_tf.segmentation.sources import IGNORED
+from moco_tf.segmentation.sources import IGNORED, Pairs
 
 
-def segmentation_dataset(pairs, layout, *, fill, crop_px, scale, host=0, seed=0, start_step=0):
-    """Batches of random crops for one host, forever, a function of (seed, step).
+def segmentation_dataset(
+    pairs: Pairs,
+    layout: BatchLayout,
+    *,
+    fill: np.ndarray,
+    crop_px: int,
+    scale: tuple[float, float],
+    host: int = 0,
+    seed: int = 0,
+    start_step: int = 0,
+) -> tf.data.Dataset:
+    """Endless batches of random training crops for one host, a function of (seed, step).
 
     An image and its map are scaled by a random factor, cropped at random, padded where they are
     smaller than the crop (the map with `IGNORED`), and flipped with probability .5.
 
     Args:
-        pairs: `sources.Pairs`, checked.
-        layout: `BatchLayout`.
-        fill: uint8 color of the padding, 3.
+        pairs: checked images and label maps.
+        layout: layout of the global batch.
+        fill: color of the padding, uint8 3.
         crop_px: side of the crops.
-        scale: (lowest, highest) factor, drawn uniformly.
-        host: which of the layout's hosts this one is.
-        seed: int, of the run.
+        scale: lowest and highest scale factor, drawn uniformly.
+        host: number of this host in the layout.
+        seed: seed of the run.
         start_step: first step to yield.
 
     Returns:
         `tf.data.Dataset`, one element per replica of this host in turn, n = replica_rows:
             x: uint8 nxSxSx3; label: int32 nxSxS, classes or `IGNORED`; ok: bool n, true;
-            name: uint8 n x 120, see `input_pipeline.segmentation_dataset`.
+            name: uint8 n x 120, see `bad_images.encode_names`.
     """
     first, rows = host * layout.host_rows, layout.host_rows
 
@@ -49,7 +61,7 @@ def segmentation_dataset(pairs, layout, *, fill, crop_px, scale, host=0, seed=0,
     @no_autograph
     def find(step):
         slots = step * layout.batch + first + tf.range(rows, dtype=tf.int64)
-        # Fewer images than a batch are seen several times in it.
+        # A batch has an image several times if there are fewer images than rows.
         index = image_of_slot(slots, layout.batch, max(pairs.num_examples, layout.batch), seed)
         return slots, index % pairs.num_examples
 
@@ -59,8 +71,10 @@ def segmentation_dataset(pairs, layout, *, fill, crop_px, scale, host=0, seed=0,
     return endless(split(data, local)).prefetch(2 * local)
 
 
-def resized(image, label, factor):
-    """Scales an image (bilinear, antialiased) and its map (nearest) by a factor."""
+def resized(
+    image: tf.Tensor, label: tf.Tensor, factor: tf.Tensor | float
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Scales an image, uint8 HxWx3 (bilinear, antialiased), and its map, int32 HxW (nearest)."""
     size = tf.cast(tf.shape(label), tf.float32) * factor
     size = tf.maximum(tf.cast(tf.round(size), tf.int32), 1)
     image = tf.image.resize(image, size, antialias=True)
@@ -68,15 +82,17 @@ def resized(image, label, factor):
     return tf.cast(tf.round(image), tf.uint8), label
 
 
-def random_crop(image, label, u, size, fill):
+def random_crop(
+    image: tf.Tensor, label: tf.Tensor, u: tf.Tensor, size: int, fill: np.ndarray
+) -> tuple[tf.Tensor, tf.Tensor]:
     """A crop of size x size px at a random place, padded to the right and below.
 
     Args:
         image: uint8 HxWx3.
         label: int32 HxW.
-        u: 2 uniform numbers in [0, 1), the place.
-        size: px.
-        fill: uint8 color of the padding of the image, 3.
+        u: 2 uniform numbers in [0, 1), which choose the place.
+        size: side of the crop, px.
+        fill: color of the image's padding, uint8 3.
     """
     free = tf.cast(tf.maximum(tf.shape(label) - size, 0), tf.float32)
     top, left = tf.unstack(tf.cast(tf.floor(u * (free + 1)), tf.int32))
@@ -85,8 +101,10 @@ def random_crop(image, label, u, size, fill):
     return padded(image, label, size, size, fill)
 
 
-def padded(image, label, height, width, fill):
-    """Pads an image and its map to the right and below: HxWx3 and HxW."""
+def padded(
+    image: tf.Tensor, label: tf.Tensor, height: int, width: int, fill: np.ndarray
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Pads an image and its map to the right and below, the map with `IGNORED`."""
     h, w = tf.unstack(tf.shape(label))
     beyond = [[0, height - h], [0, width - w]]
     inside = tf.pad(tf.ones_like(label), beyond)[..., None] > 0
@@ -95,15 +113,17 @@ def padded(image, label, height, width, fill):
     return tf.ensure_shape(image, [height, width, 3]), tf.ensure_shape(label, [height, width])
 
 
-def test_dataset(pairs, batch, rows, size, fill):
-    """Whole images in order, padded to one size; the last batch is filled up with the first ones.
+def test_dataset(
+    pairs: Pairs, batch: int, rows: slice, size: tuple[int, int], fill: np.ndarray
+) -> tf.data.Dataset:
+    """Whole test images in order, padded to one size; the first images fill up the last batch.
 
     Args:
-        pairs: `sources.Pairs`.
-        batch: images of the global batch.
-        rows: slice of each batch to yield, for several hosts.
-        size: (height, width), of the padded images.
-        fill: uint8 color of the padding, 3.
+        pairs: test images.
+        batch: images in the global batch.
+        rows: slice of each batch to yield on this host.
+        size: height and width of the padded images.
+        fill: color of the padding, uint8 3.
 
     Returns:
         `tf.data.Dataset` of x: uint8 nxHxWx3.

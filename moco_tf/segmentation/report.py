@@ -1,4 +1,4 @@
-"""The pictures of a segmentation: report.html."""
+"""The report.html of a segmentation: scores, curves, confusion, example predictions."""
 
 import json
 import os
@@ -9,27 +9,27 @@ import tensorflow as tf
 from moco_tf import storage
 from moco_tf.evaluation import results
 from moco_tf.reports import pages, plots
-from moco_tf.segmentation.sources import IGNORED
+from moco_tf.segmentation.sources import IGNORED, Pairs
 from moco_tf.training.callbacks import read_metrics
 
 SHOWN, HEIGHT, WIDTH = 8, 180, 240
 
 
-def prediction_path(folder, pairs, index):
-    """Where the prediction for an image is saved: the name of its file, below the folder."""
+def prediction_path(folder: str, pairs: Pairs, index: int) -> str:
+    """Path of the predicted label map of an image."""
     stem = os.path.splitext(os.path.basename(pairs.labels[index]))[0]
     return os.path.join(folder, f"{index:05}_{stem}.png")
 
 
-def write(workdir, record, pairs, matrices, folder):
+def write(workdir: str, record: dict, pairs: Pairs, matrices: np.ndarray, folder: str):
     """Writes WORKDIR/report.html.
 
     Args:
         workdir: local or gs:// folder.
         record: content of results.json.
         pairs: test images.
-        matrices: a confusion matrix an image.
-        folder: of the predictions.
+        matrices: confusion matrix of each image, int64 NxKxK.
+        folder: folder of the predicted label maps.
     """
     lines = read_metrics(os.path.join(workdir, "metrics.jsonl"))
     steps = [line for line in lines if "loss" in line]
@@ -57,7 +57,7 @@ def write(workdir, record, pairs, matrices, folder):
         plots.bars(list(iou.values()), list(iou), "IoU"),
         "<h2>Confusion of pixels</h2>",
         plots.confusion(matrices.sum(axis=0), pairs.classes),
-        "<h2>Test images</h2><p>Image, truth, prediction, errors (red; white is ignored).</p>",
+        "<h2>Test images</h2><p>Image, truth, prediction, errors (red; ignored pixels white).</p>",
         _examples(pairs, folder),
         "<h2>Results</h2>",
         f"<pre>{pages.escape(json.dumps(record, indent=2))}</pre>",
@@ -85,10 +85,11 @@ def _small(image, method):
     return tf.image.resize(image.astype(np.float32), [HEIGHT, WIDTH], method=method).numpy()
 
 
-def palette(num_classes):
-    """Colors of the classes, uint8 256x3, as PASCAL VOC has them; ignored pixels are white.
+def palette(num_classes: int) -> np.ndarray:
+    """Colors of the classes in PASCAL VOC's palette, uint8 256x3; ignored pixels are white.
 
-    A color's highest bits are bits 0, 1 and 2 of the class' number, the next 3, 4 and 5, ...
+    Bits 0, 1 and 2 of a class number are the highest bits of red, green and blue, bits 3, 4 and 5
+    the next ones, and so on.
     """
     numbers = np.arange(256)[:, None]
     colors = np.zeros((256, 3), np.uint8)

@@ -1,4 +1,6 @@
-"""Training a segmentation network."""
+"""Training and prediction of a segmentation network."""
+
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -8,33 +10,33 @@ from moco_tf.segmentation.sources import IGNORED
 
 
 class Segmenter(keras.Model):
-    """Trains a network by the cross-entropy of its pixels.
+    """Trains a segmentation network by the cross-entropy of the pixels.
 
     Args:
-        network: `keras.Model` from normalised images NxHxWx3 to logits NxHxWxK.
-        normalize: function from uint8 images to what the network takes.
+        network: `keras.Model` from normalized images NxHxWx3 to logits NxHxWxK.
+        normalize: function from uint8 images to the network's input.
     """
 
     NAMES = ("loss", "pixel_accuracy")
 
-    def __init__(self, network, normalize):
+    def __init__(self, network: keras.Model, normalize: Callable):
         super().__init__()
         self.network, self._normalize = network, normalize
         self.built = True
 
-    def step(self, batch):
-        """One update; what `training.py` runs.
+    def step(self, batch: dict) -> dict:
+        """One update; the training loop calls it.
 
         Args:
             batch: dict of x: uint8 NxHxWx3, and label: int32 NxHxW, classes or `IGNORED`.
 
         Returns:
-            Dict of this replica's loss (nats, the mean over pixels that are not ignored) and
-            share of them in [0, 1] whose class has the highest logit.
+            Dict of this replica's loss (nats) and pixel accuracy in [0, 1], both over pixels that
+            are not ignored.
         """
         label = batch["label"]
         counted = label != IGNORED
-        # The mean is over the pixels of all replicas, of which each may have another number.
+        # The mean is over the pixels of all replicas, whose numbers of pixels may differ.
         pixels = tf.reduce_sum(tf.cast(counted, tf.float32))
         mean = tf.maximum(distribute.mean(pixels), 1.0)
 
@@ -53,7 +55,7 @@ class Segmenter(keras.Model):
         logs, _ = updates.minimize(
             self.optimizer, loss_fn, self.network.trainable_variables, statistics
         )
-        # Inference needs one set of BN statistics, also of layers that do not synchronize them.
+        # Inference needs one set of BN statistics, so average those of unsynchronized layers.
         distribute.average(statistics)
         return logs
 
@@ -63,18 +65,21 @@ class Segmenter(keras.Model):
 
     @property
     def trainable_variables(self):
-        """The network's."""
+        """Trainable variables of the network."""
         return self.network.trainable_variables
 
 
-def make_predict(network, normalize, scales, flip, multiple):
-    """A function from images to the classes of their pixels.
+def make_predict(
+    network: keras.Model, normalize: Callable, scales: tuple, flip: bool, multiple: int
+) -> Callable:
+    """Makes the function from images to the predicted classes of their pixels.
 
     Args:
-        network, normalize: same as in `Segmenter`.
-        scales: factors by which images are resized; the mean of the probabilities decides.
-        flip: also mirrored.
-        multiple: sizes that the network takes are multiples of it, px.
+        network: `keras.Model` from normalized images to logits.
+        normalize: function from uint8 images to the network's input.
+        scales: factors by which images are resized; probabilities are averaged over them.
+        flip: also predict mirrored images, and average.
+        multiple: image sizes of the network are multiples of it, px.
 
     Returns:
         Function from uint8 NxHxWx3 to int32 NxHxW.
@@ -93,7 +98,7 @@ def make_predict(network, normalize, scales, flip, multiple):
             if scale != 1:
                 new = tf.cast(tf.round(tf.cast(size, tf.float32) * scale), tf.int32)
                 new = tf.maximum((new + multiple // 2) // multiple, 1) * multiple
-                scaled = tf.image.resize(x, new)  # not antialiased, which XLA does not have
+                scaled = tf.image.resize(x, new)  # XLA has no antialiasing
             total += probabilities(scaled, size)
             if flip:
                 total += probabilities(scaled[:, :, ::-1], size)[:, :, ::-1]

@@ -1,6 +1,7 @@
-"""A segmentation as a SavedModel: image bytes in, label maps out."""
+"""Export of a segmentation as a SavedModel: encoded images in, label maps out."""
 
 import os
+from collections.abc import Callable, Iterable
 
 import keras
 import tensorflow as tf
@@ -13,23 +14,25 @@ from moco_tf.segmentation.segmenter import make_predict
 
 
 class SegmentationServer(tf.Module):
-    """Signatures of a segmentation network, with nothing of Python in them.
+    """Serving signatures of a segmentation network.
 
     Args:
-        network: `keras.Model` from normalised images to logits.
-        mean, std: of the normalisation.
+        network: `keras.Model` from normalized images to logits.
+        mean: mean of each channel, in [0, 1].
+        std: standard deviation of each channel, in [0, 1].
     """
 
-    def __init__(self, network, mean, std):
+    def __init__(self, network: keras.Model, mean: Iterable[float], std: Iterable[float]):
         super().__init__()
-        self.weights = [v.value for v in network.variables]  # must be reachable from here
+        # Variables that a signature uses must be reachable from the module.
+        self.weights = [v.value for v in network.variables]
 
         def prepare(images):
             return normalize(tf.cast(images, tf.float32) / 255, tuple(mean), tuple(std))
 
         self._predict = make_predict(network, prepare, (1.0,), False, 1)
 
-    def signatures(self):
+    def signatures(self) -> dict[str, Callable]:
         """Dict from the names of the signatures to concrete functions."""
         by_bytes = tf.function(self._of_bytes, autograph=False).get_concrete_function(
             tf.TensorSpec([None], tf.string, "image_bytes")
@@ -44,41 +47,41 @@ class SegmentationServer(tf.Module):
         }
 
     def _of_images(self, images):
-        """uint8 NxHxWx3 to the classes of the pixels, uint8 NxHxW."""
+        """Images, uint8 NxHxWx3, to label maps, uint8 NxHxW."""
         labels = self._predict(images)
         return {"labels": tf.cast(labels, tf.uint8)}
 
     def _of_bytes(self, encoded):
-        """N encoded images of any sizes to N label maps as PNG, "" where ok is false."""
+        """N encoded images of any sizes to N label maps as PNG; "" where ok is false."""
 
-        def one(content):
+        def segment(content):
             image, ok = serving_graph.decode_or_blank(content)
             labels = self._of_images(image[None])["labels"][0]
             return tf.where(ok, tf.io.encode_png(labels[..., None]), ""), ok
 
         spec = (tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.bool))
-        pngs, ok = tf.map_fn(one, encoded, fn_output_signature=spec)
+        pngs, ok = tf.map_fn(segment, encoded, fn_output_signature=spec)
         return {"label_png": pngs, "ok": ok}
 
 
-def export_segmentation(workdir, output):
+def export_segmentation(workdir: str, output: str) -> str:
     """Writes a finished segmentation as OUTPUT/VERSION/, see `interop.export_savedmodel`.
 
     Args:
-        workdir: of evaluate.py --task=segmentation, finished.
+        workdir: folder of a finished `evaluate.py --task=segmentation`.
         output: folder, local or gs://.
 
     Returns:
-        The version's folder.
+        Path of the version's folder.
 
     Raises:
-        ValueError: for another head than the FCN.
+        ValueError: if the head is not the FCN.
     """
     record = results.read(workdir)
     if record["config"]["head"] != "fcn":
         raise ValueError(
-            "A SavedModel takes images of any size, which keras-cv's layers do not: it can be made "
-            f"of head=fcn. Received: head={record['config']['head']}."
+            "Only head=fcn can be exported as a SavedModel, because keras-cv's layers do not take "
+            f"images of any size. Received: head={record['config']['head']}."
         )
     network = keras.models.load_model(os.path.join(workdir, "segmenter.keras"), compile=False)
     server = SegmentationServer(network, *record["normalization"].values())

@@ -1,4 +1,4 @@
-"""Images with label maps: pairs of files, and what the numbers in the maps mean."""
+"""Sources of images with label maps: VOC, Cityscapes, CamVid and folders."""
 
 import dataclasses
 import os
@@ -13,7 +13,7 @@ from moco_tf.data.class_names import CAMVID, CITYSCAPES, VOC
 from moco_tf.data.tfdata import no_autograph
 from moco_tf.segmentation import label_png
 
-IGNORED = 255  # in label maps, here always
+IGNORED = 255  # in label maps, pixels without a class
 ADDRESSES = (
     "voc:VOC2012_DIR:SPLIT",
     "cityscapes:DIR:SPLIT",
@@ -27,10 +27,10 @@ class Pairs:
     """Images and their label maps, of the same size.
 
     Attributes:
-        images, labels: paths, one each.
-        classes: names of the classes; numbers if they have none.
-        table: int32, 256: the class of each number in the files, or `IGNORED`, or -1 where it is
-            none.
+        images: paths of the images.
+        labels: paths of the label maps, one for each image.
+        classes: names of the classes, or their numbers as text.
+        table: class of each number in the files, int32 256; `IGNORED`, or -1 if it is invalid.
     """
 
     images: tuple
@@ -39,25 +39,25 @@ class Pairs:
     table: np.ndarray
 
     @property
-    def num_examples(self):
-        """How many there are."""
+    def num_examples(self) -> int:
+        """Number of images."""
         return len(self.images)
 
     def image(self, index):
-        """uint8 HxWx3; a graph function of an int64 scalar, as are the others."""
+        """Image of an index, uint8 HxWx3. A graph function of an int64 scalar, as all below."""
         return image_ops.decode(tf.io.read_file(_gather(self.images, index)))
 
     def label(self, index):
-        """int32 HxW: classes, `IGNORED`, or -1 for a number that is neither."""
+        """Label map, int32 HxW: classes, `IGNORED`, or -1 for an invalid number."""
         with tf.device("CPU"):
             return tf.gather(tf.constant(self.table), self.numbers(index))
 
     def numbers(self, index):
-        """int32 HxW: what the file holds."""
+        """Numbers in the file of the label map, int32 HxW."""
         return tf.cast(label_png.decode(tf.io.read_file(_gather(self.labels, index))), tf.int32)
 
     def name(self, index):
-        """String scalar, for messages."""
+        """Path of the image, string scalar, for messages."""
         return _gather(self.images, index)
 
 
@@ -66,41 +66,40 @@ def _gather(paths, index):
         return tf.gather(tf.constant(paths), index)
 
 
-def open_pairs(address, num_classes=None, ignored=()):
+def open_pairs(
+    address: str, num_classes: int | None = None, ignored: tuple[int, ...] = ()
+) -> Pairs:
     """Opens the images and label maps of an address.
 
     Args:
-        address: of `ADDRESSES`; DIR is a folder, SPLIT such as train. VOC's train_aug (with SBD)
-            takes its maps from SegmentationClassAug.
-        num_classes: classes that the maps number from 0, for folders:; None elsewhere.
-        ignored: numbers in the maps that are no class, besides 255.
-
-    Returns:
-        `Pairs`.
+        address: address of a form in `ADDRESSES`; SPLIT is for example train. Label maps of VOC's
+            train_aug (with SBD) are in SegmentationClassAug.
+        num_classes: number of classes, required for folders:; None takes the set's own.
+        ignored: numbers in the maps to ignore, besides 255.
 
     Raises:
-        ValueError: for an unknown address, a missing file, or classes that are not known.
+        ValueError: for an unknown address, a missing file, or an unknown number of classes.
     """
-    kind, _, rest = address.partition(":")
+    name, _, rest = address.partition(":")
     makers = {"voc": _voc, "cityscapes": _cityscapes, "camvid": _camvid, "folders": _folders}
-    if kind not in makers:
+    if name not in makers:
         raise ValueError(
             f"A source of label maps must be one of {', '.join(ADDRESSES)}. Received: {address!r}."
         )
-    images, labels, numbers, classes = makers[kind](address, rest)
+    images, labels, numbers, classes = makers[name](address, rest)
     classes = classes or tuple(map(str, range(num_classes or 0)))
     if not classes or (num_classes and num_classes != len(classes)):
         raise ValueError(
             "`--config.data.num_classes` must be the number of classes in the label maps"
-            + (f", {len(classes)} of {kind}:" if classes else "")
+            + (f", {len(classes)} for {name}:" if classes else "")
             + f". Received: {num_classes}, for {address!r}."
         )
     table = np.full(256, -1, np.int32)
     table[numbers or range(len(classes))] = range(len(classes))
-    if kind == "cityscapes":
-        ids = table[:34]  # of the label ids, those that are not evaluated; a view
-        ids[ids < 0] = IGNORED
-    if kind == "camvid":
+    if name == "cityscapes":
+        ids = table[:34]  # a view of the label ids
+        ids[ids < 0] = IGNORED  # ids that are not evaluated
+    if name == "camvid":
         table[11] = IGNORED  # void
     table[[IGNORED, *ignored]] = IGNORED
     _require_files((*images, *labels), address)
@@ -166,7 +165,7 @@ def _folders(address, rest):
 
 
 def _same_stems(images_dir, labels_dir):
-    """The files of two folders that have the same names but for their endings."""
+    """Pairs the files of two folders by their names without extensions."""
     by_stem = []
     for folder, endings in ((images_dir, (".jpg", ".jpeg", ".png")), (labels_dir, (".png",))):
         names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
@@ -175,22 +174,22 @@ def _same_stems(images_dir, labels_dir):
         _require_any(names, folder)
         if len(by_stem[-1]) < len(names):
             raise ValueError(
-                f"Names in {folder!r} must differ by more than their endings. Received: "
+                f"Names in {folder!r} must differ by more than their extensions. Received: "
                 f"{len(names)} files with {len(by_stem[-1])} names."
             )
     alone = sorted(by_stem[0].keys() ^ by_stem[1].keys())
     if alone:
         raise ValueError(
             f"Every image in {images_dir!r} must have a label map of the same name in "
-            f"{labels_dir!r}, and the reverse. Received alone: {', '.join(alone[:5])} "
+            f"{labels_dir!r}, and the reverse. Received without a pair: {', '.join(alone[:5])} "
             f"({len(alone)} in all)."
         )
     return by_stem[0].values(), [by_stem[1][stem] for stem in by_stem[0]]
 
 
-def _require_any(paths, where):
+def _require_any(paths, place):
     if not paths:
-        raise ValueError(f"There must be images and label maps. Received: none in {where!r}.")
+        raise ValueError(f"There must be images and label maps. Received: none in {place!r}.")
 
 
 def _require_files(paths, address):
@@ -202,20 +201,20 @@ def _require_files(paths, address):
         )
 
 
-def check(pairs, address, quiet=False):
-    """Reads all files once.
+def check(pairs: Pairs, address: str, quiet: bool = False) -> np.ndarray:
+    """Checks all images and label maps by reading them once.
 
     Args:
-        pairs: `Pairs`.
-        address: for messages.
-        quiet: without a progress bar.
+        pairs: images and label maps.
+        address: address of the pairs, for messages.
+        quiet: show no progress bar.
 
     Returns:
-        int array Nx2, heights and widths.
+        Heights and widths of the images, int Nx2.
 
     Raises:
-        ValueError: naming files that cannot be decoded, maps of another size than their image, and
-            numbers in maps that are neither class nor ignored; or if all pixels are ignored.
+        ValueError: if a file cannot be decoded, a map has another size than its image, a number
+            in a map is neither a class nor ignored, or all pixels are ignored.
     """
 
     @no_autograph
@@ -241,13 +240,13 @@ def check(pairs, address, quiet=False):
     wrong += [f"{pairs.images[i]} or its map cannot be decoded" for i in unread]
     if wrong:
         raise ValueError(
-            f"Label maps must have the size of their images, and in them the {len(pairs.classes)} "
-            f"classes, 255 and --config.data.ignored. Received in {address!r}: "
-            f"{'; '.join(wrong[:3])} ({len(wrong)} in all). Ignore numbers by "
+            f"Label maps must have the size of their images, and hold only the "
+            f"{len(pairs.classes)} classes, 255 and --config.data.ignored. Received in "
+            f"{address!r}: {'; '.join(wrong[:3])} ({len(wrong)} in all). Ignore numbers by "
             "--config.data.ignored, or fix the files."
         )
     if not any_class:
         raise ValueError(
-            f"Label maps must have pixels of a class. Received in {address!r}: ignored ones only."
+            f"Label maps must have pixels of a class. Received in {address!r}: only ignored pixels."
         )
     return sizes

@@ -1,4 +1,4 @@
-"""Segmentation: an FCN trained on a pre-trained backbone, and tested on whole images."""
+"""Segmentation task: trains an FCN on a pre-trained backbone and tests it on whole images."""
 
 import os
 
@@ -20,7 +20,7 @@ from moco_tf.training.config import Length
 
 
 class SegmentationTask(Task):
-    """Trains or resumes a segmentation, tests it, saves it as segmenter.keras with predictions."""
+    """Trains or resumes a segmentation network; saves segmenter.keras and predictions."""
 
     name = "segmentation"
     Config = configs.Segmentation
@@ -43,7 +43,7 @@ class SegmentationTask(Task):
                 f"{len(self.train_set.classes)} and {len(self.test_set.classes)}."
             )
         self.layout = plans.make_layout(config, self.strategy)
-        # Fewer images than a batch are seen several times in it.
+        # A batch has an image several times if there are fewer images than rows.
         num_examples = max(self.train_set.num_examples, config.batch_size)
         self.plan = plans.make_plan(config, num_examples, Length(steps=config.test_every_steps))
         make, dilation, multiple = networks.NETWORKS[config.head]
@@ -140,7 +140,7 @@ class SegmentationTask(Task):
 
 
 class Tester:
-    """Predicts whole test images on a strategy, and compares.
+    """Predicts whole test images and compares them with their label maps.
 
     Args:
         config: `Segmentation`.
@@ -148,8 +148,8 @@ class Tester:
         recipe: `Recipe` whose normalization to use.
         strategy: strategy of the model.
         pairs: test images and label maps.
-        sizes: int Nx2, of `sources.check`.
-        multiple: sizes that the network takes are multiples of it.
+        sizes: heights and widths from `sources.check`, int Nx2.
+        multiple: image sizes of the network are multiples of it, px.
     """
 
     def __init__(self, config, model, recipe, strategy, pairs, sizes, multiple):
@@ -170,11 +170,11 @@ class Tester:
         )
 
     def confusions(self, title, folder=None):
-        """One confusion matrix an image, int64 NxKxK, the same on every process.
+        """Confusion matrix of each image, int64 NxKxK, the same on every process.
 
         Args:
-            title: of a progress bar; None for none.
-            folder: where to save the predictions as PNG, class numbers; None does not.
+            title: title of the progress bar; None shows none.
+            folder: folder for the predicted label maps as PNG; None saves none.
         """
         n, k = self.pairs.num_examples, len(self.pairs.classes)
         matrices = np.zeros((n, k, k), np.int64)

@@ -124,7 +124,7 @@ def test_a_config_of_another_encoder_and_a_taken_folder_are_refused(tmp_path):
     path = str(tmp_path / "a.pth")
     torch.save(peer.official(peer.make_moco()), path)
     with pytest.raises(
-        ValueError, match="of the encoder and queue in the file.*queue_size: 256 ->"
+        ValueError, match="have the encoder and queue of the file.*queue_size: 256 ->"
     ):
         interop.import_torch(path, str(tmp_path / "run"), config(model__queue_size=64))
     interop.import_torch(path, str(tmp_path / "run"))

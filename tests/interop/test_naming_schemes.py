@@ -139,22 +139,25 @@ def with_(name, *shape):
     [
         (
             without("bn1.weight", "layer1.0.conv1.weight"),
-            "2 missing, such as bn1.weight, layer1.0.conv1.weight.* cut short",
+            "2 missing, such as bn1.weight, layer1.0.conv1.weight.* incomplete",
         ),
         (
             with_("module.encoder_q.fc.1.running_mean", 4),
-            "1 unexpected, such as fc.1.running_mean.*batch normalisation",
+            "1 unexpected, such as fc.1.running_mean.*batch normalization",
         ),
-        (with_("module.encoder_q.conv1.bias", 8), "1 unexpected.*with a bias"),
+        (with_("module.encoder_q.conv1.bias", 8), "1 unexpected.*convolutions have a bias"),
         (
             with_("module.encoder_q.layer2.0.bn1.weight", 3),
             r"1 of another shape, such as layer2.0.bn1.weight: \(3,\) instead of \(16,\)",
         ),
         (with_("module.encoder_q.layer1.2.conv1.weight", 8, 8, 3, 3), r"must be one of resnet:"),
-        (with_("module.decoder.weight", 4), "names of the official MoCo .*others.*decoder.weight"),
-        (without("layer1.0.conv2.weight"), "torchvision's layers.*vision transformer"),
+        (
+            with_("module.decoder.weight", 4),
+            "of the official MoCo .*other names.*decoder.weight",
+        ),
+        (without("layer1.0.conv2.weight"), "torchvision's layers.*Vision transformers"),
         (lambda s: (s.clear(), s.update({"blocks.0.attn": torch.ones(1)})), "names in a PyTorch"),
-        (lambda s: s.clear(), "must hold a state dict"),
+        (lambda s: s.clear(), "must be a state dict"),
         (with_("module.encoder_k.bn1.weight", 3), "The key encoder must have.*1 of another shape"),
         (with_("module.queue", 16), "queue must be finite numbers, DxK"),
         (
