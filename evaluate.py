@@ -1,21 +1,22 @@
-r"""Evaluates an encoder.
+r"""Evaluates an encoder: kNN, linear classification, fine-tuning, detection, segmentation.
 
     python evaluate.py --task=knn|linear|linear_cached|finetune --checkpoint=WORKDIR-OR-FILE \
         --workdir=... [--config=configs/eval/....py] [--strategy=...] [--config.field=value ...]
     python evaluate.py --task=detection|segmentation --config=configs/transfer/....py \
-        --checkpoint=... --workdir=... [likewise]
+        --checkpoint=... --workdir=... [--strategy=...] [--config.field=value ...]
     python evaluate.py --task=compare --workdir=... DIR DIR ...
 
-Without --config it takes configs/eval/TASK.py, and without sources in it, the images of the
-run. The same command resumes training that was stopped; features are kept as soon as all images of
-a split went through the encoder. It writes results.json and report.html to the
-workdir, those that train a classifier classifier.keras, segmentation segmenter.keras, detection
-detector.keras and predictions.json.
+The default --config is configs/eval/TASK.py. Without sources in the config, the images are those of
+the pre-training run. The same command resumes training that was stopped. Features are saved once
+all images of a split went through the encoder.
+
+All tasks write results.json and report.html to the workdir. Tasks that train a classifier add
+classifier.keras, segmentation adds segmenter.keras, detection detector.keras and predictions.json.
 """
 
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts to speak
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts to log
 
 from moco_tf.commands import evaluate
 

@@ -3,7 +3,7 @@ r"""Pre-trains an encoder with MoCo.
     python train.py --config=configs/moco_v2.py --workdir=runs/v2 [--strategy=...] \
         [--config.field=value ...]
 
-The same command resumes a run that was stopped. Everything it writes is in the workdir:
+The same command resumes a run that was stopped. It writes to the workdir:
 checkpoints/, encoder.keras, metrics.jsonl, tensorboard/ and report.html.
 """
 

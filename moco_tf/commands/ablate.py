@@ -1,10 +1,10 @@
-r"""Pre-trains the variants of an ablation in turn, and shows what came of them side by side.
+r"""Ablation: pre-trains variants of a run one after the other, and compares their results.
 
     python -m moco_tf ablate --config=configs/ablations/momentum.py --workdir=runs/ablate_momentum \
         [--strategy=...] [--config.base.field=value ...]
 
-Each variant is a run like one of train.py, in a folder of its own in the workdir. Beside them are
-table.md, results.json and report.html, written anew after each. The same command resumes.
+Each variant is a run as by train.py, in its folder of the workdir. table.md, results.json and
+report.html are updated after each variant. The same command resumes.
 """
 
 import os
@@ -18,9 +18,9 @@ from moco_tf.training import callbacks
 
 
 def check(rest):
-    """Refuses what cannot be an ablation, before any work."""
+    """Refuses a config that is no valid ablation, before any work."""
     script.only_flags(rest)
-    if not hasattr(run_flags.CONFIG.value, "runs"):  # raises for a file that is not there
+    if not hasattr(run_flags.CONFIG.value, "runs"):  # raises if the file does not exist
         raise ValueError("`--config` must name an ablation, such as configs/ablations/momentum.py.")
     variants(run_flags.CONFIG.value)
 

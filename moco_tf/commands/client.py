@@ -1,15 +1,16 @@
-"""Embeds images by a model that TensorFlow Serving serves, over gRPC or REST.
+"""Client of TensorFlow Serving: embeds images by a served encoder, over gRPC or REST.
 
     python -m moco_tf client --server=HOST:PORT [--protocol=rest] --output=embeddings.npz IMAGE...
 
-An IMAGE is a file, a folder with all files below it, or a glob. The .npz holds, for each image in
-order: name, embedding (unit length), feature, and ok, false where it could not be decoded.
+An IMAGE is a file, a folder with all files below it, or a glob. The .npz holds for each image, in
+order: name, embedding (unit length), feature, and ok, which is false if it cannot be decoded.
 """
 
 import base64
 import io
 import json
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -27,21 +28,23 @@ OUTPUTS = {"embedding": np.float32, "feature": np.float32, "ok": bool}
 
 
 class Grpc:
-    """Asks a server over gRPC.
+    """Connection to a server over gRPC.
 
     Args:
         server: "HOST:PORT".
-        model: its name there.
-        deadline_s: longest wait for an answer, all attempts included.
-        attempts: 1 to 5 times that a request is sent while the server is not available.
+        model: name of the model on the server.
+        deadline_s: longest wait for an answer, over all attempts.
+        attempts: number of attempts while the server is not available, 1 to 5.
     """
 
-    def __init__(self, server, model="moco", deadline_s=30.0, attempts=5):
+    def __init__(
+        self, server: str, model: str = "moco", deadline_s: float = 30.0, attempts: int = 5
+    ):
         try:
             import grpc
             from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
         except ImportError as error:
-            raise ValueError(f"gRPC needs tensorflow-serving-api: {INSTALL}") from error
+            raise ValueError(f"--protocol=grpc needs tensorflow-serving-api: {INSTALL}") from error
         self._error, self._messages = grpc.RpcError, predict_pb2
         self._server, self._model, self._deadline_s = server, model, deadline_s
         options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
@@ -58,17 +61,17 @@ class Grpc:
         channel = grpc.insecure_channel(server, options)
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
-    def embed(self, encoded):
+    def embed(self, encoded: list[bytes]) -> dict[str, np.ndarray]:
         """Embeds images.
 
         Args:
-            encoded: list of N bytes objects, JPEG, PNG or WebP.
+            encoded: N images as JPEG, PNG or WebP.
 
         Returns:
             Dict of embedding: float32 NxD, feature: float32 NxC, ok: bool N.
 
         Raises:
-            ConnectionError: if no attempt got an answer.
+            ConnectionError: if no attempt gets an answer, or the answer has no embeddings.
         """
         request = self._messages.PredictRequest()
         request.model_spec.name = self._model
@@ -84,17 +87,24 @@ class Grpc:
 
 
 class Rest:
-    """Asks a server over REST; arguments and `embed` same as in `Grpc`, the deadline being of each
-    attempt.
+    """Connection to a server over REST, with the same interface as `Grpc`.
+
+    Args:
+        server: "HOST:PORT".
+        model: name of the model on the server.
+        deadline_s: longest wait for an answer, in each attempt.
+        attempts: number of attempts while the server is not available.
     """
 
-    def __init__(self, server, model="moco", deadline_s=30.0, attempts=5):
+    def __init__(
+        self, server: str, model: str = "moco", deadline_s: float = 30.0, attempts: int = 5
+    ):
         try:
             import requests
             from requests.adapters import HTTPAdapter
             from urllib3.util import Retry
         except ImportError as error:
-            raise ValueError(f"REST needs requests: {INSTALL}") from error
+            raise ValueError(f"--protocol=rest needs requests: {INSTALL}") from error
         self._error, self._server, self._deadline_s = requests.RequestException, server, deadline_s
         self._url = f"http://{server}/v1/models/{model}:predict"
         retry = Retry(
@@ -106,7 +116,8 @@ class Rest:
         self._session = requests.Session()
         self._session.mount("http://", HTTPAdapter(max_retries=retry))
 
-    def embed(self, encoded):
+    def embed(self, encoded: list[bytes]) -> dict[str, np.ndarray]:
+        """Embeds images; same as `Grpc.embed`."""
         images = [{"b64": base64.b64encode(content).decode()} for content in encoded]
         body = {"signature_name": SIGNATURE, "inputs": {"image_bytes": images}}
         try:
@@ -117,28 +128,28 @@ class Rest:
             raise _no_answer(self._server, f"status {answer.status_code}, {answer.text[:500]}")
         try:
             outputs = answer.json()["outputs"]
-            return {name: np.array(outputs[name], kind) for name, kind in OUTPUTS.items()}
+            return {name: np.array(outputs[name], dtype) for name, dtype in OUTPUTS.items()}
         except (ValueError, KeyError, TypeError) as error:
             raise _no_answer(self._server, f"{answer.text[:500]!r}") from error
 
 
 def _no_answer(server, received):
     return ConnectionError(
-        f"The server {server} must answer with embeddings. Received: {received}. Does it run, at "
+        f"The server {server} must answer with embeddings. Received: {received}. Does it run on "
         "this port, with this model?"
     )
 
 
-def embed_files(server, paths, batch=32):
-    """Embeds files, a batch at a time.
+def embed_files(server: Grpc | Rest, paths: list[str], batch: int = 32) -> Iterator[dict]:
+    """Embeds image files, a batch at a time.
 
     Args:
-        server: `Grpc` or `Rest`.
-        paths: local or gs://.
+        server: connection to the server.
+        paths: local or gs:// files.
         batch: files in a request; at most the server's largest batch.
 
     Yields:
-        Dict of arrays for each request, same as from `embed`, and name: the paths.
+        Dict of arrays for each request: the outputs of `embed`, and name: the paths.
     """
     for start in tqdm(range(0, len(paths), batch), unit="batch"):
         names, contents = paths[start : start + batch], []
@@ -148,20 +159,20 @@ def embed_files(server, paths, batch=32):
         yield {"name": np.array(names), **server.embed(contents)}
 
 
-def joined(answers):
-    """One dict of arrays for several of `embed_files`."""
+def joined(answers: list[dict]) -> dict[str, np.ndarray]:
+    """Concatenates the dicts of arrays that `embed_files` yields."""
     return {name: np.concatenate([a[name] for a in answers]) for name in answers[0]}
 
 
-def files_of(arguments):
-    """The files that names of files, folders and globs stand for, sorted within each.
+def files_of(arguments: list[str]) -> list[str]:
+    """Paths of the files that names, folders and globs stand for, sorted within each.
 
     Raises:
-        ValueError: for a name that stands for none.
+        ValueError: for an argument without any file.
     """
     paths = []
     for argument in arguments:
-        exists = tf.io.gfile.exists(argument)  # also a file with a bracket in its name
+        exists = tf.io.gfile.exists(argument)  # the name of a file may look like a glob
         names = [argument] if exists else sorted(tf.io.gfile.glob(argument))
         matches = [path for name in names for path in _below(name)]
         if not matches:
@@ -171,7 +182,7 @@ def files_of(arguments):
 
 
 def _below(name):
-    """A file itself; of a folder all files below it."""
+    """All files below a folder, or the file itself."""
     if not tf.io.gfile.isdir(name):
         return [name]
     walk = tf.io.gfile.walk(name)
@@ -179,10 +190,10 @@ def _below(name):
 
 
 def define_flags():
-    """Here, so that a script with other flags can import this module."""
+    """Defines the flags; not at import, so that commands with other flags can import this."""
     flags.DEFINE_string("server", None, "HOST:PORT of the server.", required=True)
-    flags.DEFINE_enum("protocol", "grpc", ["grpc", "rest"], "How to speak to it.")
-    flags.DEFINE_string("model", "moco", "Name of the model there.")
+    flags.DEFINE_enum("protocol", "grpc", ["grpc", "rest"], "Protocol of the server.")
+    flags.DEFINE_string("model", "moco", "Name of the model on the server.")
     flags.DEFINE_string("output", "embeddings.npz", "File to write.")
     flags.DEFINE_integer(
         "batch", 32, "Images in a request; at most the server's largest batch.", lower_bound=1
@@ -202,26 +213,28 @@ def check(rest):
 def main(rest):
     """The command."""
     paths = files_of(rest)
-    kind = {"grpc": Grpc, "rest": Rest}[FLAGS.protocol]
-    server = kind(FLAGS.server, FLAGS.model, FLAGS.deadline_s, FLAGS.attempts)
+    connect = {"grpc": Grpc, "rest": Rest}[FLAGS.protocol]
+    server = connect(FLAGS.server, FLAGS.model, FLAGS.deadline_s, FLAGS.attempts)
     tf.io.gfile.makedirs(os.path.dirname(FLAGS.output) or ".")
     answers = []
     try:
         answers.extend(embed_files(server, paths, FLAGS.batch))
-    finally:  # what an error ends is not lost
+    finally:  # after an error, save the answers received so far
         if answers:
             _save(joined(answers), len(paths))
 
 
-def _save(outputs, asked):
+def _save(outputs, num_files):
     bad = outputs["name"][~outputs["ok"]]
     if len(bad):
-        log.warning("%d cannot be decoded, such as %s: ok is false.", len(bad), ", ".join(bad[:3]))
+        log.warning(
+            "%d cannot be decoded, such as %s; their ok is false.", len(bad), ", ".join(bad[:3])
+        )
     content = io.BytesIO()
     np.savez(content, **outputs)
     write_bytes(FLAGS.output, content.getvalue())
     dim = outputs["embedding"].shape[1]
-    print(f"{FLAGS.output}: {len(outputs['name'])} of {asked} embeddings of {dim} numbers")
+    print(f"{FLAGS.output}: {len(outputs['name'])} of {num_files} embeddings of {dim} numbers")
 
 
 def run():

@@ -9,7 +9,7 @@ from moco_tf import presets
 class OrNone(flags.ArgumentParser):
     """Parses "none" as None, and anything else as another parser does.
 
-    Whether a field may be none is for `schema.check` to say.
+    `schema.check` decides whether a field may be none.
 
     Args:
         parser: parser of the other values.
@@ -44,7 +44,9 @@ class ConfigFile(flags.ArgumentParser):
         except KeyError as error:
             if error.args != (variant,):
                 raise
-            raise ValueError(f"the file has no {variant!r}; its header says what it has") from error
+            raise ValueError(
+                f"the file has no variant {variant!r}; its header lists the variants"
+            ) from error
 
     def flag_type(self):
         return self.parser.flag_type()

@@ -1,10 +1,9 @@
-"""Command convert: copies a folder of images into TFRecord shards, which are read faster.
+"""Converts a folder of images to TFRecord shards, which are faster to read.
 
     python -m moco_tf convert folder:DIR OUT --shards=N
 
-Do it for large or remote data. The bytes of the images stay as they are. Images are dealt to the
-shards in a random order, so that each shard is a sample of the whole. One shard for each 100 to
-200 MB is a good number.
+Use it for large or remote data. The bytes of the images do not change. Images go to the shards in a
+random order, so each shard is a sample of the whole. Choose shards of 100 to 200 MB.
 """
 
 import argparse
@@ -17,26 +16,26 @@ from tqdm import tqdm
 
 from moco_tf.data.sources import Source, open_source
 
-# Refused before they are opened, which could be a download.
+# Refused before they are opened, because opening could start a download.
 REFUSED = ("tfds:", "tfrecord:")
 
 
 def convert(source: Source, output: str, shards: int) -> str:
     """Writes `shards` files OUTPUT/images-00000-of-0000N.tfrecord.
 
-    Each record is a `tf.train.Example` with `image/encoded`, `image/filename` and, where the source
+    Each record is a `tf.train.Example` with `image/encoded`, `image/filename` and, if the source
     has labels, `image/class/label`. Files get their final names when all are complete.
 
     Args:
-        source: `Source` of encoded images.
+        source: source of encoded images.
         output: folder for the files, local or gs://.
-        shards: number of files, at most one for each image.
+        shards: number of files, at most the number of images.
 
     Returns:
         Glob of the files, for `tfrecord:GLOB`.
 
     Raises:
-        ValueError: for a number of shards out of range, or a folder that has shards already.
+        ValueError: if `shards` is out of range, or the folder already has shards.
     """
     if not 1 <= shards <= source.num_examples:
         raise ValueError(
@@ -46,7 +45,8 @@ def convert(source: Source, output: str, shards: int) -> str:
     pattern = os.path.join(output, "images-*.tfrecord")
     if tf.io.gfile.glob(pattern):
         raise ValueError(
-            f"There must be no {pattern} yet. Name another folder, or remove the files."
+            f"The output must have no shards. Received: a folder in which {pattern} already "
+            "exists. Choose another folder, or remove the files."
         )
     tf.io.gfile.makedirs(output)
     order = np.random.default_rng(0).permutation(source.num_examples)
@@ -63,7 +63,7 @@ def convert(source: Source, output: str, shards: int) -> str:
                     label = None if source.labels is None else int(source.labels[index])
                     writer.write(_example(encoded, name, label))
                     bar.update()
-    for path in paths:  # at the end, so that nobody takes part of the shards for all
+    for path in paths:  # after all are written, so that readers see all shards or none
         tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
     return pattern
 
@@ -82,7 +82,7 @@ def _example(encoded, name, label):
 def run():
     """Starts the command with the arguments of the process."""
     parser = argparse.ArgumentParser(prog="python -m moco_tf convert")
-    parser.add_argument("source", help="folder:DIR, or my_module:REST for encoded images of yours")
+    parser.add_argument("source", help="folder:DIR, or my_module:REST with encoded images")
     parser.add_argument("output", help="folder for the shards, local or gs://")
     parser.add_argument("--shards", type=int, required=True, help="number of files")
     args = parser.parse_args()
@@ -90,7 +90,7 @@ def run():
         source = None if args.source.startswith(REFUSED) else open_source(args.source)
         if not (isinstance(source, Source) and source.encoded):
             raise ValueError(
-                "The source must be folder:DIR, or another of encoded image files with random "
+                "The source must be folder:DIR, or another source of encoded images with random "
                 f"access. Received: {args.source!r}."
             )
         pattern = convert(source, args.output, args.shards)

@@ -1,19 +1,21 @@
-r"""Evaluates an encoder.
+r"""Evaluates an encoder: kNN, linear classification, fine-tuning, detection, segmentation.
 
     python evaluate.py --task=knn|linear|linear_cached|finetune --checkpoint=WORKDIR-OR-FILE \
         --workdir=... [--config=configs/eval/....py] [--strategy=...] [--config.field=value ...]
     python evaluate.py --task=detection|segmentation --config=configs/transfer/....py \
-        --checkpoint=... --workdir=... [likewise]
+        --checkpoint=... --workdir=... [--strategy=...] [--config.field=value ...]
     python evaluate.py --task=compare --workdir=... DIR DIR ...
 
-Without --config it takes configs/eval/TASK.py, and without sources in it, the images of the
-run. The same command resumes training that was stopped; features are kept as soon as all images of
-a split went through the encoder. It writes results.json and report.html to the
-workdir, those that train a classifier classifier.keras, segmentation segmenter.keras, detection
-detector.keras and predictions.json.
+The default --config is configs/eval/TASK.py. Without sources in the config, the images are those of
+the pre-training run. The same command resumes training that was stopped. Features are saved once
+all images of a split went through the encoder.
+
+All tasks write results.json and report.html to the workdir. Tasks that train a classifier add
+classifier.keras, segmentation adds segmenter.keras, detection detector.keras and predictions.json.
 """
 
 import os
+from typing import Any
 
 import tensorflow as tf
 from absl import flags
@@ -28,22 +30,22 @@ COMPARE = "compare"
 TASK = flags.DEFINE_string(
     "task",
     None,
-    f"What to do: a name, {COMPARE}, or the import path of your task, my_module:MyTask.",
+    f"Name of a task, {COMPARE}, or the import path of your task, my_module:MyTask.",
     required=True,
 )
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a run, or an encoder.keras.")
 
 
-def with_config(argv):
-    """The command line with the task's own config, if it names none."""
+def with_config(argv: list[str]) -> list[str]:
+    """The command line, with the task's default config if it names none."""
     preset = f"eval/{config_flag.given(argv, 'task')}"
     if preset not in presets.names() or config_flag.given(argv):
         return argv
     return [argv[0], f"--config={preset}", *argv[1:]]
 
 
-def shown(argv):
-    """The config whose fields --help shows: that of the task, if one is named."""
+def shown(argv: list[str]) -> Any:
+    """The config whose fields --help shows: the task's, or None if no task is named."""
     task = config_flag.given(argv, "task")
     return find(task).Config() if task and task != COMPARE else None
 

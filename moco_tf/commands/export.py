@@ -1,16 +1,17 @@
-"""Takes an encoder elsewhere.
+"""Exports an encoder or a finished task: SavedModel, Keras, ONNX, PyTorch formats.
 
     python -m moco_tf export --checkpoint=WORKDIR-OR-FILE --format=FORMAT --output=PATH
 
-savedmodel            a folder of versions for TensorFlow Serving; also of the workdir of a
-                      finished segmentation, which gives label maps, or detection, which gives
-                      boxes, classes and scores, and with their heads masks and keypoints
+savedmodel            a folder of versions for TensorFlow Serving. The checkpoint can also be the
+                      workdir of a finished segmentation (label maps) or detection (boxes,
+                      classes, scores; masks and keypoints if it has these heads)
 keras                 a .keras file; --part=backbone leaves the head out
 onnx                  an ONNX file with features and embeddings
-torch                 what the official main_moco.py saves: of a workdir, all of the run
+torch                 a checkpoint as saved by the official main_moco.py; with a workdir it holds
+                      the whole training state
 torchvision           a state dict of the backbone
 torchvision_detection, mmdetection, detectron2
-                      the backbone as these take it; detectron2's is a .pkl
+                      the backbone for these detectors; detectron2's file is a .pkl
 """
 
 import os
@@ -37,47 +38,50 @@ FORMATS = {
     "mmdetection": torch_file.ENDINGS,
     "detectron2": ".pkl",
 }
-# What a task leaves in its workdir, and what makes a SavedModel of it.
+# File in the workdir of a finished task, and the function that exports it as a SavedModel.
 TASKS = {"segmenter.keras": export_segmentation, "detector.keras": export_detection}
 
 SERVED = ("image_size_px", "resize_px", "recipe", "classifier", "bfloat16", "jit_compile")
 
 
-def export(checkpoint, kind, output, part="encoder", **options):
+def export(
+    checkpoint: str, export_format: str, output: str, part: str = "encoder", **options
+) -> str:
     """Writes an encoder in a format, or a finished task as a SavedModel.
 
     Args:
-        checkpoint: same as in `encoders.load`; for "savedmodel" also the workdir of one of `TASKS`.
-        kind: of `FORMATS`.
-        output: folder ("savedmodel") or file, local or gs://.
-        part: "encoder" or "backbone", for "keras".
-        options: of `export_server`, for "savedmodel" of an encoder.
+        checkpoint: path of the encoder, see `encoders.load`; for "savedmodel" also the workdir of
+            a finished segmentation or detection.
+        export_format: key of `FORMATS`, such as "onnx".
+        output: folder ("savedmodel") or file (others) to write, local or gs://.
+        part: for "keras": "encoder", or "backbone" to leave the head out.
+        options: for "savedmodel" of an encoder: keyword arguments of `export_server`.
 
     Returns:
-        The path of what was written.
+        Path that was written.
 
     Raises:
-        ValueError: for a checkpoint that cannot be read, or not be written so.
+        ValueError: if the checkpoint cannot be read, or cannot be exported to this format.
     """
-    if kind == "savedmodel":
+    if export_format == "savedmodel":
         for name, export_task in TASKS.items():
             if tf.io.gfile.exists(os.path.join(checkpoint, name)):
                 _refuse_options(options)
                 return export_task(checkpoint, output)
     loaded = encoders.load(checkpoint)
-    if kind == "savedmodel":
+    if export_format == "savedmodel":
         return export_server(loaded, output, **options)
     tf.io.gfile.makedirs(os.path.dirname(output) or ".")
-    if kind == "keras":
+    if export_format == "keras":
         model = loaded.encoder if part == "encoder" else loaded.encoder.backbone
         save_model(model, output)
-    elif kind == "onnx":
+    elif export_format == "onnx":
         interop.export_onnx(loaded.encoder, output)
-    elif kind == "torch":
+    elif export_format == "torch":
         arch = loaded.encoder.backbone.name
         interop.export_official(_state(loaded, checkpoint), output, arch, loaded.run)
     else:
-        write = getattr(interop, f"export_{kind}")
+        write = getattr(interop, f"export_{export_format}")
         write(naming_schemes.State(query=weights.arrays_of(loaded.encoder)), output)
     return output
 
@@ -86,30 +90,36 @@ def _refuse_options(options):
     given = [name for name, value in options.items() if value]
     if given:
         raise ValueError(
-            "The SavedModel of a segmentation or detection has no options: it takes images as the "
-            f"run's test does. Received: {', '.join(given)}. Leave them out."
+            "The SavedModel of a segmentation or detection has no options, because it takes images "
+            f"as the run's test does. Received: {', '.join(given)}. Leave them out."
         )
 
 
 def export_server(
-    loaded,
-    output,
+    loaded: encoders.Loaded,
+    output: str,
     *,
-    image_size_px=None,
-    resize_px=None,
-    recipe=None,
-    classifier=None,
-    bfloat16=False,
-    jit_compile=False,
-):
-    """`interop.export_savedmodel` of a `Loaded` encoder, preprocessed as its run evaluates it.
+    image_size_px: int | None = None,
+    resize_px: int | None = None,
+    recipe: str | None = None,
+    classifier: str | None = None,
+    bfloat16: bool = False,
+    jit_compile: bool = False,
+) -> str:
+    """Writes an encoder as a SavedModel, preprocessed as its run evaluates it.
 
     Args:
-        loaded: `encoders.Loaded`.
-        output: folder.
-        image_size_px, resize_px, recipe: same as in `encoders.preprocessing`.
-        classifier: workdir of a linear evaluation of this encoder, if any.
-        bfloat16, jit_compile: same as in `interop.export_savedmodel`.
+        loaded: encoder.
+        output: folder of the versions, local or gs://.
+        image_size_px: side of the center crop; None: the run's.
+        resize_px: short side of the image before the crop; None: the run's.
+        recipe: address of the recipe whose normalization is used; None: the run's.
+        classifier: workdir of a linear evaluation of this encoder, for class scores, or None.
+        bfloat16: compute the network in bfloat16.
+        jit_compile: compile the network by XLA, for each batch size.
+
+    Returns:
+        Path of the version's folder.
     """
     crop = encoders.preprocessing(loaded, image_size_px, resize_px, recipe)
     head = encoders.load_classifier(classifier, loaded) if classifier else None
@@ -139,7 +149,7 @@ def export_server(
 
 
 def _state(loaded, checkpoint):
-    """The whole run of a workdir or of a PyTorch file, else the encoder alone."""
+    """The training state of a workdir or a PyTorch file; the encoder alone of a .keras file."""
     if loaded.run and not checkpoint.endswith(".keras"):
         return training_state.read(checkpoint, loaded.run)
     if checkpoint.endswith(torch_file.ENDINGS):
@@ -148,16 +158,20 @@ def _state(loaded, checkpoint):
 
 
 def define_flags():
-    """Here, so that a script with other flags can import this module."""
+    """Defines the flags; not at import, so that commands with other flags can import this."""
     flags.DEFINE_string(
         "checkpoint", None, "Workdir of a run, an encoder.keras or a PyTorch file.", required=True
     )
-    flags.DEFINE_enum("format", None, list(FORMATS), "What to make.", required=True)
+    flags.DEFINE_enum("format", None, list(FORMATS), "Format to write.", required=True)
     flags.DEFINE_string("output", None, "File or folder, local or gs://.", required=True)
     flags.DEFINE_enum("part", "encoder", ["encoder", "backbone"], "keras: what to save.")
-    flags.DEFINE_integer("image_size_px", None, "savedmodel: centre crop; default: the run's.", 1)
-    flags.DEFINE_integer("resize_px", None, "savedmodel: short side before; default: the run's.", 1)
-    flags.DEFINE_string("recipe", None, "savedmodel: whose normalisation; default: the run's.")
+    flags.DEFINE_integer("image_size_px", None, "savedmodel: center crop; default: the run's.", 1)
+    flags.DEFINE_integer(
+        "resize_px", None, "savedmodel: short side before the crop; default: the run's.", 1
+    )
+    flags.DEFINE_string(
+        "recipe", None, "savedmodel: recipe of the normalization; default: the run's."
+    )
     flags.DEFINE_string(
         "classifier", None, "savedmodel: workdir of a linear evaluation, for class scores."
     )
@@ -168,17 +182,18 @@ def define_flags():
 def check(rest):
     """Refuses flags that do not go together."""
     script.only_flags(rest)
-    kind, ending = FLAGS.format, FORMATS[FLAGS.format]
-    if ending and not FLAGS.output.endswith(ending):
-        endings = ", ".join([ending] if isinstance(ending, str) else ending)
+    extension = FORMATS[FLAGS.format]
+    if extension and not FLAGS.output.endswith(extension):
+        extensions = ", ".join([extension] if isinstance(extension, str) else extension)
         raise ValueError(
-            f"`--output` must be a file with the ending {endings} for --format={kind}. Received: "
-            f"{FLAGS.output}."
+            f"`--output` must be a file with the extension {extensions} for "
+            f"--format={FLAGS.format}. Received: {FLAGS.output}."
         )
     for name, goes_with in {"part": "keras", **dict.fromkeys(SERVED, "savedmodel")}.items():
-        if FLAGS[name].present and kind != goes_with:
+        if FLAGS[name].present and FLAGS.format != goes_with:
             raise ValueError(
-                f"`--{name}` goes with --format={goes_with}. Received: --format={kind}."
+                f"`--{name}` can only be given with --format={goes_with}. Received: "
+                f"--format={FLAGS.format}."
             )
 
 

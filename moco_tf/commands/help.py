@@ -1,4 +1,4 @@
-"""What --help prints: the command's text, its flags, and each field of its config."""
+"""Text of --help: the command's docstring, its flags, and each field of its config."""
 
 import dataclasses
 import sys
@@ -21,14 +21,14 @@ def text(argv: list[str], config: Any = None) -> str:
     """Returns the help of a command.
 
     Args:
-        argv: command line; if it has a --config, that config's fields are shown.
-        config: dataclass object whose fields are shown otherwise; None: no config is shown.
+        argv: command line; its --config, if it has one, is the config whose fields are shown.
+        config: config whose fields are shown without a --config; None shows no fields.
     """
     name = config_flag.given(argv)
     parts = [(sys.modules["__main__"].__doc__ or "").strip(), _flags()]
     shown = presets.load(name) if name else config
     if shown is not None:
-        base = getattr(shown, "base", None)  # of an ablation, which has no other flags
+        base = getattr(shown, "base", None)  # an ablation has flags for its base only
         parts.append(_fields(shown, "config") if base is None else _fields(base, "config.base"))
     if name:
         parts.append(f"The values are those of {presets.find(name)}.")
@@ -37,9 +37,9 @@ def text(argv: list[str], config: Any = None) -> str:
 
 def _flags():
     lines = ["Flags:"]
-    for module, of_module in flags.FLAGS.flags_by_module_dict().items():
+    for module, module_flags in flags.FLAGS.flags_by_module_dict().items():
         if module.startswith("moco_tf"):
-            for flag in of_module:
+            for flag in module_flags:
                 lines.append(f"  --{flag.name}={_value(flag.value)}")
                 lines.append(f"      {flag.help}")
     return "\n".join(lines)

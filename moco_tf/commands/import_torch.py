@@ -1,11 +1,11 @@
-r"""Makes a workdir of a PyTorch file: of MoCo's official code, lightly, solo-learn, mmselfsup,
-mmpretrain, or of a ResNet with torchvision's names. PyTorch need not be installed.
+r"""Imports a PyTorch checkpoint as a workdir. PyTorch need not be installed.
 
     python -m moco_tf import_torch FILE --output=WORKDIR \
         [--config=configs/moco_v2.py --config.field=value ...]
 
-A file with a key encoder becomes a run that train.py resumes: with the config given here, or else
-the one of MoCo v1 or v2 on ImageNet. Nothing in the file is executed.
+The file may be of the official MoCo, lightly, solo-learn, mmselfsup or mmpretrain, or a ResNet with
+torchvision's names. If it has a key encoder, train.py can resume the workdir, with the config given
+here or, without one, that of MoCo v1 or v2 on ImageNet. No code in the file is executed.
 """
 
 import math
@@ -22,8 +22,8 @@ FLAGS = flags.FLAGS
 
 
 def define_flags():
-    """Here, so that a script with other flags can import this module."""
-    config_flag.define("Recipe with which training goes on.")
+    """Defines the flags; not at import, so that commands with other flags can import this."""
+    config_flag.define("Config file with which training continues.")
     flags.DEFINE_string("output", None, "Folder to make, local or gs://.", required=True)
 
 
@@ -32,7 +32,7 @@ def check(rest):
     if len(rest) != 1:
         raise ValueError(f"Name one file to import. Received: {' '.join(rest) or 'none'}.")
     if FLAGS.config and not isinstance(FLAGS.config, config_lib.Config):
-        raise ValueError("`--config` must be a recipe of train.py, such as configs/moco_v2.py.")
+        raise ValueError("`--config` must be a config of train.py, such as configs/moco_v2.py.")
 
 
 def main(rest):
@@ -43,13 +43,14 @@ def main(rest):
         given = " ".join(arg for arg in sys.argv[1:] if arg.startswith("--config"))
         flags_ = given or _flags(imported.config)
         print(
-            f"  train on from step {imported.step}: "
+            f"  continue training from step {imported.step}: "
             f"python train.py --workdir={FLAGS.output} {flags_}"
         )
         if imported.epoch >= (imported.config.length.epochs or math.inf):
             print(
-                f"  but its {imported.epoch} epochs are all that this config has: import it again "
-                "with more, such as --config=configs/moco_v2.py --config.epochs=1000"
+                f"  This config has no epochs left after the file's {imported.epoch}. To train "
+                "longer, import again with more, such as --config=configs/moco_v2.py "
+                "--config.epochs=1000."
             )
     print(
         f"  evaluate: python evaluate.py --task=knn --checkpoint={FLAGS.output} --workdir=... "

@@ -1,4 +1,4 @@
-"""Writes the report of a run again.
+"""Rewrites report.html of a pre-training run.
 
 python -m moco_tf report WORKDIR
 """
@@ -15,11 +15,11 @@ from moco_tf.pretraining import report
 from moco_tf.pretraining.config import from_json
 
 
-def main(argv):
+def main(argv: list[str]):
     """Writes WORKDIR/report.html and prints its path.
 
     Args:
-        argv: the command's arguments, one workdir of a train.py run.
+        argv: arguments of the command: one workdir of a train.py run.
     """
     if len(argv) != 1 or not tf.io.gfile.exists(os.path.join(argv[0], "config.json")):
         sys.exit(
@@ -33,7 +33,7 @@ def main(argv):
     source = sources.open_source(config.data.source, config.data.data_dir, config.data.num_examples)
     encoder = os.path.join(workdir, "encoder.keras")
     if not tf.io.gfile.exists(encoder):
-        sys.exit(f"There is no {encoder} yet: the run writes it with its first checkpoint.")
+        sys.exit(f"{encoder} does not exist yet: the run writes it with its first checkpoint.")
     model = keras.models.load_model(encoder)
     print(report.write(workdir, source, recipe, recipe_k, model, config))
 

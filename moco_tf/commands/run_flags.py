@@ -1,4 +1,6 @@
-"""The flags of the scripts that compute on a strategy and leave a workdir."""
+"""Flags of train, evaluate and ablate: --config, --workdir, --strategy, --tpu."""
+
+from typing import Any
 
 import tensorflow as tf
 from absl import flags
@@ -6,24 +8,27 @@ from absl import flags
 from moco_tf import strategies
 from moco_tf.commands import config_flag
 
-CONFIG = config_flag.define("Recipe, a file of configs/.")
+CONFIG = config_flag.define("Config file, or the name of a file in configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, local or gs://.")
 STRATEGY = flags.DEFINE_enum("strategy", "auto", strategies.STRATEGIES, "tf.distribute strategy.")
 TPU = flags.DEFINE_string("tpu", None, "Name of the TPU; on a TPU VM leave it out.")
 
 
-def require_workdir():
-    """The workdir; raises ValueError without one."""
+def require_workdir() -> str:
+    """The value of --workdir; raises ValueError if it is missing."""
     if not WORKDIR.value:
         raise ValueError("`--workdir` must name a folder for the run, such as runs/v2.")
     return WORKDIR.value
 
 
-def start(config):
-    """The strategy that the flags ask for, with the config's determinism.
+def start(config: Any) -> tf.distribute.Strategy:
+    """Makes the strategy of the flags, and sets the config's determinism.
+
+    Args:
+        config: config of the run, with `deterministic`.
 
     Raises:
-        ValueError: for devices that are not there.
+        ValueError: if the strategy's devices do not exist.
     """
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()

@@ -1,8 +1,10 @@
-"""Start and end of a command: errors become a message, a stopped run an exit code."""
+"""Runs a command: parses flags, shows errors as messages, returns exit codes."""
 
 import re
 import signal
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 from absl import app, flags
@@ -11,17 +13,23 @@ from moco_tf.commands import help
 from moco_tf.log import log, show_log
 from moco_tf.training.loop import Stopped
 
-TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error comes from.")
+TRACEBACK = flags.DEFINE_bool("traceback", False, "Show the Python traceback of an error.")
 
 
-def run(main, check, prepare=list, shown=lambda argv: None):
-    """Runs a script.
+def run(
+    main: Callable[[list[str]], None],
+    check: Callable[[list[str]], None],
+    prepare: Callable[[list[str]], list[str]] = list,
+    shown: Callable[[list[str]], Any] = lambda argv: None,
+):
+    """Runs a command.
 
     Args:
-        main: function of the arguments that are no flags.
-        check: function of the same that raises ValueError for wrong flags, before any work.
-        prepare: function from the command line to the one that is parsed.
-        shown: function from the command line to the config whose fields --help shows, if any.
+        main: function of the positional arguments.
+        check: function of the positional arguments that raises ValueError for wrong flags, before
+            any work.
+        prepare: function that changes the command line before it is parsed.
+        shown: function from the command line to the config whose fields --help shows, or None.
     """
 
     def parse(argv):
@@ -53,21 +61,21 @@ def run(main, check, prepare=list, shown=lambda argv: None):
     app.run(guarded, flags_parser=parse)
 
 
-def explained(error):
-    """What a `tf.errors.OpError` says, without the places in the code that it lists first."""
+def explained(error: tf.errors.OpError) -> str:
+    """The message of a TensorFlow error, without the list of code locations before it."""
     lines = [line for line in error.message.splitlines() if line.strip()]
-    gone = [line for line in lines if line.startswith("Collective ops is aborted by")]
-    if gone:
+    aborted = [line for line in lines if line.startswith("Collective ops is aborted by")]
+    if aborted:
         return (
             "Another worker of this run ended or cannot be reached. The last checkpoint is whole: "
-            f"start all workers again by the same command, and they resume from it.\n({gone[0]})"
+            f"start all workers again by the same command to resume from it.\n({aborted[0]})"
         )
-    places = ("Graph execution error:", "Detected at node", "  ", "\t")
-    told = [line for line in lines if not line.startswith(places)]
-    return re.sub(r"{{function_node .*?}} ?| \[Op:.*", "", (told or lines)[0])
+    locations = ("Graph execution error:", "Detected at node", "  ", "\t")
+    messages = [line for line in lines if not line.startswith(locations)]
+    return re.sub(r"{{function_node .*?}} ?| \[Op:.*", "", (messages or lines)[0])
 
 
-def only_flags(rest):
-    """Raises ValueError if there are arguments that are no flags."""
+def only_flags(rest: list[str]):
+    """Raises ValueError if there are positional arguments."""
     if rest:
         raise ValueError(f"Unknown arguments: {' '.join(rest)}. Flags start with --.")

@@ -3,7 +3,7 @@ r"""Pre-trains an encoder with MoCo.
     python train.py --config=configs/moco_v2.py --workdir=runs/v2 [--strategy=...] \
         [--config.field=value ...]
 
-The same command resumes a run that was stopped. Everything it writes is in the workdir:
+The same command resumes a run that was stopped. It writes to the workdir:
 checkpoints/, encoder.keras, metrics.jsonl, tensorboard/ and report.html.
 """
 
@@ -17,14 +17,14 @@ from moco_tf.training import callbacks
 def check(rest):
     script.only_flags(rest)
     if not isinstance(run_flags.CONFIG.value, config.Config):
-        raise ValueError("`--config` must name a recipe, such as configs/quickstart.py.")
+        raise ValueError("`--config` must be a config of train.py, such as configs/quickstart.py.")
     config.check(run_flags.CONFIG.value)
 
 
 def main(_):
-    workdir, recipe = run_flags.require_workdir(), run_flags.CONFIG.value
-    strategy = run_flags.start(recipe)
-    step = pretrain(recipe, workdir, strategy, stop=callbacks.Termination())
+    workdir, run_config = run_flags.require_workdir(), run_flags.CONFIG.value
+    strategy = run_flags.start(run_config)
+    step = pretrain(run_config, workdir, strategy, stop=callbacks.Termination())
     if distribute.is_chief(strategy):
         print(report.summary(workdir, step))
 

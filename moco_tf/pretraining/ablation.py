@@ -1,4 +1,4 @@
-"""Ablations: a run and its variants, which differ in a few fields, trained and compared.
+"""Ablations: variants of a run that differ in a few fields, trained and compared.
 
 A file in configs/ablations/ sets title, base and runs; `--config.base.field=value` overrides
 the base.
@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
@@ -27,38 +28,40 @@ from moco_tf.training import callbacks, checkpoint
 from moco_tf.training.config import Optimizer
 
 LAST = 20  # steps whose mean is the final loss
-
-
 NOTES = {
-    "diverged": "the loss became infinite or no number, which ended the run",
-    "at chance": "the loss ended within 1 % of ln(K+1): the encoder tells no image from another",
+    "diverged": "the loss became infinite or NaN, which ended the run",
+    "at chance": "the loss ended within 1 % of ln(K+1): the encoder cannot tell images apart",
 }
 
 
 @dataclass
 class Ablation:
-    """Several runs to be seen side by side."""
+    """A run and its variants.
+
+    Attributes:
+        title: title of the report.
+        base: `Config` that the variants change.
+        runs: overrides of each variant by its name, such as {"m0.9": {"model.momentum": 0.9}};
+            the name is also that of its folder.
+    """
 
     title: str
     base: Config
-    runs: dict  # name of a variant, which is its folder's -> overrides: {"model.momentum": 0.9}
+    runs: dict
 
 
-def variants(ablation):
-    """The whole configs of an ablation.
-
-    Returns:
-        Dict of checked `Config` by the variant's name.
+def variants(ablation: Ablation) -> dict[str, Config]:
+    """The complete configs of the variants, by name.
 
     Raises:
-        ValueError: for a name or a field that cannot be, with the variant.
+        ValueError: for an invalid name or field, with the name of the variant.
     """
     configs = {}
     for name, overrides in ablation.runs.items():
         if not re.fullmatch(r"[\w=.-]*\w", name):
             raise ValueError(
-                "The name of a variant must be letters, digits, '_', '=', '.' and '-', for it is "
-                f"a folder's too. Received: {name!r}."
+                "The name of a variant must be letters, digits, '_', '=', '.' and '-', because it "
+                f"is also the name of a folder. Received: {name!r}."
             )
         config = copy.deepcopy(ablation.base)
         try:
@@ -66,20 +69,25 @@ def variants(ablation):
                 schema.override(config, field, value)
             config_lib.check(config)
         except ValueError as error:
-            raise ValueError(f"Variant {name!r}: {error}") from None
+            raise _variant_error(name, error) from None
         configs[name] = config
     return configs
 
 
-def base(data):
-    """The run that the files in configs/ablations vary: asymmetric loss, a queue of many batches.
+def _variant_error(name, error):
+    """The error of a variant; its fields are named as flags of the ablation, --config.base.x."""
+    return ValueError(f"Variant {name!r}: {str(error).replace('--config.', '--config.base.')}")
+
+
+def base(data: str) -> Config:
+    """The base run of the files in configs/ablations: asymmetric loss, a queue of many batches.
 
     Args:
-        data: "shapes", generated images and minutes on a CPU, or "cifar10", the recipe of
+        data: "shapes", generated images for minutes on a CPU, or "cifar10", as in
             configs/cifar10_demo.py.
 
     Raises:
-        KeyError: for other data. (Of a ValueError in a config file ml_collections shows the trace.)
+        KeyError: for other data. A ValueError would show ml_collections' traceback.
     """
     model = {"backbone": "resnet:resnet18", "stem": "cifar", "momentum": 0.99, "temperature": 0.1}
     if data == "shapes":
@@ -110,31 +118,39 @@ def base(data):
     )
 
 
-def ablate(ablation, workdir, strategy, stop=lambda: False):
+def ablate(
+    ablation: Ablation,
+    workdir: str,
+    strategy: tf.distribute.Strategy,
+    stop: Callable[[], bool] = lambda: False,
+):
     """Runs or resumes the variants of an ablation.
 
     Args:
-        ablation: `Ablation`.
-        workdir: folder of all, local or gs://.
-        strategy: of `strategies.make_strategy`.
+        ablation: base run and variants.
+        workdir: folder of the ablation, local or gs://; each variant has a folder in it.
+        strategy: strategy from `strategies.make_strategy`.
         stop: function that says whether to stop early.
 
     Raises:
+        ValueError: if a variant cannot run, with its name.
         loop.Stopped: if it was asked to stop before the end, with the step of its variant.
     """
     configs = variants(ablation)
-    for name, config in configs.items():  # all that is refused is refused before any work
+    for name, config in configs.items():  # check all variants before any work
         checkpoint.check_workdir(schema.to_dict(config), os.path.join(workdir, name))
     results = _read(workdir)
     for number, (name, config) in enumerate(configs.items(), start=1):
         if results.get(name, {}).get("config") == schema.to_dict(config):
-            log.info("Variant %s (%d of %d) is there already.", name, number, len(configs))
+            log.info("Variant %s (%d of %d) already has results.", name, number, len(configs))
             continue
         log.info("Variant %s (%d of %d)", name, number, len(configs))
         folder, diverged = os.path.join(workdir, name), False
         try:
             pretrain(config, folder, strategy, stop)
-        except FloatingPointError as error:  # which is a result, too
+        except ValueError as error:
+            raise _variant_error(name, error) from error
+        except FloatingPointError as error:  # a divergence is a result, too
             log.warning("Variant %s diverged. %s", name, error)
             diverged = True
         keras.backend.clear_session()
@@ -145,7 +161,7 @@ def ablate(ablation, workdir, strategy, stop=lambda: False):
 
 
 def _result(config, folder, diverged):
-    """What is left of a run: dict of knn (list of [step, share]), loss, seconds, note, config."""
+    """Results of a run: dict of knn (list of [step, share]), loss, seconds, note, config."""
     metrics = callbacks.read_metrics(os.path.join(folder, "metrics.jsonl"))
     losses = [line["loss"] for line in metrics if "loss" in line]
     rounds = [line for line in metrics if "images_per_second" in line]
@@ -186,7 +202,7 @@ def _write(title, results, workdir):
     ]
     page = pages.page(title, text, parts)
     markdown = pages.markdown(head, rows)
-    # The results last: what they name is not run again.
+    # results.json is written last, because the variants in it are not run again.
     for name, content in (
         ("table.md", f"# {title}\n\n{markdown}\n\n{text}\n"),
         ("report.html", page),
@@ -196,7 +212,7 @@ def _write(title, results, workdir):
 
 
 def _table(results):
-    """Head and rows of the table, lists of str, and the text below."""
+    """Header and rows of the table, lists of str, and the text below it."""
     head = ["variant", "kNN at the end", "best kNN", "final loss", "training, s", "note"]
     rows = []
     for name, result in results.items():
@@ -221,7 +237,7 @@ def _table(results):
 
 
 def _plots(results):
-    """Accuracy over the steps, a curve a variant, and at the end, a bar a variant."""
+    """kNN accuracy of each variant: a curve over the steps, and a bar for the end."""
     figure = Figure(figsize=(10, 3.6))
     curves, bars = figure.subplots(1, 2)
     for name, result in results.items():

@@ -1,10 +1,11 @@
-"""Saving and resuming a run, exactly: model, queue, optimizer and step."""
+"""Checkpoints: saving and exact resuming of model, queue, optimizer and step."""
 
 import hashlib
 import json
 import os
 import pathlib
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -12,7 +13,7 @@ from moco_tf import distribute, schema, storage
 from moco_tf.log import log
 from moco_tf.version import VERSION
 
-# Fields that may change when a run is resumed: they do not change what it computes.
+# Fields that may change when a run is resumed, because they do not change its results.
 FREE_FIELDS = (
     "stop_after_steps",
     "profile_steps",
@@ -23,12 +24,10 @@ FREE_FIELDS = (
     "data.max_bad_fraction",
     "max_skipped_steps",
 )
-
-
-CONFIG = "config.json"  # in a workdir, what made it
-VERSION_KEY = "moco_tf"  # in config.json, the version that made it; 0.1.0 wrote none
+CONFIG = "config.json"  # in a workdir: config and version of the run
+VERSION_KEY = "moco_tf"  # key of the version in config.json; 0.1.0 wrote none
 DIGEST_BYTES = 16
-OF_STORAGE = (  # errors that say nothing of what is stored
+STORAGE_ERRORS = (  # errors that say nothing about the checkpoint itself
     tf.errors.PermissionDeniedError,
     tf.errors.UnauthenticatedError,
     tf.errors.ResourceExhaustedError,
@@ -37,21 +36,29 @@ OF_STORAGE = (  # errors that say nothing of what is stored
 
 
 class Checkpoints:
-    """The checkpoints of a workdir, the last few kept, and what came of it as a .keras file.
+    """The newest checkpoints of a workdir, and the model's result as a .keras file.
 
-    TensorFlow writes under temporary names and renames, and updates the pointer to the newest
-    checkpoint last, so that a kill at any moment leaves the one before it. What was written is read
-    again; a checkpoint that is damaged later is passed over for the one before it.
+    A kill at any moment leaves the previous checkpoint whole: TensorFlow writes under temporary
+    names, renames, and updates the pointer to the newest checkpoint last. Each checkpoint is read
+    back after it is written. `restore` skips damaged checkpoints.
 
     Args:
-        model: built and compiled, with a built optimizer.
-        result: the part of it that others will use, a `keras.Model` such as the query encoder.
-        path: its file, with the ending .keras, in the workdir.
-        keep: how many to keep, at least 2: the one before the newest is there until that is read.
-        write: whether this process saves (the chief); all restore.
+        model: built and compiled model with a built optimizer.
+        result: part of the model for later use, a `keras.Model` such as the query encoder.
+        path: file of the result in the workdir, with the extension .keras.
+        keep: number of checkpoints to keep. At least 2: the previous checkpoint is removed only
+            after the newest was read back.
+        write: whether this process saves. Only the chief does; all processes restore.
     """
 
-    def __init__(self, model, result, path, keep=3, write=True):
+    def __init__(
+        self,
+        model: keras.Model,
+        result: keras.Model,
+        path: str,
+        keep: int = 3,
+        write: bool = True,
+    ):
         self.path = path
         self._model, self._optimizer, self._result = model, model.optimizer, result
         self._write, self._keep = write, keep
@@ -65,15 +72,18 @@ class Checkpoints:
         )
 
     @property
-    def latest(self):
+    def latest(self) -> str | None:
         """Path of the newest checkpoint, or None; after `restore`, of the newest whole one."""
         return self._manager.latest_checkpoint
 
-    def restore(self):
-        """Restores the newest whole checkpoint, if there is any; returns the number of steps done.
+    def restore(self) -> int:
+        """Restores the newest whole checkpoint, if there is one.
+
+        Returns:
+            Steps done; 0 without a checkpoint.
 
         Raises:
-            ValueError: if all are damaged, or workers found different ones.
+            ValueError: if all checkpoints are damaged, or workers restored different ones.
         """
         if self._write:
             storage.remove_leftovers(self.path)
@@ -83,15 +93,15 @@ class Checkpoints:
                 read(whole[-1])
                 break
             except OSError as error:
-                log.warning("%s It is passed over.", error)
+                log.warning("%s Skipping this checkpoint.", error)
                 whole.pop()
         damaged = len(self._manager.checkpoints) - len(whole)
         if damaged and not whole:
             raise ValueError(
-                f"A checkpoint must be whole. Received: {damaged} damaged, and no other, in "
+                f"A checkpoint must be whole. Received: {damaged} damaged, and no whole one, in "
                 f"{self._manager.directory}. Start a new workdir."
             )
-        if damaged and self._write:  # those passed over must not count among those to keep
+        if damaged and self._write:  # damaged checkpoints must not count toward `keep`
             folder = self._manager.directory
             tf.compat.v1.train.update_checkpoint_state(folder, whole[-1], whole)
             self._manager = self._make_manager()
@@ -104,26 +114,26 @@ class Checkpoints:
         (deviation,) = distribute.mean_over_workers(strategy, [abs(step - mean)])
         if deviation > 0.5 / distribute.num_workers(strategy):
             raise ValueError(
-                "All workers must resume at the same step. Is the workdir a folder that they "
-                f"share? Received: step {step} here, {mean:.1f} on average."
+                "All workers must resume at the same step. Received: step "
+                f"{step} here, {mean:.1f} on average. Is the workdir a folder that they share?"
             )
         return step
 
     def save(self):
-        """Saves the present state, named by its step, unless it is the newest saved already."""
+        """Saves a checkpoint named by its step, unless the newest one is of this step."""
         step = int(self._optimizer.iterations.numpy())
         path = os.path.join(self._manager.directory, f"step-{step}")
         if self._write and self.latest != path:
-            # First: a kill between the two is made good by the next save.
+            # The result comes first: after a kill between the two, the next save writes both.
             storage.save_model(self._result, self.path)
             read(storage.patiently(lambda: self._manager.save(checkpoint_number=step)))
 
 
-def read(path):
-    """Reads all of a checkpoint, whose parts have checksums.
+def read(path: str):
+    """Reads a whole checkpoint, and so verifies its checksums.
 
     Raises:
-        OSError: if it is not whole.
+        OSError: if the checkpoint is damaged.
     """
     storage.patiently(lambda: _read(path))
 
@@ -134,21 +144,21 @@ def _read(path):
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
     except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as error:
-        if isinstance(error, OF_STORAGE) or storage.is_of_the_moment(error):
+        if isinstance(error, STORAGE_ERRORS) or storage.is_of_the_moment(error):
             raise
         raise OSError(f"The checkpoint {path} is not whole: {error}") from error
 
 
-def claim_workdir(new, workdir, strategy):
-    """Notes the config in the workdir, which the chief makes, or checks that it is as before.
+def claim_workdir(new: dict, workdir: str, strategy: tf.distribute.Strategy):
+    """Writes the config to a new workdir, or checks that an old workdir has the same config.
 
     Args:
-        new: the config, of `schema.to_dict`.
-        workdir: local or gs:// folder.
-        strategy: of `strategies.make_strategy`, whose processes must all have this config and code.
+        new: config, as a dict from `schema.to_dict`.
+        workdir: local or gs:// folder; the chief makes it.
+        strategy: strategy of the run; all its processes must have the same config and code.
 
     Raises:
-        ValueError: as `check_workdir`; or on every process if one has another config or code.
+        ValueError: as in `check_workdir`, or on every process if one has another config or code.
     """
     path = os.path.join(workdir, CONFIG)
     if distribute.is_chief(strategy) and not tf.io.gfile.exists(path):
@@ -156,22 +166,28 @@ def claim_workdir(new, workdir, strategy):
         content = {VERSION_KEY: VERSION, **new}
         storage.write_text(path, json.dumps(content, indent=2) + "\n")
     _require_same_on_all_workers(new, path, strategy)
-    check_workdir(new, workdir)  # after it, as the others wait there for a worker refused here
+    # After the comparison of workers, in which the others would wait for a worker refused here.
+    check_workdir(new, workdir)
 
 
-def check_workdir(new, workdir):
-    """Raises ValueError if 0.1.0 or another config made this workdir; it names what differs."""
+def check_workdir(new: dict, workdir: str):
+    """Raises ValueError if version 0.1.0 or another config made a workdir.
+
+    Args:
+        new: config, as a dict from `schema.to_dict`.
+        workdir: local or gs:// folder.
+    """
     old = _read_config(os.path.join(workdir, CONFIG)) or {VERSION_KEY: VERSION, **new}
     if not old.pop(VERSION_KEY, None):
         raise ValueError(
             f"The workdir {workdir!r} was made by moco_tf 0.1.0, whose runs cannot be resumed by "
-            f"{VERSION}. Start a new --workdir. What came of the old one can be evaluated: "
+            f"{VERSION}. Start a new --workdir. The old run's encoder can be evaluated: "
             f"--checkpoint={os.path.join(workdir, 'encoder.keras')}."
         )
     differences = [d for d in schema.differences(old, new) if d.split(":")[0] not in FREE_FIELDS]
     if differences:
         raise ValueError(
-            f"The workdir {workdir!r} was made by another config. Differing fields (there -> "
+            f"The workdir {workdir!r} was made by another config. Differing fields (workdir -> "
             f"now): {'; '.join(differences)}. Use the same config to resume, or another --workdir."
         )
 
@@ -209,6 +225,6 @@ def _digest(content):
 
 
 def _code():
-    """All of the package's source."""
+    """The package's source code, as bytes."""
     folder = pathlib.Path(__file__).parent.parent
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*.py")))

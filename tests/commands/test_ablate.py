@@ -58,7 +58,7 @@ def test_an_ablation_that_was_ended_goes_on_to_the_whole_table(sig, tmp_path):
 
     output = tiny.run(args)
     for name in ("calm (1 of 3)", "wild (2 of 3)"):
-        assert f"Variant {name} is there already" in output
+        assert f"Variant {name} already has results" in output
     assert "resuming after step" in output
     assert (workdir / "calm" / "metrics.jsonl").stat().st_mtime_ns == first
     assert [line["step"] for line in tiny.metrics(workdir / "long")] == list(range(101))
@@ -88,8 +88,14 @@ def test_an_ablation_that_was_ended_goes_on_to_the_whole_table(sig, tmp_path):
         ({"a": {"model.nope": 1}}, "Variant 'a': An override must name a field.*'model.nope'"),
         ({"a": {"nope.momentum": 1}}, "must name a field.*Received: 'nope.momentum'"),
         ({"a": {"model": 1}}, "must name a field.*Received: 'model'"),
-        ({"a": {"model.momentum": 2.0}}, r"Variant 'a': `--config.model.momentum` must be in \[0"),
-        ({"a": {"model.momentum": "x"}}, "Variant 'a': `--config.model.momentum` must be a finite"),
+        (
+            {"a": {"model.momentum": 2.0}},
+            r"'a': `--config.base.model.momentum` must be in \[0",
+        ),
+        (
+            {"a": {"model.momentum": "x"}},
+            "'a': `--config.base.model.momentum` must be a finite",
+        ),
         ({"a/b": {}}, "name of a variant must be.*Received: 'a/b'"),
     ],
 )

@@ -174,7 +174,7 @@ def test_a_run_goes_to_torch_and_comes_back_to_train_on(pretrained, tmp_path):
     flags = [f for f in tiny.command(back, **source) if f.startswith("--config")]
     output = command("import_torch", path, f"--output={back}", *flags)
     assert "resnet18, saved by the official MoCo" in output
-    assert "train on from step 4:" in output
+    assert "continue training from step 4:" in output
     tiny.assert_same_state(pretrained, back)
     whole = tmp_path / "whole"
     shutil.copytree(pretrained, whole)
@@ -198,7 +198,7 @@ def test_a_run_goes_to_torch_and_comes_back_to_train_on(pretrained, tmp_path):
 @pytest.mark.parametrize(
     "name, flags, message",
     [
-        ("export", ["--format=onnx", "--output={}/a.pb"], "file with the ending .onnx"),
+        ("export", ["--format=onnx", "--output={}/a.pb"], "file with the extension .onnx"),
         ("export", ["--format=keras", "--output={}/a.keras", "--bfloat16"], "--format=savedmodel"),
         ("export", ["--format=onnx", "--output={}/a.onnx", "--part=backbone"], "--format=keras"),
         ("export", ["--format=pdf", "--output={}/a.pdf"], "should be one of"),

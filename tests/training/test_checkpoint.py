@@ -57,7 +57,7 @@ def test_a_damaged_checkpoint_is_passed_over(file, damage, whole, tmp_path, capl
     damage(tmp_path / "run" / "checkpoints" / f"step-6.{file}")
     with caplog.at_level("INFO", "moco_tf"):
         run(tmp_path / "run", 8)
-    assert re.search("step-6 is not whole: .* It is passed over", caplog.text)
+    assert re.search("step-6 is not whole: .* Skipping this checkpoint", caplog.text)
     assert "resuming after step 4" in caplog.text
     tiny.assert_same_state(whole / "whole", tmp_path / "run")
     assert [line["step"] for line in tiny.metrics(tmp_path / "run")] == list(range(9))
@@ -78,7 +78,7 @@ def test_without_a_whole_one_the_run_ends_and_all_stays(whole, tmp_path):
     for path in (tmp_path / "run" / "checkpoints").glob("step-*.data*"):
         flip(path)
     before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("step-*")}
-    with pytest.raises(ValueError, match="must be whole. Received: 3 damaged, and no other"):
+    with pytest.raises(ValueError, match="must be whole. Received: 3 damaged, and no whole one"):
         run(tmp_path / "run", 8)
     assert before == {p: p.read_bytes() for p in (tmp_path / "run").rglob("step-*")}
 
