@@ -5,5 +5,16 @@ from moco_tf.backbones.batch_norm import BatchNorm
 from moco_tf.backbones.encoder import Encoder
 from moco_tf.moco import MoCo
 from moco_tf.optim import SGD, Cosine, Steps
+from moco_tf.version import VERSION as __version__
 
-__all__ = ["SGD", "BatchNorm", "Cosine", "Encoder", "MoCo", "Steps", "heads", "resnet"]
+__all__ = [
+    "SGD",
+    "BatchNorm",
+    "Cosine",
+    "Encoder",
+    "MoCo",
+    "Steps",
+    "__version__",
+    "heads",
+    "resnet",
+]

@@ -1,3 +1,3 @@
-"""Version of the package; config.json in a workdir has the one that made it."""
+"""Version of the package, which config.json in a workdir records."""
 
 VERSION = "0.2.0"

@@ -1,4 +1,4 @@
-"""Undecodable images: found, named and replaced, without moving any other sample."""
+"""Undecodable images: detects, names and replaces them, without moving any other sample."""
 
 import os
 from collections.abc import Callable

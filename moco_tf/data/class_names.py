@@ -1,4 +1,4 @@
-"""Names of the classes of VOC, CamVid and Cityscapes, in their order."""
+"""Class names of PASCAL VOC, CamVid and Cityscapes, in the order of their labels."""
 
 VOC = (
     "aeroplane",
@@ -35,7 +35,7 @@ CAMVID = (
     "pedestrian",
     "cyclist",
 )
-# Of Cityscapes' label ids, those that are evaluated.
+# Cityscapes' label ids that are evaluated.
 CITYSCAPES = {
     7: "road",
     8: "sidewalk",

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-MAX_PIXELS = 2**26  # 8192 x 8192; a small file can announce billions
+MAX_PIXELS = 2**26  # 8192 x 8192; the header of a small file can claim billions
 GRAY_PALETTE = b"".join(bytes([i, i, i, 0]) for i in range(256))
 
 
@@ -10,14 +10,14 @@ def refuse(encoded) -> tf.Operation:
     """An op that raises InvalidArgumentError for an image that must not be decoded.
 
     It refuses images of more than `MAX_PIXELS`, and two formats that TensorFlow 2.21 misreads:
-    animated WebP (it writes past its buffer) and BMP with a palette. Bytes that are no image are
-    left to the decoder.
+    animated WebP (it writes past its buffer) and BMP with a palette. The decoder refuses bytes that
+    are no image.
 
     Args:
         encoded: string scalar, the bytes of an image file.
     """
     start = tf.strings.substr(encoded, 0, 1280)
-    padded = tf.strings.join([start, "\0" * 1280])  # short files are the decoder's to refuse
+    padded = tf.strings.join([start, "\0" * 1280])  # the decoder refuses short files
     head = tf.cast(tf.io.decode_raw(tf.strings.substr(padded, 0, 32), tf.uint8), tf.int64)
     is_animated = (tf.strings.substr(padded, 8, 8) == "WEBPVP8X") & (head[20] & 2 != 0)
     # Up to eight bits a pixel are indices into a palette, harmless if that is the gray ramp.

@@ -1,8 +1,8 @@
 """Image decoding, cropping, resizing, color and blur, in torchvision's definitions and units.
 
 All functions are pure. Geometry takes one uint8 image HxWx3. Color and blur take a batch of planes,
-float32 Nx3xHxW in [0, 1], and one parameter for each image; they run on any device, inside and
-outside XLA. In planes, values of one color lie side by side, as vector instructions want them.
+float32 Nx3xHxW in [0, 1], and one parameter for each image. They run on any device, inside and
+outside XLA. Planes keep the values of one color side by side, which suits vector instructions.
 
 Source: torchvision.transforms.functional and PIL.
 """
@@ -14,10 +14,13 @@ import tensorflow as tf
 from moco_tf.data import image_headers
 
 
-def decode(encoded):
+def decode(encoded: tf.Tensor) -> tf.Tensor:
     """Decodes JPEG, PNG, WebP, BMP or GIF bytes (first frame) to uint8 HxWx3.
 
     Grayscale is repeated, CMYK converted, 16 bits cut to 8, transparency dropped.
+
+    Args:
+        encoded: bytes of an image file, string scalar.
 
     Raises:
         InvalidArgumentError: for other bytes, and for images that `image_headers.refuse` refuses.
@@ -38,14 +41,17 @@ def decode(encoded):
     return tf.ensure_shape(image, [None, None, 3])
 
 
-def random_crop_box(u, height, width, scale, ratio):
+def random_crop_box(
+    u: tf.Tensor, height, width, scale: tuple[float, float], ratio: tuple[float, float]
+) -> tuple:
     """The box of torchvision's RandomResizedCrop: ten tries, else the central crop.
 
     Args:
         u: float32, 22 uniform numbers in [0, 1): ten areas, ten ratios, the position.
-        height, width: size of the image, px.
-        scale: range of the share of the area.
-        ratio: range of width / height, drawn log-uniformly.
+        height: height of the image, px.
+        width: width of the image, px.
+        scale: lowest and highest share of the area.
+        ratio: lowest and highest width / height, drawn log-uniformly.
 
     Returns:
         int32 `(top, left, height, width)`, px.
@@ -70,13 +76,13 @@ def random_crop_box(u, height, width, scale, ratio):
     return tuple(tf.cast(x, tf.int32) for x in (top, left, h, w))
 
 
-def crop_and_resize(image, box, size):
-    """Crops `box` (top, left, height, width, px) and resizes it, bilinear and antialiased.
+def crop_and_resize(image: tf.Tensor, box: tuple, size: int) -> tf.Tensor:
+    """Crops a box and resizes it to a square, bilinear and antialiased.
 
     Args:
         image: uint8 HxWx3.
-        box: int32.
-        size: px.
+        box: int32 top, left, height and width, px.
+        size: side of the result, px.
 
     Returns:
         uint8 size x size x 3.
@@ -85,15 +91,15 @@ def crop_and_resize(image, box, size):
     return _resize(image[top : top + height, left : left + width], size, size, 0.0, 0.0, size)
 
 
-def resize_and_center_crop(image, resize, size):
-    """Short side to `resize` px, then the central `size` x `size` px, at most `resize`.
+def resize_and_center_crop(image: tf.Tensor, resize: int, size: int) -> tf.Tensor:
+    """Resizes the short side, then crops the center, as torchvision's Resize and CenterCrop.
 
-    As torchvision's Resize and CenterCrop, but only the crop is computed: a long thin image takes
-    no more memory than another.
+    Only the crop is computed, so a long thin image takes no more memory than another.
 
     Args:
         image: uint8 HxWx3.
-        resize, size: px.
+        resize: short side of the resized image, px.
+        size: side of the crop, px, at most `resize`.
 
     Returns:
         uint8 size x size x 3.
@@ -135,48 +141,48 @@ def _resize_rows(x, length, start, size):
     return resized[0, :, 0]
 
 
-def to_planes(images):
+def to_planes(images: tf.Tensor) -> tf.Tensor:
     """uint8 NxHxWx3 to float32 Nx3xHxW in [0, 1]."""
     return tf.transpose(tf.cast(images, tf.float32) / 255, [0, 3, 1, 2])
 
 
-def from_planes(x):
+def from_planes(x: tf.Tensor) -> tf.Tensor:
     """Nx3xHxW to NxHxWx3."""
     return tf.transpose(x, [0, 2, 3, 1])
 
 
-def luma(x):
+def luma(x: tf.Tensor) -> tf.Tensor:
     """ITU-R 601 luminance, PIL's "L": Nx1xHxW."""
     r, g, b = tf.split(x, 3, axis=1)
     return 0.299 * r + 0.587 * g + 0.114 * b
 
 
-def grayscale(x):
+def grayscale(x: tf.Tensor) -> tf.Tensor:
     """Luminance in all three channels."""
     return tf.repeat(luma(x), 3, axis=1)
 
 
-def brightness(x, factor):
+def brightness(x: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Multiplies by `factor` (N, >= 0), clipped to [0, 1]."""
     return tf.clip_by_value(x * _per_image(factor), 0, 1)
 
 
-def contrast(x, factor):
-    """Blends with the image's mean luminance; 1 leaves it unchanged."""
+def contrast(x: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Blends with the image's mean luminance by `factor` (N); 1 leaves it unchanged."""
     return _blend(x, tf.reduce_mean(luma(x), axis=[1, 2, 3], keepdims=True), factor)
 
 
-def saturation(x, factor):
-    """Blends with the image's own grayscale; 1 leaves it unchanged, 0 is gray."""
+def saturation(x: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Blends with the grayscale image by `factor` (N); 1 leaves it unchanged, 0 is gray."""
     return _blend(x, luma(x), factor)
 
 
-def hue(x, shift):
+def hue(x: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
     """Turns the hue by `shift` (N) of the circle, in HSV as PIL does."""
     r, g, b = tf.split(x, 3, axis=1)
     value = tf.maximum(tf.maximum(r, g), b)
     chroma = value - tf.minimum(tf.minimum(r, g), b)
-    # Tiny chroma would divide by a denormal: such a pixel is gray.
+    # A pixel with tiny chroma counts as gray, to avoid division by a denormal number.
     gray = chroma < 1e-6
     scale = 1 / tf.where(gray, 1.0, chroma)
     sixth = tf.where(
@@ -195,7 +201,7 @@ def hue(x, shift):
 JITTER_OPS = (brightness, contrast, saturation, hue)
 
 
-def color_jitter(x, factors, order):
+def color_jitter(x: tf.Tensor, factors: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
     """Applies the four `JITTER_OPS`, each once, in a different order for each image.
 
     Args:
@@ -207,7 +213,7 @@ def color_jitter(x, factors, order):
     def apply(position, x):
         op_numbers = order[:, position]
         ops = [lambda op=op, i=i: op(x, factors[:, i]) for i, op in enumerate(JITTER_OPS)]
-        if x.shape[0] == 1:  # one image: run only the op that is due
+        if x.shape[0] == 1:  # one image: run only the op of this position
             return position + 1, tf.switch_case(op_numbers[0], ops)
         results = [tf.where(_per_image(op_numbers) == i, op(), 0) for i, op in enumerate(ops)]
         return position + 1, tf.add_n(results)
@@ -216,15 +222,15 @@ def color_jitter(x, factors, order):
     return tf.while_loop(lambda position, _: position < 4, apply, (0, x))[1]
 
 
-def gaussian_blur(x, sigma, radius):
-    """Blurs by a Gaussian of `sigma` px (N), edges repeated as PIL does.
+def gaussian_blur(x: tf.Tensor, sigma: tf.Tensor, radius: int) -> tf.Tensor:
+    """Blurs by a Gaussian, with repeated edges as in PIL.
+
+    PIL approximates the Gaussian by three box blurs; the mean difference is under 1/255.
 
     Args:
         x: float32 Nx3xHxW.
-        sigma: float32 N, > 0.
+        sigma: float32 N, > 0, px.
         radius: taps on each side, px; three times the largest sigma.
-
-    PIL's own is three box blurs, which this matches to under 1/255 on average.
     """
     offsets = tf.range(radius + 1, dtype=tf.float32)
     taps = tf.exp(-0.5 * (offsets / sigma[:, None]) ** 2)  # Nx(radius+1), one side
@@ -244,7 +250,7 @@ def gaussian_blur(x, sigma, radius):
     return x
 
 
-def normalize(x, mean, std):
+def normalize(x: tf.Tensor, mean: tuple, std: tuple) -> tf.Tensor:
     """Subtracts the channels' mean and divides by their standard deviation: NxHxWx3."""
     return (x - tf.constant(mean)) / tf.constant(std)
 

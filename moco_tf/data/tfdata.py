@@ -36,7 +36,7 @@ def examples(
     shuffle_buffer: int,
     shard_files: bool,
 ) -> tf.data.Dataset:
-    """Which images a host trains on, in order, `chunk_rows(layout)` at a time.
+    """The keys of the images that a host trains on, in order, `chunk_rows(layout)` at a time.
 
     Args:
         source: `Source` or `Stream` of images.

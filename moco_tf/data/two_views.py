@@ -170,7 +170,7 @@ def require_index(source: Source | Stream):
     if isinstance(source, Stream):
         raise ValueError(
             "The memory bank needs data with random access, whose images have numbers. Received: "
-            "records that are streamed. Use another `--config.data.source`, such as folder:DIR, or "
+            "streamed records. Use another `--config.data.source`, such as folder:DIR, or "
             "another `--config.model.mechanism`."
         )
 

@@ -1,41 +1,44 @@
-"""Features kept on disk, so that each checkpoint goes through each set of images once."""
+"""Cache of features on disk: each checkpoint processes each set of images once."""
 
 import hashlib
 import json
 import os
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
 from moco_tf import distribute, storage
-from moco_tf.data.sources import Stream
+from moco_tf.data.sources import Source, Stream
 from moco_tf.probes.features import Outputs
 
 
 class Cache:
-    """A folder of features, named by a hash of all that they depend on.
+    """A folder of features; a hash of all that features depend on is their file name.
 
     Args:
-        folder: local or gs://; local ones are read as memory maps.
-        strategy: whose processes share it; the chief writes.
+        folder: local or gs:// folder; local files are read as memory maps.
+        strategy: strategy whose processes share the folder; the chief writes.
     """
 
-    def __init__(self, folder, strategy):
+    def __init__(self, folder: str, strategy: tf.distribute.Strategy):
         self.folder, self.strategy = folder, strategy
 
-    def outputs(self, facts, source, extract):
-        """Reads the outputs for a source, or extracts and keeps them.
+    def outputs(
+        self, facts: dict, source: Source | Stream, extract: Callable[[], Outputs]
+    ) -> Outputs:
+        """Reads the outputs for a source, or extracts and saves them.
 
         Args:
-            facts: JSON-ready dict of what they depend on besides the source's images.
-            source: `datasets.Source` or `Stream`.
-            extract: function without arguments that gives `Outputs`.
+            facts: JSON-ready dict of all that outputs depend on besides the source's images.
+            source: images.
+            extract: function that computes the outputs.
         """
         text = json.dumps([facts, _identity(source)], sort_keys=True)
         prefix = os.path.join(self.folder, hashlib.sha256(text.encode()).hexdigest()[:24])
-        # The list of files is written last: features without it are not whole.
-        is_there = tf.io.gfile.exists(f"{prefix}.json")
-        if min(distribute.mean_over_workers(self.strategy, [is_there])) == 1:
+        # The .json is written last: features without it are incomplete.
+        is_complete = tf.io.gfile.exists(f"{prefix}.json")
+        if min(distribute.mean_over_workers(self.strategy, [is_complete])) == 1:
             return self._read(prefix)
         outputs = extract()
         if distribute.is_chief(self.strategy):
@@ -60,7 +63,7 @@ class Cache:
         tf.io.gfile.makedirs(self.folder)
         arrays = {**dict(enumerate(outputs.x)), "labels": outputs.labels, "ok": outputs.ok}
         for name, array in arrays.items():
-            path = f"{prefix}-{name}.npy"  # which another process may be reading
+            path = f"{prefix}-{name}.npy"  # another process may be reading it, so rename
             with tf.io.gfile.GFile(f"{path}.{os.getpid()}.tmp", "wb") as file:
                 np.save(file, array)
             tf.io.gfile.rename(f"{path}.{os.getpid()}.tmp", path, overwrite=True)
@@ -68,7 +71,7 @@ class Cache:
 
 
 def _identity(source):
-    """What tells a source from another with the same address: its labels, names and files."""
+    """Digest of a source's labels, names and files, which may change under one address."""
     sha = hashlib.sha256()
     if isinstance(source, Stream):
         files = [path for path, _, _ in source.shards]
@@ -79,7 +82,7 @@ def _identity(source):
             sha.update(b"\0".join(names))
     for path in files:
         sha.update(path.encode())
-        if "://" not in path:  # remote, asking for each would be long
+        if "://" not in path:  # for remote files the calls would take long
             stat = os.stat(path)
             sha.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
     return {"images": source.num_examples, "digest": sha.hexdigest()}

@@ -1,4 +1,4 @@
-"""Base of the tasks that classify labelled images: data, features, accuracies, report."""
+"""Base class of classification tasks: data, features, accuracies, report."""
 
 import os
 from typing import NamedTuple
@@ -16,16 +16,16 @@ from moco_tf.probes import features
 
 
 class Outcome(NamedTuple):
-    """Scores of the N test images that can be decoded.
+    """Predictions for the N test images that can be decoded.
 
     Attributes:
-        scores: float NxK in [0, 1], what speaks for each class; the rows add up to 1.
-        labels: int64 N.
-        features: float32 NxC.
-        numbers: int64 N, ascending, of the images in the test source.
+        scores: score of each class, float NxK in [0, 1]; each row adds up to 1.
+        labels: true classes, int64 N.
+        features: backbone features, float32 NxC.
+        numbers: numbers of the images in the test source, int64 N, ascending.
         protocol: the protocol in a few words.
         details: JSON-ready dict of further results.
-        curves: list of `(title, x label, x, dict of y by name)`.
+        curves: curves of the report, a list of `(title, x label, x, dict of y by name)`.
     """
 
     scores: np.ndarray
@@ -41,9 +41,9 @@ class Classification(Task):
     """A task that gives each test image a score for each class; subclasses define `classify`.
 
     Attributes:
-        splits: `labelled.Labelled`, training and test images.
-        crop: `encoders.Preprocessing` of the centre crops.
-        outcome: `Outcome`, after `test`.
+        splits: `labelled.Labelled` of the training and test images.
+        crop: `encoders.Preprocessing` of the center crops.
+        outcome: `Outcome`; set by `test`.
     """
 
     TITLES = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class"}  # noqa: RUF012
@@ -65,7 +65,7 @@ class Classification(Task):
             self.loaded, data.image_size_px, data.resize_px, data.recipe
         )
         log.info(
-            "%s, of %s: %d classes; %d training and %d test images, %d px of %d",
+            "%s encoder %s: %d classes, %d training and %d test images, crops of %d px from %d px",
             "Untrained" if self.config.random_init else "Trained",
             self.loaded.path,
             self.splits.num_classes,
@@ -76,7 +76,7 @@ class Classification(Task):
         )
 
     def classify(self) -> Outcome:
-        """Scores of the test images."""
+        """Predicts the test images."""
         raise NotImplementedError(f"{type(self).__name__} must define `classify`.")
 
     def test(self):
@@ -101,23 +101,23 @@ class Classification(Task):
         report.write(self.workdir, record, self.outcome, self.splits, crop)
 
     def forward(self, network):
-        """`features.forward` of a network made in the strategy's scope."""
+        """Makes the function that runs a network on images, see `features.forward`."""
         return features.forward(network, self.crop.recipe, self.strategy)
 
     def outputs(self, predict_all, split, title):
-        """`features.Outputs` of a split by a function of `forward`, checked.
+        """Checked `features.Outputs` of a split.
 
         Args:
-            predict_all: from `forward`.
+            predict_all: function from `forward`.
             split: "train" or "test".
-            title: of a progress bar; None for none.
+            title: title of the progress bar; None shows none.
         """
         outputs = self._extract(predict_all, split, title)
         self._check(outputs, split)
         return outputs
 
     def encoder_outputs(self):
-        """`(training, test)` outputs of the encoder's backbone and projection; kept on disk."""
+        """Features and embeddings of the training and the test images, cached on disk."""
         with self.strategy.scope():
             network = self.loaded.encoder.features_and_embeddings()
         predict_all = self.forward(network)
@@ -137,7 +137,7 @@ class Classification(Task):
             "encoder": self.loaded.digest,
             "source": self._address(split),
             "crop": [self.crop.image_size_px, self.crop.resize_px, *recipe.mean, *recipe.std],
-            "classes": list(self.splits.classes),  # labels are in their order
+            "classes": list(self.splits.classes),  # their order numbers the labels
         }
         source = getattr(self.splits, split)
         outputs = cache.outputs(facts, source, lambda: self._extract(predict_all, split, split))
@@ -158,7 +158,7 @@ class Classification(Task):
         return self.splits.addresses[("train", "test").index(split)]
 
     def _check(self, outputs, split):
-        """Refuses labels outside the classes and too many bad images; names some of the bad."""
+        """Refuses labels outside the classes and too many bad images; logs the bad ones."""
         source, address = getattr(self.splits, split), self._address(split)
         labelled.check_read(outputs.labels[outputs.ok], address, self.splits.num_classes)
         bad = np.flatnonzero(~outputs.ok)
@@ -166,18 +166,18 @@ class Classification(Task):
             names = [] if isinstance(source, Stream) else [source.name(int(i)) for i in bad[:3]]
             such_as = ", ".join(name.numpy().decode() for name in names)
             log.warning(
-                "%d images of %s cannot be decoded and are left out: %s", len(bad), address, such_as
+                "%d images of %s cannot be decoded and are skipped: %s", len(bad), address, such_as
             )
         limit = self.config.data.max_bad_fraction
         if len(bad) > limit * max(len(outputs.ok), 1000) or len(bad) == len(outputs.ok):
             raise ValueError(
                 f"At most data.max_bad_fraction={limit} of the images may be undecodable. "
-                f"Received: {len(bad)} of {len(outputs.ok)} in {address!r}. Repair the data or "
+                f"Received: {len(bad)} of {len(outputs.ok)} in {address!r}. Fix the data or "
                 "raise the limit."
             )
 
 
-def softmax(logits):
-    """Rows of logits, NxK, to rows of probabilities."""
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Softmax over the last axis of logits, NxK."""
     scores = np.exp(logits - logits.max(axis=1, keepdims=True))
     return scores / scores.sum(axis=1, keepdims=True)

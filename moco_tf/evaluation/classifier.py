@@ -1,4 +1,4 @@
-"""A backbone with a linear classifier on it, trained alone or with it."""
+"""Linear classifier on a backbone, trained on frozen features or end to end."""
 
 import keras
 import tensorflow as tf
@@ -11,9 +11,9 @@ class Classifier(keras.Model):
 
     Args:
         backbone: `keras.Model` from images to NxC features.
-        num_classes: K.
-        frozen: the backbone stays as it is, in inference mode, BN too; else it is trained.
-        seed: of the classifier's start, N(0, .01); the bias starts at 0.
+        num_classes: number of classes K.
+        frozen: do not change the backbone, and run it in inference mode, including BN.
+        seed: seed of the classifier's initial weights, N(0, .01); the bias starts at 0.
 
     Source: main_lincls.py.
     """
@@ -35,7 +35,7 @@ class Classifier(keras.Model):
         self.built = True
 
     def step(self, batch):
-        """One update; what `training.py` runs.
+        """One update; the training loop calls it.
 
         Args:
             batch: dict of x: NxHxWxc images, and label: int64 N.
@@ -74,5 +74,5 @@ class Classifier(keras.Model):
 
     @property
     def trainable_variables(self):
-        """The classifier's, and the backbone's unless it is frozen."""
+        """Variables of the classifier, and of the backbone unless it is frozen."""
         return (self.fc if self.frozen else self.network).trainable_variables

@@ -1,6 +1,6 @@
-"""The configuration of an evaluation, a class for each task.
+"""Configs of the evaluation tasks on labelled images, one class for each task.
 
-A field that is none is taken from the pre-training run whose encoder is evaluated.
+The default none of a field stands for the value of the encoder's pre-training run.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from moco_tf.training.config import Length, Optimizer, check_optimizer, length_o
 
 @dataclass
 class Data:
-    """Labelled images to learn from, and others to test on."""
+    """Labelled training and test images."""
 
     train: str | None = option(
         None, help="address, see moco_tf/data/sources; none: the run's own training split"
@@ -31,15 +31,15 @@ class Data:
     names: str | None = option(
         None, help="file with the names of the training images to use, one a line"
     )
-    subset_seed: int = option(0, at_least=0, help="seed of which images a fraction takes")
+    subset_seed: int = option(0, at_least=0, help="seed of the choice of images for `fraction`")
     recipe: str | None = option(
-        None, help="address whose normalisation is used; none: the run's, moco:v2 without a run"
+        None, help="address whose normalization is used; none: the run's, moco:v2 without a run"
     )
     image_size_px: int | None = option(None, at_least=1, help="side of the crops; none: the run's")
     resize_px: int | None = option(
         None,
         at_least=1,
-        help="short side before a centre crop; none: the run's, or 8/7 of the size",
+        help="short side before a center crop; none: the run's, or 8/7 of the size",
     )
     max_bad_fraction: float = option(
         0.01, at_least=0, at_most=1, help="share of undecodable images that is tolerated"
@@ -52,7 +52,7 @@ class Data:
 
 @dataclass
 class Task:
-    """What all tasks share."""
+    """Fields that all tasks share."""
 
     data: Data = field(default_factory=Data)
     backbone: str | None = option(
@@ -68,20 +68,20 @@ class Task:
 
 @dataclass
 class Knn(Task):
-    """kNN on the features of centre crops. Source: the CIFAR-10 demo; arXiv:1805.01978."""
+    """kNN on the features of center crops. Source: the CIFAR-10 demo; arXiv:1805.01978."""
 
     neighbours: tuple[int, ...] = option(
         (200, 100, 20, 10),
         at_least=1,
         min_items=1,
-        help="k, all in one pass; the first makes the headline",
+        help="values of k, all in one pass; the first gives the main result",
     )
     temperature: float = option(0.1, above=0, help="of the votes")
 
 
 @dataclass
 class LinearCached(Task):
-    """Linear classifiers on the features of centre crops, many at once.
+    """Linear classifiers on the features of center crops, many at once.
 
     The pair of learning rate and weight decay that is best on held-out training images is
     trained again on all of them.
@@ -103,7 +103,7 @@ class LinearCached(Task):
 
 @dataclass
 class Supervised(Task):
-    """What the two tasks share that train on random crops."""
+    """Fields of the tasks that train on random crops: linear and finetune."""
 
     optimizer: Optimizer = field(default_factory=Optimizer)
     batch_size: int = option(256, at_least=1, help="images, over all replicas")
@@ -128,7 +128,7 @@ class Supervised(Task):
 class Linear(Supervised):
     """A linear classifier on the frozen backbone, which is in inference mode.
 
-    Source: main_lincls.py; but that keeps the incomplete last batch of an epoch.
+    Source: main_lincls.py, which however keeps the incomplete last batch of an epoch.
     """
 
     optimizer: Optimizer = field(
@@ -148,7 +148,7 @@ class Finetune(Supervised):
         )
     )
     head_factor: float = option(
-        1.0, above=0, help="the classifier's learning rate, in those of the backbone"
+        1.0, above=0, help="the classifier's learning rate divided by the backbone's"
     )
     bn_group_size: int | None = option(
         None, at_least=1, help="rows that share BN statistics; none: all rows of a replica"
@@ -159,7 +159,7 @@ def check_data(config: Task):
     """Checks the rules over several fields of all tasks on labelled images.
 
     Raises:
-        ValueError: naming the field, what must hold, and the value.
+        ValueError: with the field, the rule and the value received.
     """
     fraction = config.data.fraction
     require(config, "data.names", lambda v: not v or fraction == 1, "none with a data.fraction")

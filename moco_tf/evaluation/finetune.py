@@ -1,4 +1,4 @@
-"""Fine-tuning end to end. Source: v1, section 4.2 (iNaturalist); SimCLR for few labels."""
+"""Fine-tuning task. Source: v1, section 4.2 (iNaturalist); SimCLR for few labels."""
 
 from moco_tf import encoders
 from moco_tf.evaluation.classifier import Classifier
@@ -7,7 +7,7 @@ from moco_tf.evaluation.supervised import Supervised
 
 
 class FinetuneTask(Supervised):
-    """Trains the backbone with a linear classifier on it."""
+    """Trains the backbone and a linear classifier on it, end to end."""
 
     name = "finetune"
     Config = Finetune

@@ -1,4 +1,4 @@
-"""kNN on backbone features and on the projection, for all k in one pass."""
+"""kNN task: accuracy on backbone features and on the projection, for all k in one pass."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from moco_tf.probes import knn
 
 
 class KnnTask(Classification):
-    """kNN accuracy; the headline is that of the first k, on backbone features."""
+    """kNN accuracy; the main result is for the first k, on backbone features."""
 
     name = "knn"
     Config = Knn
@@ -28,18 +28,19 @@ class KnnTask(Classification):
             labels=labels,
             features=test.x[0][test.ok],
             numbers=np.flatnonzero(test.ok),
-            protocol=f"k = {k}, t = {self.config.temperature:g}, backbone features of centre crops",
+            protocol=f"k = {k}, t = {self.config.temperature:g}, backbone features of center crops",
             details={"knn": by_features},
             curves=[("kNN top-1", "k", sorted(self.config.neighbours), _by_k(by_features))],
         )
 
     def _nearest(self, train, test, output, title):
-        """Scores of the first k, and the accuracy of each k by its name.
+        """Scores for the first k, and the accuracy for each k by its name.
 
         Args:
-            train, test: `features.Outputs`.
-            output: number of the network's output.
-            title: of the progress bar.
+            train: `features.Outputs` of the training images.
+            test: `features.Outputs` of the test images.
+            output: number of the network's output: 0 features, 1 projection.
+            title: title of the progress bar.
         """
         config = self.config
         bank = train.x[output] if train.ok.all() else train.x[output][train.ok]

@@ -1,4 +1,4 @@
-"""The labelled images of an evaluation, training and test, and what must hold of them."""
+"""Labelled training and test images of an evaluation: opening and checks."""
 
 import concurrent.futures
 import dataclasses
@@ -9,42 +9,42 @@ import numpy as np
 import tensorflow as tf
 
 from moco_tf.data import sources
-from moco_tf.data.sources import Stream
+from moco_tf.data.sources import Source, Stream
+from moco_tf.evaluation import config as configs
 from moco_tf.log import log
+from moco_tf.pretraining.config import Config
 
 
 @dataclasses.dataclass(frozen=True)
 class Labelled:
-    """Two sources whose labels number the same classes.
+    """Training and test images with the same classes.
 
     Attributes:
-        train, test: `datasets.Source` or `Stream`.
-        num_classes: of both.
-        classes: their names, one each; numbers if they have none.
-        addresses: of both, as they were opened.
+        train: training images.
+        test: test images.
+        num_classes: number of classes.
+        classes: names of the classes, or their numbers as text.
+        addresses: addresses of the training and the test images.
     """
 
-    train: object
-    test: object
+    train: Source | Stream
+    test: Source | Stream
     num_classes: int
     classes: tuple
     addresses: tuple
 
 
-def open_pair(data, run):
+def open_pair(data: configs.Data, run: Config | None) -> Labelled:
     """Opens the training and the test images of an evaluation.
 
     Args:
-        data: `config.Data` of the evaluation.
-        run: `Config` of the pre-training run, whose own splits stand in for empty addresses, or
-            None.
-
-    Returns:
-        `Labelled`.
+        data: data fields of the evaluation's config.
+        run: config of the pre-training run, or None. Without addresses in `data`, its splits are
+            used.
 
     Raises:
         ValueError: for images without labels, labels outside the classes, a class without
-            images to learn from, or test images that are training images, too.
+            training images, or test images that are also training images.
     """
     addresses = _addresses(data, run)
     data_dir = data.data_dir or (run.data.data_dir if run else None)
@@ -65,14 +65,23 @@ def open_pair(data, run):
     return Labelled(train, test, num_classes, classes, addresses)
 
 
-def balanced(labels, fraction, seed):
-    """Numbers of a share of each class' images, at least one each: int64 array, ascending."""
+def balanced(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Chooses a random share of each class' images, at least one each.
+
+    Args:
+        labels: int N.
+        fraction: share in (0, 1].
+        seed: seed of the choice.
+
+    Returns:
+        Numbers of the images, int64, ascending.
+    """
     rng = np.random.default_rng(seed)
     chosen = []
     for label in np.unique(labels):
-        of_class = np.flatnonzero(labels == label)
-        count = max(1, round(fraction * len(of_class)))
-        chosen.append(rng.permutation(of_class)[:count])
+        members = np.flatnonzero(labels == label)
+        count = max(1, round(fraction * len(members)))
+        chosen.append(rng.permutation(members)[:count])
     return np.sort(np.concatenate(chosen))
 
 
@@ -90,8 +99,7 @@ def _addresses(data, run):
         splits = sources.labelled_splits(run.data.source, data_dir)
     if not splits:
         raise ValueError(
-            "The images to evaluate on must be named by `--config.data.train` and "
-            "`--config.data.test`: "
+            "`--config.data.train` and `--config.data.test` must be given, because "
             + (f"{run.data.source} has no labelled splits." if run else "the checkpoint is a file.")
         )
     return splits
@@ -103,15 +111,15 @@ def _count_classes(train, address):
     if not isinstance(train, Stream) and train.labels is not None:
         return int(train.labels.max()) + 1
     raise ValueError(
-        "Evaluation needs labels, and to know how many classes there are: sub-folders for folder:, "
-        "a label feature for tfds:, image/class/label and `--config.data.num_classes` for "
-        f"tfrecord:. Received: {address!r}."
+        "Evaluation needs labels and the number of classes: sub-folders for folder:, a label "
+        "feature for tfds:, image/class/label and `--config.data.num_classes` for tfrecord:. "
+        f"Received: {address!r}."
     )
 
 
 def _check_labels(source, address, num_classes):
     if isinstance(source, Stream):
-        return  # known when they are read: by `check_read` or the training pipeline
+        return  # labels are checked when they are read, by `check_read` or the training pipeline
     if source.labels is None:
         raise ValueError(
             f"Evaluation needs labelled images. Received: {address!r}, without labels."
@@ -119,7 +127,7 @@ def _check_labels(source, address, num_classes):
     check_read(source.labels, address, num_classes)
 
 
-def check_read(labels, address, num_classes):
+def check_read(labels: np.ndarray, address: str, num_classes: int):
     """Raises ValueError for labels outside [0, num_classes)."""
     outside = labels[(labels < 0) | (labels >= num_classes)]
     if len(outside):
@@ -130,12 +138,12 @@ def check_read(labels, address, num_classes):
         )
 
 
-def check_classes(labels, address, classes):
+def check_classes(labels: np.ndarray, address: str, classes: tuple[str, ...]):
     """Raises ValueError for a class without training images."""
     empty = sorted(set(range(len(classes))) - set(labels.tolist()))
     if empty:
         raise ValueError(
-            "Every class must have an image to learn from. Received: none for "
+            "Every class must have a training image. Received: none for "
             f"{', '.join(classes[i] for i in empty[:5])} ({len(empty)} of {len(classes)} classes) "
             f"in {address!r}."
         )
@@ -145,9 +153,9 @@ def _check_leak(train, test):
     """Raises ValueError if files of both have the same content."""
     if not (getattr(train, "files", ()) and getattr(test, "files", ())):
         return
-    with concurrent.futures.ThreadPoolExecutor(32) as pool:  # remote files are waited for
+    with concurrent.futures.ThreadPoolExecutor(32) as pool:  # to wait for many remote files at once
         train_sizes, test_sizes = (list(pool.map(_size, s.files)) for s in (train, test))
-        # Files of sizes that only one of the two has need not be read.
+        # Only files of sizes that occur in both can be equal, so only these are read.
         common = set(train_sizes) & set(test_sizes)
         train_files = [
             p for p, size in zip(train.files, train_sizes, strict=True) if size in common
@@ -158,8 +166,8 @@ def _check_leak(train, test):
         leaked = [(path, digests[digest]) for path, digest in hashed if digest in digests]
     if leaked:
         raise ValueError(
-            f"No test image may be a training image. Received: {len(leaked)} with the content of "
-            f"one, such as {leaked[0][0]} and {leaked[0][1]}. Take them out of one of the two."
+            f"No test image may be a training image. Received: {len(leaked)} with the same "
+            f"content, such as {leaked[0][0]} and {leaked[0][1]}. Remove them from one of the two."
         )
 
 
@@ -173,13 +181,14 @@ def _hash(path):
 
 
 def _chosen(train, data, address, num_classes):
-    """The training images that `data.fraction` or `data.names` leaves."""
+    """The training images that `data.fraction` or `data.names` selects."""
     if data.fraction == 1 and not data.names:
         return train
     if isinstance(train, Stream):
         raise ValueError(
-            "A part of the images can be chosen of sources with random access. Received: "
-            f"{address!r}. tfds:imagenet2012_subset/1pct and /10pct are SimCLR's parts of ImageNet."
+            "`--config.data.fraction` and `--config.data.names` need a source with random access. "
+            f"Received: {address!r}. For ImageNet, use SimCLR's tfds:imagenet2012_subset/1pct or "
+            "/10pct."
         )
     if data.names:
         chosen = _named(train, data.names)
@@ -198,7 +207,7 @@ def _named(train, path):
     known = {names[i] for i in chosen} | {os.path.basename(names[i]) for i in chosen}
     if missing := sorted(wanted - known):
         raise ValueError(
-            f"All names in {path!r} must be of training images. Received besides: "
+            f"All names in {path!r} must be of training images. Received other names: "
             f"{', '.join(missing[:3])} ({len(missing)} of {len(wanted)}). The images have names "
             f"such as {names[0]}."
         )

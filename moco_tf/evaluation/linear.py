@@ -1,4 +1,4 @@
-"""The linear protocol: a linear classifier on the frozen backbone. Source: main_lincls.py."""
+"""Linear task: a linear classifier on the frozen backbone. Source: main_lincls.py."""
 
 from moco_tf import encoders
 from moco_tf.evaluation.classifier import Classifier
@@ -6,13 +6,13 @@ from moco_tf.evaluation.config import Linear
 from moco_tf.evaluation.supervised import Supervised
 
 DIVERGED = (
-    "This learning rate does not suit these features. --task=linear_cached finds one that does, of "
-    "many at once."
+    "The learning rate is too high for these features. --task=linear_cached sweeps the rate for "
+    "you."
 )
 
 
 class LinearTask(Supervised):
-    """Trains a linear classifier; the backbone stays as it is, in inference mode, BN too."""
+    """Trains a linear classifier on the frozen backbone, which is in inference mode with its BN."""
 
     name = "linear"
     Config = Linear
@@ -28,9 +28,7 @@ class LinearTask(Supervised):
         before = encoders.digest(self.model.backbone)
         super().train(stop)
         if encoders.digest(self.model.backbone) != before:
-            raise AssertionError(
-                "A frozen backbone changed, which it must not: please report this."
-            )
+            raise AssertionError("The frozen backbone changed. This is a bug: please report it.")
 
     def classify(self):
         outcome = super().classify()

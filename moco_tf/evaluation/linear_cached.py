@@ -1,4 +1,4 @@
-"""The best of many linear classifiers on cached backbone features."""
+"""Linear task on cached features: sweeps learning rates and weight decays, keeps the best."""
 
 import math
 import os
@@ -52,7 +52,7 @@ class LinearCachedTask(Classification):
             sweep, held_out = self._sweep(x, y)
             best = best_of(sweep, held_out)
             rate, decay = best["learning_rate"], best["weight_decay"]
-            self._warn_of_the_end(rate)
+            self._warn_at_the_end(rate)
         log.info("Learning rate %g and weight decay %g, on all training images.", rate, decay)
         final = self._fit(x, y, [rate], [decay], "final")
         if not np.isfinite(final.losses[0]):
@@ -64,7 +64,7 @@ class LinearCachedTask(Classification):
             self._save(final)
         features = test.x[0][test.ok]
         protocol = (
-            f"SGD on backbone features of centre crops, {config.epochs} epochs, lr {rate:g}, "
+            f"SGD on backbone features of center crops, {config.epochs} epochs, lr {rate:g}, "
             f"weight decay {decay:g}"
         )
         if sweep:
@@ -123,10 +123,14 @@ class LinearCachedTask(Classification):
             )
         return sweep, len(held_out)
 
-    def _warn_of_the_end(self, rate):
+    def _warn_at_the_end(self, rate):
         rates = self.config.learning_rates
         if len(rates) > 1 and rate in (min(rates), max(rates)):
-            log.warning("The best learning rate, %g, is at the end of those tried. Try more.", rate)
+            log.warning(
+                "The best learning rate, %g, is at an end of `--config.learning_rates`. Try more "
+                "rates.",
+                rate,
+            )
 
     def _curves(self, sweep):
         if not sweep:
@@ -151,11 +155,15 @@ class LinearCachedTask(Classification):
         network.save(os.path.join(self.workdir, "classifier.keras"))
 
 
-def best_of(sweep, num_images):
-    """The entry of a sweep with the best accuracy; of those as good, with the smallest rate.
+def best_of(sweep: list[dict], num_images: int) -> dict:
+    """The best entry of a sweep: the smallest learning rate among the best accuracies.
 
-    As good is within a standard error of the accuracy on `num_images`: a small rate also suits
-    random crops, and a rate that wins by chance need not.
+    Accuracies within one standard error of the best one count as equally good. A small rate also
+    suits random crops; a larger one that is better by chance may not.
+
+    Args:
+        sweep: entries with learning_rate, accuracy and finite.
+        num_images: number of images that the accuracies were measured on.
     """
     top = max(entry["accuracy"] for entry in sweep)
     error = math.sqrt(top * (1 - top) / num_images)

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: report.html."""
+"""The report.html of a classification task, and the comparison of evaluations."""
 
 import json
 import os
@@ -11,21 +11,22 @@ from matplotlib.lines import Line2D
 from moco_tf import storage
 from moco_tf.data.labelled import center_crops
 from moco_tf.evaluation import results
+from moco_tf.evaluation.labelled import Labelled
 from moco_tf.probes import knn
 from moco_tf.reports import pages, plots
 
 MISTAKES, QUERIES, NEIGHBOURS, POINTS = 16, 8, 8, 1000
 
 
-def write(workdir, record, outcome, splits, crop):
+def write(workdir: str, record: dict, outcome, splits: Labelled, crop: tuple[int, int]) -> str:
     """Writes WORKDIR/report.html.
 
     Args:
         workdir: local or gs:// folder.
         record: content of results.json.
-        outcome: `Outcome`.
-        pair: `Labelled`.
-        crop: `(resize_px, image_size_px)`.
+        outcome: `classification.Outcome`.
+        splits: training and test images.
+        crop: short side before the center crop and side of the crop, px.
 
     Returns:
         Path of the report.
@@ -38,8 +39,8 @@ def write(workdir, record, outcome, splits, crop):
     parts += ["<h2>Accuracy of each class</h2>", _per_class(scores, labels, classes)]
     parts += ["<h2>Most confident mistakes</h2>", *_mistakes(outcome, splits, crop)]
     parts += [
-        "<h2>Nearest neighbours</h2><p>First column: a test image; then those test images that "
-        "are the most similar by the features, nearest first.</p>",
+        "<h2>Nearest neighbours</h2><p>First column: a test image; then the test images with the "
+        "most similar features, nearest first.</p>",
         _neighbours(outcome, splits.test, crop),
         "<h2>Map of the features</h2>",
         *_map(outcome.features, labels, classes),
@@ -54,6 +55,10 @@ def write(workdir, record, outcome, splits, crop):
 
 def compare(workdirs: list[str], workdir: str) -> str:
     """Writes the comparison of several evaluations to a workdir: table.md and report.html.
+
+    Args:
+        workdirs: folders of finished evaluations.
+        workdir: folder of the comparison.
 
     Returns:
         The table as Markdown.

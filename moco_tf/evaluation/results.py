@@ -1,4 +1,4 @@
-"""Results of an evaluation: accuracies with intervals, results.json, a table of several."""
+"""Results of evaluations: accuracies with intervals, results.json, comparison table."""
 
 import datetime
 import json
@@ -6,28 +6,29 @@ import math
 import os
 import platform
 import time
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from moco_tf import schema, storage
+from moco_tf import encoders, schema, storage
 
 Z = 1.96  # 95 % of a normal distribution
 
 
-def measure(scores, labels):
+def measure(scores: np.ndarray, labels: np.ndarray) -> dict:
     """Accuracies of scores, each with its 95 % interval.
 
     Args:
-        scores: float NxK, the highest of a row is the predicted class; of equals, the first.
-        labels: int N.
+        scores: float NxK; the highest of a row is the predicted class, the first if equal.
+        labels: true classes, int N.
 
     Returns:
         Dict of `top1`, `top5` (if K > 5) and `mean_per_class` (over the classes that occur), each
-        a dict of value and interval [low, high], shares in [0, 1]. Wilson's interval for the
-        first two; for the mean, the normal one of independent classes, each with a hit and a miss
-        more.
+        a dict of value and interval [low, high], shares in [0, 1]. The first two have Wilson's
+        interval. The mean has a normal interval of independent classes, with one hit and one miss
+        added to each class.
     """
     n, num_classes = scores.shape
     label_scores = scores[np.arange(n), labels][:, None]
@@ -40,7 +41,7 @@ def measure(scores, labels):
     counts = np.bincount(labels, minlength=num_classes)
     hits = np.bincount(labels, rank < 1, minlength=num_classes)
     p, n = hits[counts > 0] / counts[counts > 0], counts[counts > 0]
-    # One more of each, since a few hits of a few images do not make a class certain.
+    # Without the added hit and miss, a class with few images could have no uncertainty.
     q = (p * n + 1) / (n + 2)
     half = Z * math.sqrt(np.sum(q * (1 - q) / n)) / len(p)
     accuracies["mean_per_class"] = _with_interval(p.mean(), p.mean() - half, p.mean() + half)
@@ -49,25 +50,32 @@ def measure(scores, labels):
 
 def _share(hits):
     n, p = len(hits), float(np.mean(hits))
-    centre = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    center = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
-    return _with_interval(p, centre - half, centre + half)
+    return _with_interval(p, center - half, center + half)
 
 
 def _with_interval(value, low, high):
     return {"value": float(value), "interval": [max(0.0, float(low)), min(1.0, float(high))]}
 
 
-def record(task, titles, config, loaded, began, measured):
-    """The content of results.json: what was measured, and of what.
+def record(
+    task: str,
+    titles: dict[str, str],
+    config: Any,
+    loaded: encoders.Loaded,
+    began: float,
+    measured: dict,
+) -> dict:
+    """The content of results.json: results, encoder, config and versions.
 
     Args:
         task: name of the task.
         titles: dict from the names of its metrics to their titles.
         config: config of the task.
-        loaded: `encoders.Loaded`, the encoder.
-        began: seconds since the epoch, when the evaluation began.
-        measured: dict of `Task.test`: metrics, protocol and what else the task has.
+        loaded: evaluated encoder.
+        began: start of the evaluation, seconds since the epoch.
+        measured: dict from `Task.test`: metrics, protocol and more.
     """
     return {
         "task": task,
@@ -84,8 +92,8 @@ def record(task, titles, config, loaded, began, measured):
     }
 
 
-def versions():
-    """Versions of what computed the results, and the time: a dict of texts."""
+def versions() -> dict[str, str]:
+    """Versions of Python and the libraries, and the date."""
     return {
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
@@ -95,17 +103,17 @@ def versions():
     }
 
 
-def write(workdir, content):
+def write(workdir: str, content: dict):
     """Writes WORKDIR/results.json."""
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     storage.write_text(os.path.join(workdir, "results.json"), text)
 
 
-def read(workdir):
-    """The results.json of a workdir.
+def read(workdir: str) -> dict:
+    """The content of a workdir's results.json.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if the workdir has none.
     """
     path = os.path.join(workdir, "results.json")
     if not tf.io.gfile.exists(path):
@@ -117,8 +125,8 @@ def read(workdir):
         return json.load(file)
 
 
-def percent(metric):
-    """A value of `measure` as text, such as "54.5 % (51.4 to 57.5)"; some have no interval."""
+def percent(metric: dict) -> str:
+    """A metric as text, such as "54.5 % (51.4 to 57.5)", or "54.5 %" without an interval."""
     text = f"{100 * metric['value']:.1f} %"
     if "interval" in metric:
         low, high = metric["interval"]
@@ -126,8 +134,8 @@ def percent(metric):
     return text
 
 
-def summary(results):
-    """One line on what came out."""
+def summary(results: dict) -> str:
+    """One line with the metrics and the data of an evaluation."""
     metrics = [
         f"{title_of(name, results)} {percent(metric)}"
         for name, metric in results["metrics"].items()
@@ -141,16 +149,19 @@ def summary(results):
     return f"{text}."
 
 
-def title_of(name, results):
-    """The title of a metric, such as "top-1" of "top1"."""
+def title_of(name: str, results: dict) -> str:
+    """The title of a metric, such as "top-1" for "top1"."""
     return results.get("titles", {}).get(name, name)
 
 
-def compare(workdirs):
+def compare(workdirs: list[str]) -> tuple[list[str], list[list[str]]]:
     """A table of several evaluations.
 
+    Args:
+        workdirs: folders of finished evaluations.
+
     Returns:
-        `(header, rows)`, texts, in the order given.
+        Header, and one row for each workdir.
     """
     evaluations = [read(workdir) for workdir in workdirs]
     titles = {}  # name of a metric -> its title

@@ -19,14 +19,14 @@ from moco_tf.training.config import Length
 
 
 class Supervised(Classification):
-    """Trains a classifier by labels, or resumes, and tests it; saves it as classifier.keras.
+    """Trains or resumes a classifier on labels, and tests it; saves it as classifier.keras.
 
-    Subclasses say what is trained.
+    Subclasses define `make_classifier`.
 
     Attributes:
         protocol: the protocol in a few words.
-        remedy: what helps if the loss is not finite.
-        remedy_for_divergence: what helps if the loss ends far above chance.
+        remedy: advice to the user if the loss is not finite.
+        remedy_for_divergence: advice to the user if the loss ends far above chance.
     """
 
     trains = True
@@ -44,7 +44,7 @@ class Supervised(Classification):
         raise NotImplementedError(f"{type(self).__name__} must define `make_classifier`.")
 
     def head_factor(self) -> float:
-        """Learning rate of the classifier in those of the backbone."""
+        """The classifier's learning rate divided by the backbone's."""
         return 1.0
 
     def prepare(self):

@@ -1,4 +1,4 @@
-"""Evaluation of an encoder by a task: the one journey from a config to results.json and a report.
+"""Evaluation tasks: base class, lookup by name, and the steps from config to results.json.
 
 A task is a class in a module of its own: evaluation/NAME.py, NAME/task.py in the package, or any
 module of yours, which `--task=my_module:MyTask` names.
@@ -17,11 +17,11 @@ import moco_tf
 from moco_tf import distribute, encoders, schema
 from moco_tf.evaluation import results
 from moco_tf.training import checkpoint as checkpoints
-from moco_tf.training.config import check_kind
+from moco_tf.training.config import check_type
 
 
 class Task:
-    """One way to evaluate an encoder; subclasses define what the methods below do.
+    """Base class of evaluation tasks; subclasses define `test` and the methods that they need.
 
     Args:
         config: checked config of the class `Config`.
@@ -69,21 +69,21 @@ class Task:
     @classmethod
     def check(cls, config: Any):
         """Checks every field of a config; raises ValueError with the field, the rule, the value."""
-        check_kind(config, cls.Config, cls.name)
+        check_type(config, cls.Config, cls.name)
         schema.check(config)
 
     def load(self, checkpoint: str) -> encoders.Loaded:
-        """Loads the encoder; in the strategy's scope."""
+        """Loads the encoder; called in the strategy's scope."""
         return encoders.load(checkpoint)
 
     def prepare(self):
-        """Opens the data and builds the model; refuses what cannot work, before any work."""
+        """Opens the data and builds the model; raises ValueError before any work."""
 
     def train(self, stop: Callable[[], bool]):
         """Trains, or resumes; raises `loop.Stopped` if `stop()` asks for it."""
 
     def test(self) -> dict[str, Any]:
-        """Tests.
+        """Tests the encoder.
 
         Returns:
             The task's part of results.json, with at least
@@ -93,7 +93,7 @@ class Task:
         raise NotImplementedError(f"{type(self).__name__} must define `test`.")
 
     def report(self, record: dict[str, Any]):
-        """Writes report.html and what else the task leaves; on the chief, after `test`.
+        """Writes report.html and other files; called on the chief after `test`.
 
         Args:
             record: content of results.json.
@@ -115,8 +115,8 @@ def evaluate(
         config: config of the task.
         checkpoint: path of the encoder, see `encoders.load`.
         workdir: folder of the evaluation, local or gs://.
-        strategy: strategy to run on, of `strategies.make_strategy`.
-        stop: function that says whether to stop early; asked by tasks that train.
+        strategy: strategy to run on, from `strategies.make_strategy`.
+        stop: function that says whether to stop early; tasks that train call it.
 
     Returns:
         Content of results.json.
@@ -129,14 +129,14 @@ def evaluate(
         evaluate("knn", Knn(), "runs/v2", "runs/v2_knn", tf.distribute.get_strategy())
     """
     began = time.time()
-    kind = find(task)
-    kind.check(config)
-    run = kind(config, checkpoint, workdir, strategy)
+    task_class = find(task)
+    task_class.check(config)
+    run = task_class(config, checkpoint, workdir, strategy)
     run.prepare()
     made_by = {"task": task, "encoder": run.loaded.digest, **schema.to_dict(config)}
     checkpoints.claim_workdir(made_by, workdir, strategy)
     run.train(stop)
-    record = results.record(task, kind.TITLES, config, run.loaded, began, run.test())
+    record = results.record(task, task_class.TITLES, config, run.loaded, began, run.test())
     if distribute.is_chief(strategy):
         results.write(workdir, record)
         run.report(record)
@@ -144,7 +144,7 @@ def evaluate(
 
 
 def find(name: str) -> type[Task]:
-    """The task of a name, such as "knn", or of an import path, such as "my_module:MyTask".
+    """Finds a task by its name, such as "knn", or import path, such as "my_module:MyTask".
 
     Raises:
         ValueError: if there is none; the message lists the package's own.

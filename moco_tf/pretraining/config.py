@@ -1,4 +1,4 @@
-"""The configuration of a pre-training run: one typed schema, checked before any work.
+"""Config of a pre-training run: typed fields, checked before any work.
 
 A file in configs/ sets fields; `--config.field=value` overrides them.
 """
@@ -64,10 +64,10 @@ class Model:
     queue_size: int = option(
         65536, at_least=1, help="K, number of negatives; end_to_end takes them from the batch"
     )
-    momentum: float = option(0.999, at_least=0, at_most=1, help="m, of the key encoder")
-    temperature: float = option(0.2, above=0, help="tau, of the logits")
+    momentum: float = option(0.999, at_least=0, at_most=1, help="m, momentum of the key encoder")
+    temperature: float = option(0.2, above=0, help="tau, temperature of the logits")
     symmetric: bool = option(False, help="both views serve as query")
-    shuffle: bool = option(True, help="shuffle-BN")
+    shuffle: bool = option(True, help="use shuffle-BN")
     bn_group_size: int | None = option(
         None, at_least=1, help="rows that share BN statistics; none: all rows of a replica"
     )
@@ -90,10 +90,10 @@ class Monitor:
         "backbone", choices=("backbone", "projection"), help="features before or after the head"
     )
     neighbours: int = option(200, at_least=1, help="k")
-    temperature: float = option(0.1, above=0, help="of the votes")
+    temperature: float = option(0.1, above=0, help="temperature of the votes")
     linear: bool = option(False, help="train a linear probe, too")
     resize_px: int | None = option(
-        None, at_least=1, help="short side before the centre crop; none: 8/7 of the image size"
+        None, at_least=1, help="short side before the center crop; none: 8/7 of the image size"
     )
 
     @property
@@ -134,12 +134,12 @@ class Config:
         help="steps in one call to the device; none: 1, and log_every_steps on TPU",
     )
     max_skipped_steps: int = option(
-        0, at_least=0, help="steps that may be skipped as their loss or gradient is not finite"
+        0, at_least=0, help="limit of skipped steps, whose loss or gradient is not finite"
     )
     log_every_steps: int = option(20, at_least=1, help="steps between lines of the log")
     checkpoint_every_steps: int = option(1000, at_least=1, help="steps between checkpoints")
     keep_checkpoints: int = option(
-        3, at_least=2, help="newest checkpoints to keep; one is replaced only by one read again"
+        3, at_least=2, help="newest checkpoints to keep; each is read back after it is written"
     )
     profile_steps: tuple[int, int] | None = option(
         None, at_least=1, help="first and last step to profile for TensorBoard"
@@ -151,11 +151,11 @@ class Config:
         return length_of(self.epochs, self.steps)
 
 
-def check(config):
+def check(config: Config):
     """Checks every field of a `Config`.
 
     Raises:
-        ValueError: naming the field, what must hold, and the value.
+        ValueError: with the field, the rule and the value received.
     """
     schema.check(config)
     require(
@@ -186,10 +186,10 @@ def _check_pairs(config):
 
 
 def from_json(values: dict) -> Config:
-    """The `Config` in a run's config.json, also in one of version 0.1.0.
+    """The `Config` of a run's config.json, including one of version 0.1.0.
 
     Args:
-        values: content of the file.
+        values: content of config.json.
 
     Raises:
         ValueError: for an unknown field.
@@ -200,10 +200,10 @@ def from_json(values: dict) -> Config:
 
 
 def _check_mechanism(config):
-    """Checks what the mechanism asks of the config."""
-    kind = mechanism.find(config.model.mechanism)
+    """Checks the rules of the config's mechanism."""
+    mechanism_class = mechanism.find(config.model.mechanism)
     keys = config.batch_size * (2 if config.model.symmetric else 1)
-    if kind.has_queue:
+    if mechanism_class.has_queue:
         require(
             config,
             "model.queue_size",
@@ -212,6 +212,6 @@ def _check_mechanism(config):
         )
     neutral = {"model.symmetric": False, "model.shuffle": False, "gradient_accumulation": 1}
     for name, value in neutral.items():
-        if name.removeprefix("model.") not in kind.arguments():
+        if name.removeprefix("model.") not in mechanism_class.arguments():
             text = f'{str(value).lower()} with model.mechanism="{config.model.mechanism}"'
             require(config, name, lambda v, value=value: v == value, text)

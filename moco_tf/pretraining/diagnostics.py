@@ -15,7 +15,7 @@ from moco_tf.training.round import Observer
 
 
 class Diagnostics(Observer):
-    """Measures the state of the keys, and explains in the log what looks wrong about it.
+    """Measures the state of the keys, and warns in the log if the loss stays at chance.
 
     Args:
         model: mechanism that is trained.
@@ -30,7 +30,7 @@ class Diagnostics(Observer):
         self.chance = chance_loss(config)
         self.where = layout.shuffling if config.model.shuffle else "none"
         self.num_at_chance = 0
-        self.has_told_of_filling = False
+        self.has_logged_filling = False
 
     def measure(self, round):
         values = {}
@@ -47,7 +47,7 @@ class Diagnostics(Observer):
         return values
 
     def queue_state(self, step):
-        """Fill (share), age of the keys (steps), norms, effective rank."""
+        """State of the queue: fill (share), mean age of keys (steps), norms, effective rank."""
         model = self.model
         new = self.layout.batch * (2 if model.symmetric else 1)
         filled = min(model.queue_size, step * new)
@@ -67,7 +67,7 @@ class Diagnostics(Observer):
         }
 
     def positives_in_group(self, step):
-        """Share of keys that the last step normalised in the same BN group as their query."""
+        """Share of keys that the last step normalized in the same BN group as their query."""
         layout, seed = self.layout, self.model.seed
         if self.where == "none":
             return 1.0
@@ -81,8 +81,8 @@ class Diagnostics(Observer):
 
     def _explain(self, step, loss):
         fill = self.model.filled(step, self.layout.batch)
-        if self.model.has_queue and fill < 1 and not self.has_told_of_filling:
-            self.has_told_of_filling = True
+        if self.model.has_queue and fill < 1 and not self.has_logged_filling:
+            self.has_logged_filling = True
             log.info(
                 "The queue is filling with keys (%.0f %%). Until it is full the loss may rise: the "
                 "random start makes easy negatives. That is normal.",

@@ -1,4 +1,4 @@
-"""The contrastive mechanism of a run: found by its name, and what it asks of the config."""
+"""Contrastive mechanisms by name or import path, and their arguments from a config."""
 
 import importlib
 import math
@@ -77,4 +77,4 @@ def _import(name):
     except ModuleNotFoundError as error:
         if error.name == name or name.startswith(f"{error.name}."):
             return None
-        raise  # the module is there, but one that it imports is not
+        raise  # the module exists, but one that it imports does not

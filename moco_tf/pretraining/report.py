@@ -1,4 +1,4 @@
-"""The pictures of a run, in one self-contained file: report.html."""
+"""The report.html of a pre-training run: curves, augmented pairs, nearest neighbours, config."""
 
 import json
 import math
@@ -9,10 +9,13 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from moco_tf import schema, storage
+from moco_tf.backbones.encoder import Encoder
 from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.labelled import center_crops, normalized
-from moco_tf.data.sources import Stream
+from moco_tf.data.recipes.recipe import Recipe
+from moco_tf.data.sources import Source, Stream
 from moco_tf.data.two_views import two_view_dataset
+from moco_tf.pretraining.config import Config
 from moco_tf.pretraining.mechanism import chance_loss
 from moco_tf.probes import knn
 from moco_tf.reports import pages
@@ -21,14 +24,21 @@ from moco_tf.training.callbacks import read_metrics
 PAIRS, QUERIES, NEIGHBOURS, GALLERY = 12, 8, 8, 1024
 
 
-def write(workdir, source, recipe, recipe_k, encoder, config):
+def write(
+    workdir: str,
+    source: Source | Stream,
+    recipe: Recipe,
+    recipe_k: Recipe,
+    encoder: Encoder,
+    config: Config,
+) -> str:
     """Writes WORKDIR/report.html: curves, augmented pairs, nearest neighbours, config.
 
     Args:
         workdir: local or gs:// folder with a metrics.jsonl.
-        source: `datasets.Source` or `Stream`.
-        recipe: `Recipe` of the query views.
-        recipe_k: `Recipe` of the key views.
+        source: images of the run.
+        recipe: augmentation of the query views.
+        recipe_k: augmentation of the key views.
         encoder: query encoder.
         config: `Config` of the run.
 
@@ -40,7 +50,7 @@ def write(workdir, source, recipe, recipe_k, encoder, config):
     resize = config.monitor.resize_px or round(size * 8 / 7)
     count = min(GALLERY, source.num_examples)
     chosen = np.arange(count)
-    if not isinstance(source, Stream):  # of which to read more would be long
+    if not isinstance(source, Stream):  # of a stream, the first images: others take long to reach
         chosen = chosen * source.num_examples // count
     images = center_crops(source, chosen, resize, size)
     parts = [
@@ -61,7 +71,7 @@ def write(workdir, source, recipe, recipe_k, encoder, config):
 
 
 def summary(workdir: str, step: int) -> str:
-    """The last words of a run: its result, its files, and what to do next with it."""
+    """Text at the end of a run: its result, its files, and the next commands."""
     encoder = os.path.join(workdir, "encoder.keras")
     report = os.path.join(workdir, "report.html")
     metrics = read_metrics(os.path.join(workdir, "metrics.jsonl"))

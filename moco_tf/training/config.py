@@ -84,36 +84,36 @@ class TransferRun:
         return Length(steps=self.steps)
 
 
-def check_kind(config: object, kind: type, task: str):
+def check_type(config: object, config_class: type, task: str):
     """Checks that a config is one for a task.
 
     Args:
         config: what `--config` gave.
-        kind: dataclass of the task's configs.
+        config_class: dataclass of the task's configs.
         task: its `--task`, for messages.
 
     Raises:
         ValueError: if it is of another class.
     """
-    if type(config) is not kind:
+    if type(config) is not config_class:
         raise ValueError(
             f"`--config` must be one for --task={task}, whose get_config() gives a "
-            f"{kind.__name__}. Received: a {type(config).__name__}."
+            f"{config_class.__name__}. Received: a {type(config).__name__}."
         )
 
 
-def check_transfer(config: TransferRun, kind: type, task: str):
+def check_transfer(config: TransferRun, config_class: type, task: str):
     """Checks what detection and segmentation have in common, and all single-field rules.
 
     Args:
         config: what `--config` gave.
-        kind: dataclass of the task's configs.
+        config_class: dataclass of the task's configs.
         task: its `--task`, for messages.
 
     Raises:
         ValueError: naming the field, what must hold, and the value.
     """
-    check_kind(config, kind, task)
+    check_type(config, config_class, task)
     schema.check(config)
     check_optimizer(config)
     end = config.steps

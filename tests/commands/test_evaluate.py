@@ -136,7 +136,7 @@ def test_a_users_mistake_ends_in_a_message(task, flags, message, pretrained, tmp
 
 
 def test_a_rate_that_diverges_is_said_with_the_remedy(pretrained, tmp_path, caplog):
-    with pytest.raises(FloatingPointError, match="--task=linear_cached finds one that does"):
+    with pytest.raises(FloatingPointError, match="--task=linear_cached sweeps the rate"):
         evaluate("linear", pretrained, tmp_path / "a", **SHORT, optimizer__learning_rate=1e38)
     record = evaluate("linear", pretrained, tmp_path / "b", **SHORT, optimizer__learning_rate=1e5)
     assert record["details"]["diverged"] and "DIVERGED" in record["protocol"]

@@ -37,7 +37,7 @@ def test_the_run_s_own_splits_stand_in(folders):
     assert pair.addresses == (f"folder:{folders}/train", f"folder:{folders}/test")
     assert (pair.train.num_examples, pair.test.num_examples) == (36, 12)
     assert pair.classes == ("a", "b", "c")
-    with pytest.raises(ValueError, match=r"must be named .*: the checkpoint is a file"):
+    with pytest.raises(ValueError, match=r"must be given, because the checkpoint is a file"):
         labelled.open_pair(Data(), None)
     with pytest.raises(ValueError, match="must be given together"):
         labelled.open_pair(Data(train="synthetic:shapes"), run)
@@ -65,32 +65,32 @@ def test_a_list_of_names_with_or_without_folders(folders):
     names = sorted(train.name(i).numpy().decode() for i in range(3))
     assert names == ["a/00.png", "b/01.png", "c/02.png"]
     (folders / "names.txt").write_text("00.png\nnone.png\n")
-    with pytest.raises(ValueError, match=r"Received besides: none.png \(1 of 2\)"):
+    with pytest.raises(ValueError, match=r"Received other names: none.png \(1 of 2\)"):
         open_pair(folders, names=str(folders / "names.txt"))
 
 
 def test_a_class_that_a_choice_leaves_empty_is_named(folders):
     (folders / "names.txt").write_text("00.png\n01.png\n")
-    with pytest.raises(ValueError, match=r"Every class must have an image .* none for c \(1 of 3"):
+    with pytest.raises(ValueError, match=r"must have a training image.* none for c \(1 of 3"):
         open_pair(folders, names=str(folders / "names.txt"))
 
 
 def test_labels_outside_the_classes_are_refused(folders):
     with pytest.raises(ValueError, match=r"Labels must be in 0..1. Received: 2 and 11 more"):
         open_pair(folders, num_classes=2)
-    with pytest.raises(ValueError, match=r"Every class must have an image"):
+    with pytest.raises(ValueError, match=r"Every class must have a training image"):
         open_pair(folders, num_classes=5)
 
 
 def test_a_test_image_that_is_a_training_image_is_refused(folders):
     shutil.copy(folders / "train" / "a" / "00.png", folders / "test" / "b" / "other_name.png")
-    with pytest.raises(ValueError, match=r"1 with the content of one, such as .*other_name.png"):
+    with pytest.raises(ValueError, match=r"1 with the same content, such as .*other_name.png"):
         open_pair(folders)
 
 
 def test_classes_of_the_test_images_must_be_those_of_the_training_images(folders):
     (folders / "test" / "c").rename(folders / "test" / "z")
-    with pytest.raises(ValueError, match="Received besides: z"):
+    with pytest.raises(ValueError, match="Received: z, without training"):
         open_pair(folders)
 
 

@@ -79,7 +79,7 @@ def test_classes_that_the_bank_lacks_are_refused(encoder, tmp_path):
     write(tmp_path, "train", "ab")
     write(tmp_path, "val", "bc")
     with pytest.raises(
-        ValueError, match="must have classes of the training images. Received besides: c"
+        ValueError, match="only classes of the training images. Received: c, without"
     ):
         make(config_of(tmp_path, source="auto"), encoder)
 

@@ -22,7 +22,7 @@ CIFAR10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
 
 
 class PhotometricOp(Protocol):
-    """What an op on colors or sharpness gets and gives: any callable with a `num_draws`.
+    """Interface of an op on colors or sharpness: a callable with a `num_draws`.
 
     It may use TensorFlow's ops only, no randomness but `u`, and static shapes: it runs in tf.data
     on the host, image by image, or in batches on a GPU or TPU, compiled by XLA in both places.
@@ -58,7 +58,7 @@ class PhotometricOp(Protocol):
 
 
 class GeometryOp(Protocol):
-    """What the crop of a recipe gets and gives: a callable with a `num_draws`, on the host only.
+    """Interface of the crop of a recipe: a callable with a `num_draws`, on the host only.
 
     Attributes:
         num_draws: how many uniform numbers it needs for one image; a constant.
@@ -163,8 +163,8 @@ class Recipe:
     Attributes:
         crop: `GeometryOp`, from an image of any size to a square view.
         photometric_ops: `PhotometricOp`s, applied in order.
-        mean: of the channels, for the normalization at the end.
-        std: standard deviation of the channels, likewise.
+        mean: mean of each channel, in [0, 1], for the normalization at the end.
+        std: standard deviation of each channel, in [0, 1], for the normalization.
 
     Example:
         >>> weak = Recipe(RandomResizedCrop((0.2, 1.0)), (Grayscale(p=0.2),), **IMAGENET)
@@ -186,7 +186,7 @@ class Recipe:
         """Uniform numbers in [0, 1) for one view: float32, num_draws.
 
         Args:
-            seed: int, of the run.
+            seed: seed of the run, int.
             slot: int64, step * global batch + row: the number of the sample in the whole run.
             view: 0 (query) or 1 (key).
         """

@@ -129,7 +129,7 @@ class Stream:
         """The records of one epoch: shards in random order, interleaved, in shuffled blocks.
 
         Args:
-            seed: int, of the run.
+            seed: seed of the run, int.
             epoch: int64 tensor or int; each epoch has its own order.
             buffer_size: records in memory; half of them are a block.
             shard_files: `(n, i)`: take every n-th shard from the i-th on.
@@ -259,7 +259,7 @@ def from_bytes(encoded: list[bytes], names: list[str], labels=None) -> Source:
 
 
 def renumber_labels(source: Source, like: Source) -> Source:
-    """The source with its labels numbered as in another source, by the names of the classes.
+    """Renumbers the labels of a source as in another source, by the names of the classes.
 
     Args:
         source: `Source` or `Stream`, such as the test images of some of the classes.
@@ -276,7 +276,7 @@ def renumber_labels(source: Source, like: Source) -> Source:
     unknown = sorted(set(source.classes) - set(like.classes))
     if unknown:
         raise ValueError(
-            "The test images must have classes of the training images. Received besides: "
-            f"{', '.join(unknown[:5])}. Name other sources."
+            "The test images must have only classes of the training images. Received: "
+            f"{', '.join(unknown[:5])}, without training images. Use other sources."
         )
     return source.relabelled(np.array([like.classes.index(name) for name in source.classes]))
