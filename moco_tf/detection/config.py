@@ -1,4 +1,4 @@
-"""The configuration of a detection: one typed schema, checked before any work."""
+"""Config of the detection task, checked before any work."""
 
 from dataclasses import dataclass, field
 
@@ -6,7 +6,7 @@ from moco_tf.detection.model.settings import RCNN_SETTINGS
 from moco_tf.schema import option, require
 from moco_tf.training.config import Optimizer, TransferRun, check_transfer
 
-# What only R-CNNs have: other heads, other widths, proposals and regions.
+# Fields that a RetinaNet does not have.
 R_CNN = (
     "masks",
     "keypoints",
@@ -18,7 +18,7 @@ R_CNN = (
     "box_beta",
     "sampling_ratio",
 )
-MULTIPLE_PX = 32  # of the sizes of padded images, whose smallest maps are 1/32
+MULTIPLE_PX = 32  # padded sizes are multiples of it, as the smallest maps are 1/32
 
 
 @dataclass
@@ -28,31 +28,31 @@ class Data:
     train: str | None = option(None, help="address of the training images; must be given")
     test: str | None = option(None, help="address of the test images; must be given")
     recipe: str | None = option(
-        None, help="address whose normalisation is used; none: the run's, moco:v2 without a run"
+        None, help="address whose normalization is used; none: the run's, moco:v2 without a run"
     )
     short_px: tuple[int, ...] = option(
         (640, 672, 704, 736, 768, 800),
         at_least=1,
         min_items=1,
-        help="short sides, one of them for each batch",
+        help="short sides; each batch draws one",
     )
     test_short_px: int = option(800, at_least=1, help="short side of the test images")
-    longest_px: int = option(1333, at_least=1, help="long sides are at most this")
+    longest_px: int = option(1333, at_least=1, help="limit of the long side")
     pad_px: int = option(
         MULTIPLE_PX,
         at_least=1,
         multiple_of=MULTIPLE_PX,
-        help="padded sizes are multiples of it; the larger, the fewer sizes",
+        help="padded sizes are multiples of it; a larger one gives fewer sizes",
     )
     square_px: int | None = option(
         None,
         at_least=1,
         multiple_of=MULTIPLE_PX,
-        help="side of the one square that all images are padded to, needed on TPU; none: no square",
+        help="side of the square that all images are padded to, needed on TPU; none: no square",
     )
-    max_objects: int = option(100, at_least=1, help="objects of an image at most, in training")
+    max_objects: int = option(100, at_least=1, help="limit of objects in a training image")
     repeat_threshold: float = option(
-        0.0, at_least=0, below=1, help="images of classes in a smaller share of all come more often"
+        0.0, at_least=0, below=1, help="images of classes in a smaller share of images are repeated"
     )
     check_images: bool = option(
         True, help="decode all images before training, which takes minutes for COCO"
@@ -76,14 +76,16 @@ class Detection(TransferRun):
     architecture: str = option(
         "fpn", choices=tuple(RCNN_SETTINGS), help="R-CNNs see network.py; retinanet.py"
     )
-    masks: bool = option(False, help="with a mask head")
-    keypoints: bool = option(False, help="with a keypoint head")
-    densepose: bool = option(False, help="with DensePose's head")
+    masks: bool = option(False, help="add a mask head")
+    keypoints: bool = option(False, help="add a keypoint head")
+    densepose: bool = option(False, help="add a DensePose head")
     densepose_files: str | None = option(
-        None, help="folder of files with a licence, see densepose_surface.py; none: no flips"
+        None, help="folder of licensed files, see densepose_surface.py; none: no flips"
     )
     metric: str = option(
-        "coco", choices=("coco", "voc", "lvis", "cityscapes"), help="whose average precision"
+        "coco",
+        choices=("coco", "voc", "lvis", "cityscapes"),
+        help="benchmark whose average precision is computed",
     )
     frozen_bn: bool = option(
         False, help="BN as constants, as in LVIS' supervised control; MoCo's others train it"
@@ -97,9 +99,9 @@ class Detection(TransferRun):
     after_nms: tuple[int, int] | None = option(
         None, at_least=1, help="proposals of an image (training, test); none: the architecture's"
     )
-    regions: int = option(512, at_least=4, help="regions of an image that the heads train on")
-    detections: int = option(100, at_least=1, help="detections of an image at most")
-    lowest_score: float = option(0.05, at_least=0, below=1, help="detections need more")
+    regions: int = option(512, at_least=4, help="regions of an image to train the heads on")
+    detections: int = option(100, at_least=1, help="limit of detections in an image")
+    lowest_score: float = option(0.05, at_least=0, below=1, help="detections have a higher score")
     box_beta: float = option(
         0.0, at_least=0, help="beta of the box head's smooth L1 loss; 0 is the L1 loss"
     )
@@ -115,11 +117,11 @@ class Detection(TransferRun):
     )
 
 
-def check(config):
+def check(config: Detection):
     """Checks every field.
 
     Raises:
-        ValueError: naming the field, what must hold, and the value.
+        ValueError: with the field, the rule and the value received.
     """
     check_transfer(config, Detection, "detection")
     for name in ("data.train", "data.test"):
@@ -145,9 +147,9 @@ def _check_heads(config):
     )
     if config.architecture == "retinanet":
         for name in R_CNN:
-            usual = getattr(Detection(), name)
-            rule = f"left at {usual!r} with architecture=retinanet, which is no R-CNN"
-            require(config, name, lambda v, usual=usual: v == usual, rule)
+            default = getattr(Detection(), name)
+            rule = f"left at {default!r} with architecture=retinanet, which is no R-CNN"
+            require(config, name, lambda v, default=default: v == default, rule)
     if config.architecture == "c4":
         rule = "false with architecture=c4, whose regions are too small"
         for name in ("keypoints", "densepose"):
@@ -162,6 +164,6 @@ def _check_metric(config):
         for name in ("keypoints", "densepose"):
             require(config, name, lambda v: not v, rule)
     if config.metric == "cityscapes":
-        require(config, "masks", bool, "true with metric=cityscapes, which is of masks")
+        require(config, "masks", bool, "true with metric=cityscapes, which scores masks")
     if config.metric == "voc":
-        require(config, "masks", lambda v: not v, "false with metric=voc, which is of boxes")
+        require(config, "masks", lambda v: not v, "false with metric=voc, which scores boxes")

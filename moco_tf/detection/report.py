@@ -1,4 +1,4 @@
-"""report.html of a detection: scores, training curves, precision and recall, and test images."""
+"""The report.html of a detection: scores, curves, precision and recall, example images."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from moco_tf.reports import pages, plots
 from moco_tf.training.callbacks import read_metrics
 
 SHOWN, LOWEST = 8, 0.5  # test images, and the lowest score of detections drawn in them
-HEADS = ("mask", "keypoint", "densepose")  # their losses' names begin so
+HEADS = ("mask", "keypoint", "densepose")  # first words of the names of their losses
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR", "APr", "APc", "APf")
 COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#00b7b7", "#f032e6", "#9a6324")
 
@@ -52,7 +52,7 @@ def write(
         pages.table(("", *columns), rows),
         "<h2>Training</h2>",
         _curves(workdir, finished),
-        "<h2>Precision and recall</h2><p>Means over the classes.</p>",
+        "<h2>Precision and recall</h2><p>Mean over the classes.</p>",
         _precisions(scores),
     ]
     for head, of_head in scores.items():

@@ -1,10 +1,10 @@
-"""A detection as a SavedModel: image bytes in; boxes, classes, scores, masks and keypoints out.
+"""Export of a detector as a SavedModel: encoded images in; boxes, masks and keypoints out.
 
-Each image goes through the network alone, scaled and padded as the run's test scales and pads a
-batch of one. So an answer does not depend on the other images of a request, and needs the memory of
-one image. It equals predictions.json if the padding was the same there: with `test_batch_size=1`,
-`data.square_px`, or images of one size. A test batch of several sizes is padded to the largest,
-which moves boxes and scores a little.
+The network runs on one image at a time, scaled and padded as a test batch of one. So an answer does
+not depend on the other images of a request, and needs the memory of one image. It equals
+predictions.json if the padding was the same there: with `test_batch_size=1`, `data.square_px`, or
+images of one size. A test batch of several sizes is padded to the largest, which moves boxes and
+scores a little.
 
 Masks are probabilities within the box, not masks of the image. For 100 detections in an image of
 800 x 1333 px, the probabilities take 313 kB (S = 28, float32), whatever the image. Masks of the
@@ -33,23 +33,24 @@ from moco_tf.interop import savedmodel, serving_graph, warmup
 
 
 class DetectionServer(tf.Module):
-    """Signatures of a detector, with nothing of Python in them.
+    """Serving signatures of a detector.
 
     Args:
         model: `Detector`, or an object with its `network` and its `predict`.
-        classes: K names.
-        data: `config.Data`, which says how test images are scaled and padded.
-        fill: uint8 color of the padding, 3.
+        classes: names of the K classes.
+        data: `config.Data` with the scaling and padding of test images.
+        fill: color of the padding, uint8 3.
     """
 
     def __init__(self, model: Detector, classes: Sequence[str], data: Data, fill: Sequence[int]):
         super().__init__()
-        self.weights = [v.value for v in model.network.variables]  # must be reachable from here
+        # Variables that a signature uses must be reachable from the module.
+        self.weights = [v.value for v in model.network.variables]
         self._predict = model.predict
         self._classes = classes
         self._data = data
         self._fill = fill
-        # Traced once, for all signatures.
+        # Traced once for all signatures.
         self._of_image = tf.function(self._detected, autograph=False).get_concrete_function(
             tf.TensorSpec([None, None, 3], tf.uint8, "image")
         )
@@ -59,7 +60,7 @@ class DetectionServer(tf.Module):
     def signatures(self):
         """Dict from the names of the signatures to concrete functions.
 
-        They return for N images, with D rows an image by falling score:
+        For N images they return D rows per image, in order of falling score:
             boxes: float32 NxDx4: x1, y1, x2, y2 in px of the image, continuous, pixel i covers
                 [i, i + 1); scores: float32 NxD, in [0, 1].
             classes: int32 NxD, numbers from 0; class_names: string NxD.
@@ -90,7 +91,7 @@ class DetectionServer(tf.Module):
 
         def detected_or_nothing(content):
             image, ok = serving_graph.decode_or_blank(content)
-            # A blank would be scaled up to the size of the others, at their cost.
+            # Without the condition, a blank would be scaled up and cost as much as an image.
             return tf.cond(ok, lambda: self._of_image(image), nothing) | {"ok": ok}
 
         specs = self._specs | {"ok": tf.TensorSpec([], tf.bool)}
@@ -110,9 +111,9 @@ class DetectionServer(tf.Module):
         )
         predicted = {name: rows[0] for name, rows in self._predict(x[None], size[None]).items()}
         factor = tf.cast(size, tf.float32) / tf.cast(original, tf.float32)
-        return self._in_the_image(predicted, tf.cast(original, tf.float32)[::-1], factor[::-1])
+        return self._in_image(predicted, tf.cast(original, tf.float32)[::-1], factor[::-1])
 
-    def _in_the_image(self, predicted, original, factor):
+    def _in_image(self, predicted, original, factor):
         """Predictions in px of the original image, with all rows.
 
         Args:
@@ -142,14 +143,14 @@ class DetectionServer(tf.Module):
 
 
 def export_detection(workdir: str, output: str) -> str:
-    """Writes a finished detection as OUTPUT/VERSION/, see interop/savedmodel.py.
+    """Writes a finished detection as OUTPUT/VERSION/, see `interop.export_savedmodel`.
 
     Args:
         workdir: folder of a finished run of evaluate.py --task=detection.
         output: local or gs:// folder.
 
     Returns:
-        The version's folder.
+        Path of the version's folder.
 
     Raises:
         ValueError: if the run is not finished.
@@ -157,7 +158,7 @@ def export_detection(workdir: str, output: str) -> str:
     finished = results.read(workdir)
     config = schema.from_dict(Detection, finished["config"])
     network = keras.models.load_model(os.path.join(workdir, "detector.keras"), compile=False)
-    recipe = Recipe(None, (), **finished["normalization"])  # of which only this is needed
+    recipe = Recipe(None, (), **finished["normalization"])  # only the normalization is used
     model = make_detector(config, network, recipe)
     classes = finished["data"]["class_names"]
     server = DetectionServer(model, classes, config.data, fill_of(recipe))

@@ -1,4 +1,4 @@
-"""Detection: an R-CNN or a RetinaNet trained on a pre-trained backbone, and tested."""
+"""Detection task: trains an R-CNN or a RetinaNet on a pre-trained backbone and tests it."""
 
 import dataclasses
 import json
@@ -7,6 +7,7 @@ import os
 
 from moco_tf import distribute, encoders, storage
 from moco_tf.data.labelled import fill_of, normalized
+from moco_tf.data.recipes.recipe import Recipe
 from moco_tf.detection import config as configs
 from moco_tf.detection import report
 from moco_tf.detection.data import annotations as records
@@ -17,8 +18,8 @@ from moco_tf.detection.model.detector import (
     RCNNSettings,
     estimate_statistics,
 )
-from moco_tf.detection.model.network import make_network
-from moco_tf.detection.model.retinanet import RetinaNetDetector, make_retinanet
+from moco_tf.detection.model.network import Network, make_network
+from moco_tf.detection.model.retinanet import RetinaNetDetector, RetinaNetwork, make_retinanet
 from moco_tf.detection.scoring import cityscapes as cityscapes_scoring
 from moco_tf.detection.scoring import coco as coco_scoring
 from moco_tf.detection.tester import IOU_TYPES, Tester
@@ -32,10 +33,10 @@ AVERAGE_PRECISIONS = ("AP", "AP50", "AP75")
 
 
 class DetectionTask(Task):
-    """Trains or resumes a detector, tests it, saves it as detector.keras with predictions.json.
+    """Trains or resumes a detector, and tests it; saves detector.keras and predictions.json.
 
-    BN statistics are estimated on training batches before the last test; the checkpoints, from
-    which training goes on, keep the running ones.
+    BN statistics are estimated on training batches before the last test. Checkpoints keep the
+    running statistics, with which training continues.
     """
 
     name = "detection"
@@ -56,7 +57,7 @@ class DetectionTask(Task):
         self.recipe = encoders.recipe_of(self.loaded, config.data.recipe)
         self.layout = plans.make_layout(config, self.strategy)
         self.train_set, self.test_set = _open(config)
-        # Fewer images than a batch are seen several times in it.
+        # A batch has an image several times if there are fewer images than rows.
         num_examples = max(self.train_set.num_examples, config.batch_size)
         self.plan = plans.make_plan(config, num_examples, Length(steps=config.test_every_steps))
         self.symmetry = surface = None
@@ -178,15 +179,15 @@ class DetectionTask(Task):
         report.write(self.workdir, record, self.test_set, self.predictions, self.scores)
 
     def _write_predictions(self):
-        """predictions.json: COCO's format of results; one record has all that a detection has."""
+        """Writes predictions.json in COCO's format of results, one record for each detection."""
         by_output = [
             coco_scoring.results(self.test_set, self.predictions, IOU_TYPES[output])
             for output in self.tester.outputs
         ]
         records = []
-        for same in zip(*by_output, strict=True):
+        for parts in zip(*by_output, strict=True):
             record = {}
-            for part in same:
+            for part in parts:
                 record |= part
             records.append(record)
         path = os.path.join(self.workdir, "predictions.json")
@@ -194,7 +195,7 @@ class DetectionTask(Task):
 
 
 def _open(config):
-    """Training and test `Annotations`; ValueError unless they fit together and the metric."""
+    """Opens the training and test `Annotations`; ValueError if they do not fit the config."""
     options = {
         "masks": config.masks,
         "keypoints": config.keypoints,
@@ -208,7 +209,7 @@ def _open(config):
             difference = sorted(set(names[0]) ^ set(names[1])) or ["another order"]
             raise ValueError(
                 f"Training and test images must have the same {name.replace('_', ' ')}. Received: "
-                f"{len(names[0])} and {len(names[1])}; the difference: {', '.join(difference[:5])}."
+                f"{len(names[0])} and {len(names[1])}. They differ in {', '.join(difference[:5])}."
             )
     if config.keypoints:
         coco_scoring.require_joints(test)
@@ -217,13 +218,18 @@ def _open(config):
     return train, test
 
 
-def make_detector(config, network, recipe, static_shapes=False):
-    """The `Detector` of a config's architecture.
+def make_detector(
+    config: configs.Detection,
+    network: Network | RetinaNetwork,
+    recipe: Recipe,
+    static_shapes: bool = False,
+) -> Detector:
+    """Makes the detector of a config's architecture.
 
     Args:
-        config: `Detection`; where a setting is none, the architecture's own is taken.
-        network: network of `make_network` or `make_retinanet`.
-        recipe: `Recipe` whose normalization to use.
+        config: config of the task; settings that are none are the architecture's own.
+        network: network from `make_network` or `make_retinanet`.
+        recipe: recipe whose normalization is used.
         static_shapes: see `Detector`.
     """
     given = {f.name: getattr(config, f.name) for f in dataclasses.fields(RCNNSettings)}
@@ -249,7 +255,7 @@ def _metrics(scores):
 
 
 def _details(scores):
-    """The other scores as JSON has them: percent, null for NaN."""
+    """The other scores, JSON-ready: percent, None for NaN."""
 
     def plain(value):
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Testing a detector: predictions for all test images, in their own pixels, and scores."""
+"""Testing of a detector: predictions for all test images, in their pixels, and scores."""
 
 import numpy as np
 
@@ -10,24 +10,24 @@ from moco_tf.detection.scoring import coco as coco_scoring
 from moco_tf.detection.scoring import densepose as densepose_scoring
 from moco_tf.detection.scoring import voc as voc_scoring
 
-# Outputs of a detector, by our names, and their `iouType` in COCO's evaluation.
+# Outputs of a detector, and their `iouType` in COCO's evaluation.
 IOU_TYPES = {"box": "bbox", "mask": "segm", "keypoint": "keypoints", "densepose": "densepose"}
-UNITS = np.array([1, 255, 255], np.float32)  # of the part, U and V
+UNITS = np.array([1, 255, 255], np.float32)  # factors of part, U and V as uint8
 
 
 class Tester:
-    """Predicts whole test images on a strategy, and compares.
+    """Predicts whole test images and scores the predictions.
 
     Args:
         config: `Detection`.
         model: `Detector`.
         strategy: strategy of the model.
         annotations: `Annotations`, opened for testing.
-        fill: uint8 color of the padding, 3.
+        fill: color of the padding, uint8 3.
         surface: `densepose_surface.Surface`; without it DensePose gets no score.
 
     Attributes:
-        outputs: names of what is predicted, of `IOU_TYPES`.
+        outputs: predicted outputs, keys of `IOU_TYPES`.
     """
 
     def __init__(self, config, model, strategy, annotations, fill, surface=None):
@@ -53,17 +53,17 @@ class Tester:
         """Predictions and their scores, the same on every process.
 
         Args:
-            title: of a progress bar; None for none.
+            title: title of the progress bar; None shows none.
 
         Returns:
-            `(predictions, scores)`: N dicts as in `coco_scoring`; and a dict from each of `outputs`
-            to what the metric's `score` gives.
+            Predictions, N dicts as in scoring/coco.py; and a dict from each of `outputs` to its
+            scores, as returned by the metric's `score`.
         """
         predictions = self.predictions(title)
         config, annotations = self.config, self.annotations
         if config.metric == "voc":
             return predictions, {"box": voc_scoring.score(annotations, predictions)}
-        if config.metric == "cityscapes":  # which has no score of boxes
+        if config.metric == "cityscapes":  # Cityscapes has no score of boxes
             boxes = coco_scoring.score(annotations, predictions, "bbox")
             masks = cityscapes_scoring.score(annotations, predictions)
             return predictions, {"box": boxes, "mask": masks}
@@ -78,14 +78,14 @@ class Tester:
         return predictions, scores
 
     def predictions(self, title=None):
-        """Predictions for each test image, in order: N dicts as in `coco_scoring`."""
+        """Predictions for each test image, in order: N dicts as in scoring/coco.py."""
         n = self.annotations.num_examples
         predictions = [None] * n
         batches = self._predict_all(self._dataset, n, self.config.test_batch_size, title)
         for _, outputs in batches:
             for row, index in enumerate(outputs.pop("index")):
                 detections = {name: x[row] for name, x in outputs.items()}
-                predictions[index] = in_the_image(detections, *self.annotations.sizes[index])
+                predictions[index] = in_image(detections, *self.annotations.sizes[index])
         return predictions
 
     def _dataset(self, batch_size, rows):
@@ -102,16 +102,17 @@ class Tester:
         )
 
 
-def in_the_image(detections, height, width):
-    """Predictions for one padded input in the pixels of its image.
+def in_image(detections: dict[str, np.ndarray], height: int, width: int) -> dict:
+    """Converts predictions for one padded input to the pixels of its image.
 
     Args:
-        detections: dict of arrays, a row of `Detector.predict`, and factor: float 2, px of the
-            input in a px of the image, of x and of y.
-        height, width: of the image.
+        detections: one row of `Detector.predict`, and factor: float 2, px of the input in a px of
+            the image, along x and y.
+        height: height of the image, px.
+        width: width of the image, px.
 
     Returns:
-        A dict as in `coco_scoring`, without the empty rows.
+        A dict as in scoring/coco.py, without the empty rows.
     """
     is_valid = detections["label"] >= 0
     factor = detections["factor"]

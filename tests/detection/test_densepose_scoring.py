@@ -242,7 +242,7 @@ def test_predictions_are_whole_numbers():
         "densepose": np.array([[[[24, 0.5, 1.0], [0, 0, 0]]]], np.float32),
         "factor": np.array([2, 4], np.float32),
     }
-    detection = testing.in_the_image(output, 50, 50)["densepose"]
+    detection = testing.in_image(output, 50, 50)["densepose"]
     assert detection.dtype == np.uint8 and detection.tolist() == [[[[24, 128, 255], [0, 0, 0]]]]
 
 

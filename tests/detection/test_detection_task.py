@@ -121,7 +121,7 @@ def test_what_is_found_is_brought_back_to_the_image():
         "keypoints": np.array([[[20, 40, 5.0]], [[0, 0, 0]]], np.float32),
         "factor": np.array([2, 4], np.float32),
     }
-    detection = testing.in_the_image(output, 15, 100)
+    detection = testing.in_image(output, 15, 100)
     assert detection["boxes"].tolist() == [[10, 10, 30, 15]]  # within the image
     assert detection["keypoints"].tolist() == [[[10, 10, 5]]]
     mask = coco_mask.decode(detection["rles"][0])
@@ -170,7 +170,7 @@ def test_a_users_mistake_ends_in_a_message(flags, message, data, encoder, tmp_pa
 
 def test_sets_that_do_not_fit_are_refused(data, encoder, tmp_path):
     other = write_coco(tmp_path / "other", [(64, 64)], [annotation(1, (2, 2, 30, 30))])
-    with pytest.raises(ValueError, match="same classes. Received: 2 and 1; the difference: <gr"):
+    with pytest.raises(ValueError, match="same classes. Received: 2 and 1. They differ in <gr"):
         detect((data[0], other), encoder, tmp_path / "new")
     with pytest.raises(ValueError, match=r"instanceIds.png of gtFine. Missing: .*\(7 of 7\)"):
         detect(data, encoder, tmp_path / "new", metric="cityscapes")

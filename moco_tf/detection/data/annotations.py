@@ -1,4 +1,4 @@
-"""Annotated images of a detection, a whole set in memory; and how to add a reader of a format.
+"""Annotations of detection data sets, held in memory, and the interface of annotation readers.
 
 A reader is a module in this folder, or your own that Python can import. It has two names:
 
@@ -192,7 +192,7 @@ def open_annotations(
 
 
 def _trainable(objects, image, boxes, points, num_images, *, masks, densepose):
-    """Which objects and which images to train on: two bool arrays, and the text for the log."""
+    """Selects the objects and images to train on: two bool arrays, and a text for the log."""
     crowd = np.array(objects.crowd, bool)
     is_kept = (boxes[:, 2:] - boxes[:, :2] > SMALLEST_PX).all(axis=1)
     dropped = collections.Counter()
@@ -218,7 +218,7 @@ def _trainable(objects, image, boxes, points, num_images, *, masks, densepose):
 def check(annotations: Annotations, address: str, quiet: bool = False) -> None:
     """Decodes all images once, so that none can stop a run after days.
 
-    (COCO train2017 takes about 15 minutes of one core, so a minute on most machines with GPUs.)
+    COCO train2017 takes about 15 minutes of one core, so a minute on most machines with GPUs.
 
     Args:
         annotations: `Annotations`.
@@ -226,8 +226,7 @@ def check(annotations: Annotations, address: str, quiet: bool = False) -> None:
         quiet: shows no progress bar.
 
     Raises:
-        ValueError: naming images that are missing, cannot be decoded or have another size than the
-            annotations say.
+        ValueError: if an image is missing, cannot be decoded or has another size than annotated.
     """
     path_of = paths(annotations)
     n = annotations.num_examples

@@ -152,8 +152,8 @@ def _read_keypoints(path, raw, names):
     if len(different) != 1 or len(points) != expected:
         raise ValueError(
             "For keypoints, categories must name their keypoints, all the same, and each object "
-            f"have x, y and visibility of every one. Received in {path!r}: {len(different)} kinds "
-            f"of categories with keypoints, {len(raw.objects)} objects with {len(points)} numbers. "
+            f"have x, y and visibility of every one. Received in {path!r}: {len(different)} lists "
+            f"of keypoint names, {len(raw.objects)} objects with {len(points)} numbers. "
             "COCO has them in person_keypoints_*.json."
         )
     points = points.reshape(-1, 3)
@@ -166,7 +166,7 @@ def _read_keypoints(path, raw, names):
 
 
 def _numbers(path, field, values, known):
-    """Position in `known` of each value, int64; ValueError for a value that is not there."""
+    """Position in `known` of each value, int64; ValueError for an unknown value."""
     values = np.array(values, np.int64)
     known = np.array(known, np.int64)
     order = np.argsort(known)

@@ -1,4 +1,4 @@
-"""Which images a step trains on: a function of seed and step, with repeats of rare classes."""
+"""Image order of detection training, a function of (seed, step), with repeats of rare classes."""
 
 from collections.abc import Callable
 

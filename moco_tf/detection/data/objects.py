@@ -1,4 +1,4 @@
-"""What an annotation reader returns: `RawAnnotations`, with all objects in columns of numbers."""
+"""Result of an annotation reader: `RawAnnotations`, with all objects in columns of numbers."""
 
 import array
 import dataclasses
@@ -20,7 +20,7 @@ class Objects:
 
     COCO's 860,000 objects take half a GB in this form, and many times that as dicts.
 
-    If masks are asked for, a reader adds a mask before each object, if only by `add_polygons([])`.
+    If masks are needed, a reader adds one before each object; `add_polygons([])` adds an empty one.
 
     Example:
         >>> objects = Objects()
@@ -127,7 +127,7 @@ class RawAnnotations:
         classes: names, K.
         category_ids: int K, the numbers of the classes in the files.
         objects: `Objects`.
-        keypoint_names: names of the keypoints of an object, if keypoints were asked for.
+        keypoint_names: names of the keypoints of an object, if keypoints are needed.
         source: the annotation file; "" if there are many.
     """
 

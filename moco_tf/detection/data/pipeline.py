@@ -33,7 +33,7 @@ def detection_dataset(
     start_step: int = 0,
     symmetry: np.ndarray | None = None,
 ) -> tf.data.Dataset:
-    """Training batches for one host, forever, a function of (seed, step).
+    """Endless training batches for one host, a function of (seed, step).
 
     Images are scaled to a short side that is drawn from a list, and flipped with probability .5.
     The short side is drawn once for each global batch, so that little of it is padding; detectron2
@@ -45,7 +45,7 @@ def detection_dataset(
         annotations: `Annotations`, opened for training. Its masks, keypoints and DensePose
             annotations are part of the batches.
         layout: `BatchLayout`.
-        fill: uint8 color of the padding, 3.
+        fill: color of the padding, uint8 3.
         short_px: short sides to draw from.
         longest_px: long side at most; it can make the short side less than drawn.
         pad_px: padded sizes are multiples of it, so that they are few.
@@ -155,7 +155,7 @@ def test_dataset(
         annotations: `Annotations`.
         batch: images of the global batch.
         rows: slice of each global batch to yield, for several hosts.
-        fill: uint8 color of the padding, 3.
+        fill: color of the padding, uint8 3.
         short_px: short side to scale to.
         longest_px: long side at most.
         pad_px: padded sizes are multiples of it.

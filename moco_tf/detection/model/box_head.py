@@ -14,7 +14,7 @@ from moco_tf.detection.model import matching, rpn
 from moco_tf.detection.model.nms import nms
 from moco_tf.detection.model.settings import LOWEST_SCORE
 
-WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the deltas
+WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # factors of the deltas
 IOU, POSITIVE_SHARE = 0.5, 0.25
 NMS_IOU = 0.5
 CANDIDATES = 5000  # boxes before NMS at most: classes x regions would be 80,000 on COCO

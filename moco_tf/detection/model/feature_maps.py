@@ -1,4 +1,4 @@
-"""Maps of features from a backbone: the last stage (C4, DC5) or a pyramid (FPN).
+"""Feature maps of a backbone: the last stage (C4, DC5) or a feature pyramid (FPN).
 
 With frozen BN, the backbone's statistics and affine parameters are constants, detectron2's default
 for supervised networks, and the new layers have biases instead of BN. MoCo's supervised controls
@@ -11,29 +11,36 @@ import keras
 from keras import layers
 
 from moco_tf.backbones.batch_norm import BatchNorm
-from moco_tf.backbones.resnet import require_resnet
+from moco_tf.backbones.encoder import Encoder
+from moco_tf.backbones.resnet import ResNet, require_resnet
 
-CHANNELS, DC5_CHANNELS = 256, 512  # of a pyramid, and of dilated C5
+CHANNELS, DC5_CHANNELS = 256, 512  # channels of the pyramid and of dilated C5
 
 
-def backbone_for_maps(encoder, frozen_bn=False, random_init=False, seed=0, last_dilation=1):
-    """A copy of an encoder's ResNet for maps of features, with BN synchronized over replicas.
+def backbone_for_maps(
+    encoder: Encoder,
+    frozen_bn: bool = False,
+    random_init: bool = False,
+    seed: int = 0,
+    last_dilation: int = 1,
+) -> ResNet:
+    """A copy of an encoder's ResNet for feature maps, with BN synchronized over replicas.
 
     Args:
-        encoder: `Encoder`.
-        frozen_bn: whether its BN is frozen.
-        random_init: new weights instead of the encoder's.
-        seed: of the new weights, and of the layers that are made after it.
-        last_dilation: of the last stage, which has stride 1 if it is above 1.
+        encoder: pre-trained encoder.
+        frozen_bn: make BN constant.
+        random_init: use new weights instead of the encoder's.
+        seed: seed of the new weights, and of the layers that are made later.
+        last_dilation: dilation of the last stage, whose stride is 1 if it is above 1.
 
     Raises:
-        ValueError: for another backbone than a ResNet with ImageNet's stem.
+        ValueError: if the backbone is no ResNet with ImageNet's stem.
     """
     backbone = require_resnet(encoder.backbone)
     if backbone.stem != "imagenet":
         raise ValueError(
             "Detection needs a backbone with ImageNet's stem, whose last maps are 1/32 of the "
-            "image. Received: one with the stem of small images."
+            "image. Received: a backbone with the cifar stem."
         )
     keras.utils.set_random_seed(seed)
     backbone = backbone.rebuild(
@@ -44,12 +51,12 @@ def backbone_for_maps(encoder, frozen_bn=False, random_init=False, seed=0, last_
     return backbone
 
 
-def c4(backbone, frozen_bn=False):
-    """Maps of stage 3, and stage 4 as the head of regions.
+def c4(backbone: ResNet, frozen_bn: bool = False) -> tuple[keras.Model, keras.Model]:
+    """Maps of stage 3, and stage 4 as the head of regions (C4).
 
     Args:
-        backbone: `ResNet` of `backbone_for_maps` with last_dilation 1.
-        frozen_bn: no BN is added to the end of the head.
+        backbone: ResNet from `backbone_for_maps` with last_dilation 1.
+        frozen_bn: add no BN to the end of the head.
 
     Returns:
         Two `keras.Model`s: NxHxWx3 images to a list of one map, 1/16; and regions of it,
@@ -64,13 +71,16 @@ def c4(backbone, frozen_bn=False):
     return keras.Model(images, [maps], name="features"), keras.Model(maps, x, name="region")
 
 
-def dc5(backbone, frozen_bn=False, channels=DC5_CHANNELS):
-    """Maps of stage 4, its stride dilated away, reduced: NxHxWx3 images to a list of one map, 1/16.
+def dc5(backbone: ResNet, frozen_bn: bool = False, channels: int = DC5_CHANNELS) -> keras.Model:
+    """Maps of stage 4 with dilation instead of stride, reduced to fewer channels (DC5).
 
     Args:
-        backbone: `ResNet` of `backbone_for_maps` with last_dilation 2.
-        frozen_bn: biases instead of BN in the new layer.
-        channels: of the maps.
+        backbone: ResNet from `backbone_for_maps` with last_dilation 2.
+        frozen_bn: use a bias instead of BN in the new layer.
+        channels: channels of the map.
+
+    Returns:
+        `keras.Model` from NxHxWx3 images to a list of one map, 1/16 of their size.
 
     Source: MoCo v1, appendix A.1; detectron2's own dilated C5 is not reduced.
     """
@@ -78,13 +88,16 @@ def dc5(backbone, frozen_bn=False, channels=DC5_CHANNELS):
     return keras.Model(backbone.input, [x], name="features")
 
 
-def fpn(backbone, frozen_bn=False, channels=CHANNELS):
-    """The feature pyramid: NxHxWx3 images, H and W multiples of 32, to a list of P2 to P6.
+def fpn(backbone: ResNet, frozen_bn: bool = False, channels: int = CHANNELS) -> keras.Model:
+    """The feature pyramid network (FPN), levels P2 to P6.
 
     Args:
-        backbone: `ResNet` of `backbone_for_maps` with last_dilation 1.
-        frozen_bn: biases instead of BN in the new layers.
-        channels: of all levels.
+        backbone: ResNet from `backbone_for_maps` with last_dilation 1.
+        frozen_bn: use biases instead of BN in the new layers.
+        channels: channels of each level.
+
+    Returns:
+        `keras.Model` from NxHxWx3 images, H and W multiples of 32, to a list of P2 to P6.
 
     Source: arXiv:1612.03144; detectron2/modeling/backbone/fpn.py.
     """
@@ -102,15 +115,15 @@ def fpn(backbone, frozen_bn=False, channels=CHANNELS):
     return keras.Model(backbone.input, maps, name="features")
 
 
-def freeze_bn(model):
-    """Makes constants of all BN of a model."""
+def freeze_bn(model: keras.Model):
+    """Makes all BN layers of a model constant."""
     for layer in model.layers:
         if isinstance(layer, BatchNorm):
             layer.trainable = False
 
 
 def _conv(x, channels, kernel, name, frozen_bn):
-    """A new convolution, with BN or else with biases."""
+    """A new convolution, with BN, or with a bias if BN is frozen."""
     x = layers.Conv2D(
         channels,
         kernel,
@@ -122,8 +135,8 @@ def _conv(x, channels, kernel, name, frozen_bn):
     return x if frozen_bn else BatchNorm(synchronized=True, name=f"{name}.bn")(x)
 
 
-def last_layer(backbone, stage):
-    """The layer that ends a stage of the backbone, 1 to 4."""
+def last_layer(backbone: ResNet, stage: int) -> keras.layers.Layer:
+    """The last layer of a stage of the backbone, 1 to 4."""
     return [layer for layer in backbone.layers if layer.name.startswith(f"layer{stage}.")][-1]
 
 

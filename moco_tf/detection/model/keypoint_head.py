@@ -1,4 +1,4 @@
-"""The keypoint head: one heat map per keypoint over a region's box, its targets and its loss.
+"""The keypoint head: one heat map per keypoint over a region's box, targets and loss.
 
 Source: arXiv:1703.06870, section 5; detectron2/modeling/roi_heads/keypoint_head.py and
 structures/keypoints.py.

@@ -1,4 +1,4 @@
-"""The mask head: the part of a region's box that the instance covers, its targets and its loss.
+"""The mask head: network, targets and loss of instance masks within a region.
 
 Source: arXiv:1703.06870; detectron2/modeling/roi_heads/mask_head.py.
 """

@@ -1,4 +1,4 @@
-"""The detector's network: backbone maps, RPN and heads, made from an encoder, saved in one file."""
+"""The R-CNN network: backbone maps, RPN and heads, built from an encoder and saved in one file."""
 
 import keras
 import tensorflow as tf

@@ -30,7 +30,7 @@ SCALES = tuple(2 ** (i / 3) for i in range(3))  # of the size of a level's ancho
 CONVS, PRIOR = 4, 0.01  # of a head, before the last; probability of a class at the start
 NEGATIVE_IOU, POSITIVE_IOU = 0.4, 0.5
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss
-WEIGHTS = (1.0, 1.0, 1.0, 1.0)  # of the deltas
+WEIGHTS = (1.0, 1.0, 1.0, 1.0)  # factors of the deltas
 CANDIDATES = 1000  # of a level before NMS at most
 
 
@@ -80,7 +80,7 @@ def make_retinanet(
         classification_head=head(num_classes, -np.log(1 / PRIOR - 1), "class_head"),
         box_head=head(4, 0.0, "box_head"),
     )
-    # keras-cv's class could not be loaded again: our backbone is none of keras-cv's.
+    # A plain model, because keras-cv's class cannot be loaded with a backbone of another package.
     return RetinaNetwork(keras.Model(whole.input, whole.output, name="retinanet"))
 
 

@@ -1,4 +1,4 @@
-"""The region proposal network (RPN): its head, its losses, and the proposals it makes.
+"""The region proposal network (RPN): head, losses and proposals.
 
 Source: arXiv:1506.01497; detectron2/modeling/proposal_generator/rpn.py.
 """
@@ -13,7 +13,7 @@ from moco_tf.detection.model import boxes as box_ops
 from moco_tf.detection.model import matching
 from moco_tf.detection.model.nms import nms
 
-WEIGHTS = (1.0, 1.0, 1.0, 1.0)  # of the deltas
+WEIGHTS = (1.0, 1.0, 1.0, 1.0)  # factors of the deltas
 NEGATIVE_IOU, POSITIVE_IOU = 0.3, 0.7
 SAMPLED, POSITIVE_SHARE = 256, 0.5  # anchors of an image in the losses
 NMS_IOU = 0.7
@@ -104,7 +104,7 @@ def box_distance(
         beta: `beta` of `smooth_l1`; 0 gives plain L1.
     """
     positive = positive[..., None]
-    # Others have no truth: any box with an area keeps their logarithms finite.
+    # Boxes that do not count have no truth; a unit box keeps their logarithms finite.
     unit = tf.constant([0.0, 0.0, 1.0, 1.0])
     boxes = tf.where(positive, boxes, unit)
     truth = tf.where(positive, truth, unit)

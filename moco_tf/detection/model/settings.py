@@ -1,4 +1,4 @@
-"""How many boxes a detector proposes, trains on and keeps, for each architecture."""
+"""Settings of the detectors: numbers of proposals, regions and detections."""
 
 import dataclasses
 
@@ -7,16 +7,16 @@ LOWEST_SCORE = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class RCNNSettings:
-    """How many boxes an R-CNN proposes, trains on and keeps.
+    """Numbers of boxes that an R-CNN proposes, trains on and keeps.
 
     A RetinaNet uses `detections` and `lowest_score` only.
 
     Attributes:
         before_nms: proposals of a level before NMS, for (training, test).
         after_nms: proposals of an image after NMS, for (training, test).
-        regions: regions of an image that the heads are trained on, a quarter of them positive.
-        detections: detections of an image at most.
-        lowest_score: a detection needs a higher score.
+        regions: regions of an image to train the heads on, at most a quarter of them positive.
+        detections: limit of detections in an image.
+        lowest_score: detections have a higher score.
         box_beta: `beta` of the box head's smooth L1 loss; 0 gives plain L1.
         sampling_ratio: RoIAlign's samples along a side of a bin; 0 is adaptive.
     """

@@ -24,7 +24,7 @@ def score(annotations: Annotations, predictions: Sequence[dict]) -> dict:
     detections that match a truth, the one with the highest score is right and the others are wrong.
     A detection that matches a group, or a truth below 100 px, is neither. Nor is one that matches
     nothing, if a larger share of it than the threshold is void, group or such a truth. The average
-    precision is the area under the curve by the trapezoidal rule, without making it fall.
+    precision is the area under the curve by the trapezoidal rule; the curve need not be monotonic.
 
     Source: cityscapesscripts 2.3.0, evaluation/evalInstanceLevelSemanticLabeling.py, without
     distances. Like it, this function counts a group below 100 px twice in that share, and leaves

@@ -143,6 +143,6 @@ def average_precision_at_11_points(precision: np.ndarray, recall: np.ndarray) ->
 
 
 def area_under_curve(precision: np.ndarray, recall: np.ndarray) -> float:
-    """VOC2010's average precision: the area under the curve, after making it fall."""
+    """VOC2010's average precision: the area under the curve, made monotonic."""
     steps = np.unique(recall)
     return np.sum(highest_from(steps, precision, recall) * np.diff(steps, prepend=0.0))
