@@ -1,4 +1,4 @@
-"""Addresses such as "resnet:resnet50": a module, a colon, and what to take from the module.
+"""Addresses such as "resnet:resnet50": a module, a colon, and a name in the module.
 
 The module is one of the package's own, or any other that Python can import: "moco:v2" is the
 recipe `v2` of moco_tf/data/recipes/moco.py, "my_project.augmentations:weak" is one of yours.
@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 
-def module_of(package: ModuleType, address: str, kind: str) -> tuple[ModuleType, str]:
+def module_of(package: ModuleType, address: str, option: str) -> tuple[ModuleType, str]:
     """Imports the module that an address names and returns it with the rest of the address.
 
     Such a module, the package's own or yours, lists the forms of its addresses in `ADDRESSES`.
@@ -18,7 +18,7 @@ def module_of(package: ModuleType, address: str, kind: str) -> tuple[ModuleType,
     Args:
         package: imported package whose modules come first.
         address: "MODULE:REST".
-        kind: name of the option, for the error, such as "data.source".
+        option: name of the config field, for messages, such as "data.source".
 
     Returns:
         `(module, rest)`.
@@ -31,20 +31,20 @@ def module_of(package: ModuleType, address: str, kind: str) -> tuple[ModuleType,
         >>> module_of(sources, "synthetic:shapes:test", "data.source")[1]
         'shapes:test'
     """
-    module, rest = _import(package, address, kind)
+    module, rest = _import(package, address, option)
     if not hasattr(module, "ADDRESSES"):
-        raise _error(package, address, kind, "which has no ADDRESSES")
+        raise _error(package, address, option, "which has no ADDRESSES")
     return module, rest
 
 
-def resolve(package: ModuleType, address: str, kind: str, instance_of: type = object) -> Any:
+def resolve(package: ModuleType, address: str, option: str, instance_of: type = object) -> Any:
     """Returns the object that an address names.
 
     Args:
         package: imported package whose modules come first. Of these, only what a module lists in
             `ADDRESSES` can be named.
         address: "MODULE:NAME".
-        kind: name of the option, for the error, such as "data.recipe".
+        option: name of the config field, for messages, such as "data.recipe".
         instance_of: class that the object must belong to.
 
     Raises:
@@ -55,33 +55,33 @@ def resolve(package: ModuleType, address: str, kind: str, instance_of: type = ob
         >>> resolve(recipes, "moco:v2", "data.recipe").crop.scale
         (0.2, 1.0)
     """
-    module, name = _import(package, address, kind)
+    module, name = _import(package, address, option)
     is_listed = address in getattr(module, "ADDRESSES", ())
     is_inside = module is _module_in(package, address.partition(":")[0])
     if not hasattr(module, name) or (is_inside and not is_listed):
-        raise _error(package, address, kind, f"which {module.__name__} does not have")
+        raise _error(package, address, option, f"which {module.__name__} does not have")
     if not isinstance(getattr(module, name), instance_of):
-        raise _error(package, address, kind, f"which is no {instance_of.__name__}")
+        raise _error(package, address, option, f"which is no {instance_of.__name__}")
     return getattr(module, name)
 
 
-def _import(package, address, kind):
+def _import(package, address, option):
     """The module of an address and the rest of it."""
     name, colon, rest = address.partition(":")
     if not colon:
-        raise _error(package, address, kind, "which has no colon")
+        raise _error(package, address, option, "which has no colon")
     module = _module_in(package, name) or _import_outside(name)
     if module is None:
-        raise _error(package, address, kind, f"but Python finds no module {name!r}")
+        raise _error(package, address, option, f"but Python finds no module {name!r}")
     return module, rest
 
 
-def _error(package, address, kind, problem):
+def _error(package, address, option, problem):
     names = [m.name for m in pkgutil.iter_modules(package.__path__)]
     modules = [module for module in (_module_in(package, name) for name in names) if module]
     forms = ", ".join(form for module in modules for form in module.ADDRESSES)
     return ValueError(
-        f"`{kind}` must be one of {forms}, or the import path of yours, such as my_module:name "
+        f"`{option}` must be one of {forms}, or the import path of yours, such as my_module:name "
         f"with my_module installed or in a folder of PYTHONPATH. Received: {address!r}, {problem}."
     )
 
@@ -102,7 +102,7 @@ def _import_outside(name):
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        # A module that it imports itself may be the one that is missing: that is another error.
+        # If the missing module is one that it imports, that is another error.
         prefixes = {".".join(parts[:i]) for i in range(1, len(parts) + 1)}
         if error.name in prefixes:
             return None

@@ -26,11 +26,11 @@ def find(name: str) -> str:
     """Returns the path of a config file.
 
     Args:
-        name: path of a file, or name of a shipped config; behind a colon it may have an argument
-            for the file's `get_config`, which is kept.
+        name: path of a file, or name of a shipped config. An argument for the file's
+            `get_config` may follow a colon; the result keeps it.
 
     Raises:
-        ValueError: for a file that is nowhere, with the names of those that are shipped.
+        ValueError: if there is no such file; the message lists the shipped configs.
 
     Example:
         >>> find("moco_v2:800ep")
@@ -41,7 +41,7 @@ def find(name: str) -> str:
         preset = path.removeprefix("./").removeprefix("configs/").removesuffix(".py")
         if preset not in names():
             raise ValueError(
-                "A config must be a file, or one of those that are shipped: "
+                "A config must be a file, or one of the shipped configs: "
                 f"{', '.join(names())}. Received: {path}."
             )
         path = str(folder() / f"{preset}.py")

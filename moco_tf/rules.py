@@ -1,4 +1,4 @@
-"""The rule of a config's field: its type, its range, and both in words."""
+"""Rules of config fields: type and range, their checks, and their descriptions in words."""
 
 import dataclasses
 import math
@@ -64,7 +64,7 @@ class Field:
         name: its name, dotted, such as "model.width".
         value: its value.
         rule: `Rule`.
-        kind: `int`, `float`, `str`, `bool` or `tuple`.
+        value_type: `int`, `float`, `str`, `bool` or `tuple`.
         optional: whether None is a value.
         items: type of a tuple's items, else None.
         count: number of items of a tuple of fixed length, else None.
@@ -73,36 +73,36 @@ class Field:
     name: str
     value: Any
     rule: Rule
-    kind: type
+    value_type: type
     optional: bool
     items: type | None = None
     count: int | None = None
 
     def words(self) -> str:
         """What must hold, in words: "positive, or none"."""
-        words = self._items() if self.kind is tuple else self.rule.range()
-        return self._or_none(words or NOUNS[self.kind])
+        words = self._items() if self.value_type is tuple else self.rule.range()
+        return self._or_none(words or NOUNS[self.value_type])
 
     def type_words(self) -> str:
         """The type, in words: "an integer, or none"."""
-        is_tuple = self.kind is tuple
-        return self._or_none(f"a tuple of {self._items()}" if is_tuple else NOUNS[self.kind])
+        is_tuple = self.value_type is tuple
+        return self._or_none(f"a tuple of {self._items()}" if is_tuple else NOUNS[self.value_type])
 
     def describe(self) -> str:
         """Type and range, in words: "an integer, positive, or none"."""
         limits = self.rule.range()
-        if self.kind is tuple or self.rule.choices or not limits:
+        if self.value_type is tuple or self.rule.choices or not limits:
             return self.words() if self.rule.choices else self.type_words()
-        return self._or_none(f"{NOUNS[self.kind].replace('finite ', '')}, {limits}")
+        return self._or_none(f"{NOUNS[self.value_type].replace('finite ', '')}, {limits}")
 
     def has_type(self) -> bool:
         """Whether the value is of the field's type; a whole number may stand for a float."""
-        return self.optional if self.value is None else _is(self.kind, self.value)
+        return self.optional if self.value is None else _is(self.value_type, self.value)
 
     def holds(self) -> bool:
         """Whether the value, which is of the field's type, is allowed."""
         value, rule = self.value, self.rule
-        if value is None or self.kind is not tuple:
+        if value is None or self.value_type is not tuple:
             return value is None or rule.holds(value)
         return (
             (self.count is None or len(value) == self.count)
@@ -126,7 +126,7 @@ class Field:
         return f"{text}, or none" if self.optional else text
 
 
-def _is(kind, value):
-    if kind is float:
+def _is(value_type, value):
+    if value_type is float:
         return type(value) in (int, float) and math.isfinite(value)
-    return type(value) is kind
+    return type(value) is value_type

@@ -76,7 +76,7 @@ def check(config: Any):
             rule = field.type_words()
         elif not field.holds():
             rule = field.words()
-        elif field.kind is float and type(field.value) is int:
+        elif field.value_type is float and type(field.value) is int:
             setattr(holder, name, float(field.value))
         if rule:
             raise ValueError(f"`--config.{field.name}` must be {rule}. Received: {field.value!r}.")
@@ -116,12 +116,12 @@ def to_dict(config: Any) -> dict:
     return _lists(dataclasses.asdict(config))
 
 
-def from_dict(kind: type, values: dict, zeros_are_none: bool = False) -> Any:
-    """The object of a dataclass `kind` whose `to_dict` gave `values`.
+def from_dict(config_class: type, values: dict, zeros_are_none: bool = False) -> Any:
+    """The object of a config class, from the dict that `to_dict` returned.
 
     Args:
-        kind: dataclass.
-        values: its fields; those left out get their defaults.
+        config_class: dataclass of the config.
+        values: values of the fields by name; missing fields get their defaults.
         zeros_are_none: 0, "" and () mean None in optional fields, as in version 0.1.0.
 
     Raises:
@@ -144,7 +144,7 @@ def from_dict(kind: type, values: dict, zeros_are_none: bool = False) -> Any:
             given[name] = tuple(value) if isinstance(value, list) else value
         return cls(**given)
 
-    return build(kind, values, "")
+    return build(config_class, values, "")
 
 
 def differences(old: dict, new: dict, path: str = "") -> list[str]:
@@ -174,10 +174,14 @@ def _holder(config, name):
 
 
 def _parse_type(hint):
-    """`(kind, optional, items, count)` of a type such as `int | None` or `tuple[int, ...]`."""
+    """Splits a type hint such as `int | None` or `tuple[int, ...]`.
+
+    Returns:
+        Arguments of `Field`: value_type, optional and, for a tuple, items and count.
+    """
     optional = isinstance(hint, types.UnionType)
     if optional:
-        (hint,) = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]
+        (hint,) = [x for x in typing.get_args(hint) if x is not types.NoneType]
     if typing.get_origin(hint) is not tuple:
         return hint, optional
     items = typing.get_args(hint)

@@ -1,58 +1,66 @@
-"""Files that are written whole or not at all, on storage that may fail for a moment."""
+"""Atomic writes of files, and retries on storage that fails for a moment."""
 
 import errno
 import os
 import time
+from collections.abc import Callable
+from typing import Any
 
+import keras
 import tensorflow as tf
 
 from moco_tf.log import log
 
 WAITS_S = (1, 2, 4, 8, 16, 32)
-OF_THE_MOMENT = (
-    *(tf.errors.UnavailableError, tf.errors.DeadlineExceededError, tf.errors.AbortedError),
+TRANSIENT = (
+    tf.errors.UnavailableError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.AbortedError,
 )
-# TensorFlow has one error for these, which gives only their texts.
+# TensorFlow raises one class of error for these; only the texts tell them apart.
 TEXTS = tuple(
     os.strerror(number)
     for number in (errno.EIO, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT)
 )
 
 
-def patiently(call):
-    """The result of `call()`, which is tried again while storage fails for a moment.
+def with_retries(call: Callable[[], Any]) -> Any:
+    """Calls a function, and again while storage fails for a moment.
 
-    It waits 1, 2, 4, ... s between, a minute in all. TensorFlow does likewise within a call for
-    gs://; this is for network file systems, and for what takes longer there.
+    Waits 1, 2, 4, ... s between the calls, a minute in all. For gs:// TensorFlow itself retries
+    within a call; this is for network file systems, and for longer failures of gs://.
 
     Args:
-        call: function without arguments that may be called again after it failed.
+        call: function that may be called again after it failed.
+
+    Returns:
+        Result of `call`.
 
     Raises:
-        What `call` raised: the last time, or an error that waiting does not help, such as a full
-        disk or a missing file.
+        Exception: the last error of `call`, or one that waiting does not help, such as a full disk
+            or a missing file.
     """
     for wait_s in WAITS_S:
         try:
             return call()
         except (tf.errors.OpError, OSError) as error:
-            if not is_of_the_moment(error):
+            if not is_transient(error):
                 raise
             log.warning("Storage failed, trying again in %d s: %s", wait_s, error)
         time.sleep(wait_s)
     return call()
 
 
-def is_of_the_moment(error):
-    """Whether an error of storage may be gone when the same is tried again."""
-    return isinstance(error, OF_THE_MOMENT) or any(text in str(error) for text in TEXTS)
+def is_transient(error: Exception) -> bool:
+    """Whether a storage error may go away on another try."""
+    return isinstance(error, TRANSIENT) or any(text in str(error) for text in TEXTS)
 
 
-def below(folder, *names):
+def below(folder: str, *names: str) -> str:
     """The path of a file in a folder, by names that come from data.
 
     Raises:
-        ValueError: if they lead out of the folder.
+        ValueError: if the names lead out of the folder.
     """
     name = os.path.join(*names)
     if os.path.isabs(name) or ".." in name.replace("\\", "/").split("/"):
@@ -62,28 +70,28 @@ def below(folder, *names):
     return os.path.join(folder, name)
 
 
-def write_text(path, text):
-    """Writes a text file whole or not at all."""
+def write_text(path: str, text: str):
+    """Writes a text file, whole or not at all."""
     write_bytes(path, text.encode())
 
 
-def write_bytes(path, content):
-    """Writes a file whole or not at all."""
+def write_bytes(path: str, content: bytes):
+    """Writes a file, whole or not at all."""
 
     def write(temporary):
         with tf.io.gfile.GFile(temporary, "wb") as file:
             file.write(content)
 
-    patiently(lambda: _replace(path, write))
+    with_retries(lambda: _replace(path, write))
 
 
-def save_model(model, path):
-    """Saves a `keras.Model` as a .keras file whole or not at all."""
-    patiently(lambda: _replace(path, model.save))
+def save_model(model: keras.Model, path: str):
+    """Saves a model as a .keras file, whole or not at all."""
+    with_retries(lambda: _replace(path, model.save))
 
 
-def remove_leftovers(path):
-    """Removes what processes left that were killed as they wrote this file."""
+def remove_leftovers(path: str):
+    """Removes the temporary files of processes that were killed while writing this file."""
     for leftover in tf.io.gfile.glob(_temporary(path, "*")):
         tf.io.gfile.remove(leftover)
 
@@ -94,7 +102,7 @@ def _temporary(path, process):
 
 
 def _replace(path, write):
-    """Replaces a file by what `write` makes under another name, which has the same ending."""
+    """Calls `write` with a temporary path of the same extension, and renames the file to `path`."""
     temporary = _temporary(path, os.getpid())
     try:
         write(temporary)

@@ -1,1 +1,1 @@
-"""Backbones (images to features), their batch normalisation and projection heads."""
+"""Backbones (images to features), their batch normalization and projection heads."""

@@ -1,4 +1,4 @@
-"""Batch normalisation on the fused op, with torch's conventions and groups."""
+"""Batch normalization on the fused op, with torch's conventions and groups."""
 
 import keras
 import tensorflow as tf
@@ -8,12 +8,12 @@ from moco_tf import distribute
 
 @keras.saving.register_keras_serializable("moco_tf")
 class BatchNorm(keras.layers.Layer):
-    """Batch normalisation of NxHxWxC maps, as `torch.nn.BatchNorm2d` does it.
+    """Batch normalization of NxHxWxC maps, as `torch.nn.BatchNorm2d` does it.
 
     Runs on the fused op, several times faster on CPU than Keras' own layer.
     The running variance is the unbiased one, torch's rule.
 
-    With `group_size`, consecutive rows of the batch are normalised in groups:
+    With `group_size`, consecutive rows of the batch are normalized in groups:
     group g holds rows [g * group_size, (g + 1) * group_size). So one large
     device reproduces the statistics of many small ones, which shuffle-BN
     (MoCo v1, section 3.3) needs. Running statistics are the mean over groups.
@@ -74,7 +74,7 @@ class BatchNorm(keras.layers.Layer):
         return tf.concat(y, axis=0)
 
     def _over_replicas(self, x):
-        """Normalises by the statistics of all replicas, in one collective."""
+        """Normalizes by the statistics of all replicas, in one collective."""
         y = tf.cast(x, tf.float32)
         moments = tf.stack(
             [tf.reduce_mean(y, axis=[0, 1, 2]), tf.reduce_mean(y * y, axis=[0, 1, 2])]

@@ -1,4 +1,4 @@
-"""What a network makes of all images of a source, on any strategy, each image once."""
+"""Extraction of features: runs a network once on each image of a source, on any strategy."""
 
 from typing import NamedTuple
 
@@ -10,12 +10,12 @@ from moco_tf.data.labelled import evaluation_dataset, normalized
 
 
 class Outputs(NamedTuple):
-    """Of N images, in the order of the source.
+    """Outputs of a network for N images, in the order of the source.
 
     Attributes:
-        x: list of float32 arrays NxC, one for each output of the network; not normalised.
+        x: list of float32 arrays NxC, one for each output of the network; not normalized.
         labels: int64 N, -1 without labels.
-        ok: bool N, false where an image cannot be decoded, whose outputs mean nothing.
+        ok: bool N, false where an image cannot be decoded; its outputs are meaningless.
     """
 
     x: list
@@ -23,18 +23,18 @@ class Outputs(NamedTuple):
     ok: np.ndarray
 
 
-def unit(x):
-    """Rows of unit length: float32 NxC."""
+def unit(x: np.ndarray) -> np.ndarray:
+    """Scales the rows of x, NxC, to unit length."""
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 
 def forward(network, recipe, strategy):
-    """A function that sends whole test sets through a network, see `distribute.make_predict_all`.
+    """Makes a function that runs a network on whole test sets, see `distribute.make_predict_all`.
 
     Args:
         network: `keras.Model` from normalized images to one or several NxC outputs.
         recipe: `Recipe` whose normalization to use.
-        strategy: of the network's variables.
+        strategy: strategy of the network's variables.
     """
 
     def predict(batch):
@@ -49,11 +49,12 @@ def extract(predict_all, source, *, image_size_px, resize_px, batch=256, title=N
     """Outputs for all images of a source, the same on every process.
 
     Args:
-        predict_all: from `forward`.
-        source: `Source` or `Stream`.
-        image_size_px, resize_px: side of the centre crop, and the short side before it.
-        batch: rows over all replicas, about.
-        title: of a progress bar; None for none.
+        predict_all: function from `forward`.
+        source: `Source` or `Stream` of images.
+        image_size_px: side of the center crop.
+        resize_px: short side before the crop.
+        batch: approximate number of rows over all replicas.
+        title: title of the progress bar; None shows none.
 
     Returns:
         `Outputs`.

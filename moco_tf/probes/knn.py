@@ -26,7 +26,7 @@ def nearest(
 
     Args:
         bank: float32 NxC, an array or a memory map; rows need not have unit length.
-        queries: float32 MxC, likewise.
+        queries: float32 MxC; rows need not have unit length.
         k: number of neighbors; all N if there are fewer.
         block: largest number of queries at a time.
         chunk: rows of the bank at a time.

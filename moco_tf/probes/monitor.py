@@ -1,4 +1,4 @@
-"""Scores of an encoder while it is trained: kNN, and a linear probe that it never sees."""
+"""Monitor of an encoder during training: kNN accuracy and a linear probe."""
 
 import keras
 import numpy as np
@@ -15,21 +15,22 @@ from moco_tf.probes import linear as linear_cached
 class Probe:
     """Measures an encoder on labelled images, by nearest neighbours and a linear classifier.
 
-    Both work on features of centre crops, which are computed for them in inference mode: nothing
-    that is learned here reaches the encoder.
+    Both work on features of center crops, computed in inference mode. The encoder learns nothing
+    from them.
 
     Args:
         encoder: `Encoder`, or any model from images to embeddings if features is "projection".
         bank, queries: `datasets.Source`s with labels of the same classes, such as
             `datasets.from_arrays(images, labels)`.
-        recipe: whose normalisation the encoder is trained with, such as `recipes.moco.v2`.
-        image_size_px: of the crops.
-        resize_px: the short side before the crop; 8/7 of the size by default.
+        recipe: `Recipe` that the encoder is trained with, such as `recipes.moco.v2`; gives the
+            normalization.
+        image_size_px: side of the crops.
+        resize_px: short side before the crop; 8/7 of the side by default.
         features: "backbone" (before the head) or "projection" (after it).
         neighbours: k.
-        temperature: of the votes.
+        temperature: temperature of the votes.
         linear: whether to train the linear classifier, too.
-        strategy: of the encoder's variables; by default the one in whose scope it is called.
+        strategy: strategy of the encoder's variables; by default the current one.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Probe:
         self.neighbours, self.temperature, self.linear = neighbours, temperature, linear
         self.strategy = strategy or tf.distribute.get_strategy()
         self.run = _forward(encoder, features, recipe, self.strategy)
-        self.said = set()
+        self.warned = set()
 
     def __call__(self):
         """Dict of `knn` and, if asked for, `linear`: accuracies, shares in [0, 1]."""
@@ -70,20 +71,20 @@ class Probe:
         """Features and labels of the images that can be decoded."""
         outputs = features.extract(self.run, self.sources[which], **self.crop)
         bad = int(np.sum(~outputs.ok))
-        if bad and which not in self.said:
-            self.said.add(which)
-            log.warning("%d images of the %s cannot be decoded and are left out.", bad, which)
+        if bad and which not in self.warned:
+            self.warned.add(which)
+            log.warning("%d images of the %s cannot be decoded and are skipped.", bad, which)
         return outputs.x[0][outputs.ok], outputs.labels[outputs.ok]
 
 
 class Monitor(keras.callbacks.Callback):
     """A `Probe` before `model.fit` starts and after every few epochs, added to the logs.
 
-    Give it before callbacks that are to see its scores, such as `CSVLogger`.
+    Put it before callbacks that use its scores, such as `CSVLogger`.
 
     Args:
         every_epochs: epochs between measurements.
-        **kwargs: of `Probe`, all but `encoder`, which is the model's query encoder, and `strategy`.
+        **kwargs: arguments of `Probe` except `encoder` (the model's query encoder) and `strategy`.
     """
 
     def __init__(self, every_epochs=1, **kwargs):
@@ -118,8 +119,8 @@ def make_scores(config, model, recipe, strategy, plan):
         addresses = monitor.source.split(",")
     if addresses is None:
         log.info(
-            "The kNN monitor is off: %s has no labelled splits. monitor.source=BANK,QUERIES names "
-            "two.",
+            "The kNN monitor is off: %s has no labelled splits. Name two by "
+            "--config.monitor.source=BANK,QUERIES.",
             data.source,
         )
         return None
@@ -151,9 +152,9 @@ def make_scores(config, model, recipe, strategy, plan):
     )
 
 
-def _forward(encoder, kind, recipe, strategy):
+def _forward(encoder, output, recipe, strategy):
     network = encoder
-    if kind == "backbone":
+    if output == "backbone":
         if not isinstance(encoder, Encoder):
             raise ValueError(
                 '`features="backbone"` needs an `Encoder`, whose backbone is known. Received: '

@@ -20,7 +20,7 @@ class Scores(Observer):
 
     Args:
         evaluate: function without arguments that returns a dict of scores by name.
-        plan: `Plan` of the run; it says when.
+        plan: `Plan` of the run, with the steps at which to measure.
     """
 
     def __init__(self, evaluate: Callable[[], dict[str, float]], plan: Plan):
@@ -120,8 +120,8 @@ def round_epoch(step: int, steps_per_epoch: int) -> float:
     return round(step / steps_per_epoch, 4)
 
 
-def read_metrics(path):
-    """The lines of a metrics.jsonl, without one that a kill cut short: list of dicts."""
+def read_metrics(path: str) -> list[dict]:
+    """The lines of a metrics.jsonl, without a last line that a kill cut short."""
     if not tf.io.gfile.exists(path):
         return []
     lines = []
@@ -146,7 +146,7 @@ class Progress(Observer):
         self.shown = {}
 
     def start(self, step):
-        # Where stderr is no terminal, a line a minute is enough.
+        # If stderr is no terminal, print a line a minute.
         interval = 0.5 if os.isatty(2) else 60
         self.bar = tqdm(total=self.plan.stop, initial=step, unit="step", mininterval=interval)
 
@@ -172,7 +172,7 @@ class Save(Observer):
     Args:
         checkpoints: `Checkpoints` of the run.
         every: steps between checkpoints.
-        metrics: `MetricsLog` to flush before, or None.
+        metrics: `MetricsLog` to flush before saving, or None.
     """
 
     def __init__(self, checkpoints: Checkpoints, every: int, metrics: MetricsLog | None = None):
@@ -195,7 +195,8 @@ class Profile(Observer):
 
     Args:
         workdir: local or gs:// folder.
-        first, last: numbers of the steps, counted from 1.
+        first: number of the first step, counted from 1.
+        last: number of the last step.
     """
 
     def __init__(self, workdir: str, first: int, last: int):

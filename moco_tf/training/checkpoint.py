@@ -107,7 +107,7 @@ class Checkpoints:
             self._manager = self._make_manager()
         if whole:
             restore = self._checkpoint.restore
-            storage.patiently(lambda: restore(whole[-1]).assert_existing_objects_matched())
+            storage.with_retries(lambda: restore(whole[-1]).assert_existing_objects_matched())
         step = int(self._optimizer.iterations.numpy())
         strategy = self._model.distribute_strategy
         (mean,) = distribute.mean_over_workers(strategy, [step])
@@ -126,7 +126,7 @@ class Checkpoints:
         if self._write and self.latest != path:
             # The result comes first: after a kill between the two, the next save writes both.
             storage.save_model(self._result, self.path)
-            read(storage.patiently(lambda: self._manager.save(checkpoint_number=step)))
+            read(storage.with_retries(lambda: self._manager.save(checkpoint_number=step)))
 
 
 def read(path: str):
@@ -135,7 +135,7 @@ def read(path: str):
     Raises:
         OSError: if the checkpoint is damaged.
     """
-    storage.patiently(lambda: _read(path))
+    storage.with_retries(lambda: _read(path))
 
 
 def _read(path):
@@ -144,7 +144,7 @@ def _read(path):
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
     except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as error:
-        if isinstance(error, STORAGE_ERRORS) or storage.is_of_the_moment(error):
+        if isinstance(error, STORAGE_ERRORS) or storage.is_transient(error):
             raise
         raise OSError(f"The checkpoint {path} is not whole: {error}") from error
 
@@ -217,7 +217,7 @@ def _read_config(path):
         with tf.io.gfile.GFile(path) as file:
             return json.load(file)
 
-    return storage.patiently(load)
+    return storage.with_retries(load)
 
 
 def _digest(content):

@@ -1,4 +1,4 @@
-"""What the configs of all runs that train have in common: optimizer and length."""
+"""Config fields that all runs that train share: optimizer and length."""
 
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Length:
-    """How long a run is, in epochs or in steps; its schedule has the same length.
+    """Length of a run and its schedule, in epochs or in steps.
 
     Attributes:
         epochs: number of epochs, None in a run that is counted in steps.
@@ -61,7 +61,7 @@ class Length:
 
 @dataclass
 class TransferRun:
-    """What detection and segmentation share: training counted in steps, and a test."""
+    """Fields that detection and segmentation share: training counted in steps, and a test."""
 
     random_init: bool = option(False, help="the same architecture from scratch, as the control")
     seed: int = option(0, at_least=0, help="seed of weights, data order and augmentation")
@@ -88,30 +88,30 @@ def check_type(config: object, config_class: type, task: str):
     """Checks that a config is one for a task.
 
     Args:
-        config: what `--config` gave.
+        config: value of `--config`.
         config_class: dataclass of the task's configs.
-        task: its `--task`, for messages.
+        task: name of the task, for messages.
 
     Raises:
-        ValueError: if it is of another class.
+        ValueError: if the config is of another class.
     """
     if type(config) is not config_class:
         raise ValueError(
-            f"`--config` must be one for --task={task}, whose get_config() gives a "
+            f"`--config` must be one for --task={task}, whose get_config() returns a "
             f"{config_class.__name__}. Received: a {type(config).__name__}."
         )
 
 
 def check_transfer(config: TransferRun, config_class: type, task: str):
-    """Checks what detection and segmentation have in common, and all single-field rules.
+    """Checks the config of a detection or segmentation: single fields, type and optimizer.
 
     Args:
-        config: what `--config` gave.
+        config: value of `--config`.
         config_class: dataclass of the task's configs.
-        task: its `--task`, for messages.
+        task: name of the task, for messages.
 
     Raises:
-        ValueError: naming the field, what must hold, and the value.
+        ValueError: with the field, the rule and the value received.
     """
     check_type(config, config_class, task)
     schema.check(config)
@@ -126,10 +126,10 @@ def check_transfer(config: TransferRun, config_class: type, task: str):
 
 
 def check_optimizer(config):
-    """Checks that the optimizer's numbers are in the unit of the config's length.
+    """Checks that the optimizer's schedule counts in the unit of the config's length.
 
     Raises:
-        ValueError: naming the field, what must hold, and the value.
+        ValueError: with the field, the rule and the value received.
     """
     if config.steps is None:
         require(config, "epochs", bool, "positive, unless `--config.steps` is given")
@@ -141,5 +141,5 @@ def check_optimizer(config):
 
 
 def length_of(epochs: int | None, steps: int | None) -> Length:
-    """`Length` of two fields of a config, of which the steps count if both are given."""
+    """`Length` of the fields epochs and steps of a config; steps count if both are given."""
     return Length(steps=steps) if steps is not None else Length(epochs=epochs)

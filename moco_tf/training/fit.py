@@ -34,7 +34,7 @@ def fit(
     profile_steps: tuple[int, int] | None = None,
     names: tuple[str, ...] = ("loss", "top1", "top5"),
 ) -> int:
-    """Trains a model from its newest checkpoint on, or from the start.
+    """Trains a model from its newest checkpoint, or from the start.
 
     Args:
         model: compiled model with a built optimizer.
@@ -46,10 +46,10 @@ def fit(
         step: function of a replica's batch that trains one step, such as `model.step`.
         test: function without arguments that returns a dict of scores by name; None for no scores.
         stop: function that says whether to stop early.
-        result: the part of the model that others use; `model.network` by default.
+        result: part of the model for later use; `model.network` by default.
         observers: further observers.
-        remedy: what to do if the loss is not finite.
-        input_remedy: what to do if the run waits for input.
+        remedy: advice to the user if the loss is not finite.
+        input_remedy: advice to the user if the run waits for input.
         max_bad_fraction: share of undecodable images that is tolerated.
         max_skipped: number of steps with a non-finite loss or gradient that are tolerated.
         keep: number of checkpoints to keep, at least 2.
@@ -91,7 +91,7 @@ def fit(
             metrics,
         ),
     ]
-    if test is not None:  # after the guard: what has failed is not tested
+    if test is not None:  # after the guard, so that a failed run is not tested
         watching.append(callbacks.Scores(test, plan))
     if is_chief:
         watching += [metrics, callbacks.Progress(plan)]

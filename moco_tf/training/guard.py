@@ -9,14 +9,14 @@ from moco_tf.training.round import Observer
 
 
 class Guard(Observer):
-    """Stops a run that went wrong.
+    """Stops a run with non-finite losses or bad images, and warns of slow input.
 
     Args:
         checkpoints: `Checkpoints` of the run, to name the last good one.
         batch: images in a step, over all replicas.
         max_bad_fraction: share of undecodable images that is tolerated.
-        remedy: what to do if the loss is not finite.
-        input_remedy: what to do if the run waits for input.
+        remedy: advice to the user if the loss is not finite.
+        input_remedy: advice to the user if the run waits for input.
         max_skipped: number of steps with a non-finite loss or gradient that are tolerated.
         metrics: `MetricsLog` to which the steps before a failure are written, or None.
     """
@@ -71,7 +71,7 @@ class Guard(Observer):
         for name in sorted(set(round.bad_names) - self.named):
             self.named.add(name)
             log.warning("Replaced an image that cannot be decoded: %s", name or "(no name)")
-        # The share means something only over a thousand images.
+        # The share is meaningful only over a thousand images or more.
         if self.num_bad > self.max_bad * max(self.num_images, 1000):
             self._write_steps(round, round.last)
             names = ", ".join(sorted(self.named)[:3]) or "those named by other workers"

@@ -1,4 +1,4 @@
-"""`Round`, the report of a few training steps, and `Observer`, who receives it."""
+"""`Round`, the report of a few training steps, and `Observer`, which receives it."""
 
 import dataclasses
 
@@ -10,16 +10,16 @@ class Round:
     """The report of consecutive steps, between which the host did not wait for the device.
 
     Attributes:
-        first, last: numbers of its first and its last step, counted from 1. Both are 0 in the
-            report of the untrained model, which has no steps.
-        logs: what the steps returned, the loss first: dict of float32 arrays with a value a step,
-            the mean over all replicas.
-        seconds: duration of the whole round.
-        wait: share of it that was spent waiting for input; None if that was not measured.
+        first: number of the first step, counted from 1; 0 in the report of the untrained model.
+        last: number of the last step; 0 in the report of the untrained model.
+        logs: values that the steps returned, the loss first: dict of float32 arrays with one value
+            for each step, the mean over all replicas.
+        seconds: duration of the round.
+        wait: share of the duration spent waiting for input; None if it was not measured.
         bad: number of undecodable images that were replaced, on all workers.
-        bad_names: names of those on this worker.
+        bad_names: names of the undecodable images of this worker.
         skipped: dict from the number of a skipped step to the number of steps skipped by then.
-        measured: what observers measured at its end: dict of numbers by name.
+        measured: values from the observers at the end of the round, by name.
     """
 
     first: int
@@ -34,7 +34,7 @@ class Round:
 
     @property
     def steps(self) -> int:
-        """Number of its steps."""
+        """Number of steps in the round."""
         return 0 if self.last == 0 else self.last - self.first + 1
 
     @property
@@ -43,7 +43,7 @@ class Round:
         return next(iter(self.logs.values()))
 
     def step_logs(self, step: int) -> dict[str, float]:
-        """What one of its steps returned, by name."""
+        """Values that one step returned, by name."""
         return {name: float(values[step - self.first]) for name, values in self.logs.items()}
 
 
@@ -81,7 +81,7 @@ class Observer:
         return {}
 
     def round_end(self, round: Round):
-        """Called when all has been measured. A new run starts with a round of no steps."""
+        """Called after all observers have measured. A new run starts with a round of no steps."""
 
     def end(self):
         """Called after the last step, also when the run was asked to stop."""

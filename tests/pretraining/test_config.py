@@ -167,7 +167,7 @@ EVERY_CONFIG = {"pretraining": Config, **{name: find(name).Config for name in na
 def test_every_field_has_help_and_every_number_a_limit(make):
     for field in schema.fields(make()):
         assert field.rule.help, field.name
-        if field.kind in (int, float):
+        if field.value_type in (int, float):
             assert not dataclasses.replace(field, value=-1).holds(), field.name
         default = dataclasses.replace(field)
         assert default.has_type() and default.holds(), field.name

@@ -60,7 +60,7 @@ def test_a_wrong_type_is_refused_by_the_name_of_its_field(kind):
     check(copy.deepcopy(config))
     count = 0
     for field in schema.fields(config):
-        for value in WRONG[field.kind]:
+        for value in WRONG[field.value_type]:
             if value is None and field.optional:
                 continue
             with pytest.raises(ValueError, match=f"`--config.{field.name}` must be") as error:
@@ -75,14 +75,14 @@ def test_an_extreme_value_is_taken_or_refused_by_the_name_of_a_field(kind):
     config, check = CONFIGS[kind]
     refused = set()
     for field in schema.fields(config):
-        for value in [*EDGES[field.kind], None]:
+        for value in [*EDGES[field.value_type], None]:
             try:
                 check(changed(config, field.name, value))
             except ValueError as error:
                 context = (field.name, value, error)
                 assert "`--config." in str(error) and "Received: " in str(error), context
                 refused.add(field.name)
-    numbers = {field.name for field in schema.fields(config) if field.kind in (int, float)}
+    numbers = {field.name for field in schema.fields(config) if field.value_type in (int, float)}
     assert numbers <= refused, numbers - refused  # at least a negative one
 
 
