@@ -101,7 +101,7 @@ class Steps(keras.optimizers.schedules.LearningRateSchedule):
     Args:
         base: learning rate at the start.
         milestones: optimizer steps from which on the rate is lower.
-        factor: of each fall.
+        factor: factor of the rate at each milestone.
         warmup_steps: linear rise from 0 before.
     """
 

@@ -11,7 +11,7 @@ COUNTS = {1: "one", 2: "two", 3: "three"}
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What must hold for one field; for a tuple, for each of its items. See `option`."""
+    """Rule for the value of one field; for a tuple, for each of its items. See `option`."""
 
     at_least: float | None = None
     above: float | None = None
@@ -61,11 +61,11 @@ class Field:
     """One field of a config.
 
     Attributes:
-        name: its name, dotted, such as "model.width".
-        value: its value.
-        rule: `Rule`.
+        name: dotted name, such as "model.width".
+        value: value of the field.
+        rule: `Rule` of the value.
         value_type: `int`, `float`, `str`, `bool` or `tuple`.
-        optional: whether None is a value.
+        optional: whether the value may be None.
         items: type of a tuple's items, else None.
         count: number of items of a tuple of fixed length, else None.
     """
@@ -79,7 +79,7 @@ class Field:
     count: int | None = None
 
     def words(self) -> str:
-        """What must hold, in words: "positive, or none"."""
+        """The rule in words: "positive, or none"."""
         words = self._items() if self.value_type is tuple else self.rule.range()
         return self._or_none(words or NOUNS[self.value_type])
 

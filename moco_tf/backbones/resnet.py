@@ -1,7 +1,6 @@
 """ResNet and ResNeXt backbones, equal to torchvision's in architecture, initialization and names.
 
-Layers carry torchvision's names (`layer1.0.conv1`), so a reader of either code
-finds the way.
+Layers have torchvision's names, such as `layer1.0.conv1`.
 
 Source: torchvision/models/resnet.py; widths and ResNeXt of MoCo v1, table 1;
 the CIFAR stem of MoCo's CIFAR-10 demo.
@@ -132,7 +131,7 @@ class ResNet(keras.Model):
         """A copy built with other settings, with the same weights.
 
         Args:
-            new_weights: initialize the copy anew instead.
+            new_weights: give the copy new random weights instead.
             **changes: arguments of the class that leave the weights' shapes as they are:
                 last_dilation, bn_group_size, synchronized_bn, frozen_layers, name, dtype. Setting
                 synchronized_bn leaves the BN groups out.

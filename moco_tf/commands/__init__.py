@@ -1,1 +1,1 @@
-"""The commands: `python -m moco_tf COMMAND`."""
+"""Commands of the package: `python -m moco_tf COMMAND`."""

@@ -5,7 +5,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class BatchLayout:
-    """How the rows of a global batch, 0..batch - 1, are dealt to hosts, replicas and BN groups.
+    """Layout of the rows of a global batch, 0..batch - 1, on hosts, replicas and BN groups.
 
     A host is a process that feeds the devices attached to it, a replica is one device, a BN group
     is the rows that share batch statistics. Each holds a range of consecutive rows: host 0 the
@@ -45,7 +45,7 @@ class BatchLayout:
 
     @property
     def shuffling(self) -> str:
-        """Where shuffle-BN happens: "input" (within each host's batch), "step" or "none".
+        """Place of shuffle-BN: "input" (within each host's batch), "step" or "none".
 
         If a host has several BN groups, the input pipeline permutes the key views, without a
         collective. If each of several hosts has one group, the step has to gather and permute

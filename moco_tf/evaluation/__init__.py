@@ -1,1 +1,1 @@
-"""What was learned: features and their nearest neighbours."""
+"""Evaluation tasks: kNN, linear classification, fine-tuning, and the base of all tasks."""

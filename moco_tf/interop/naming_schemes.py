@@ -18,7 +18,7 @@ CHILDREN = {0: "conv1", 1: "bn1", 4: "layer1", 5: "layer2", 6: "layer3", 7: "lay
 
 
 class NamingScheme(NamedTuple):
-    """How an implementation names its arrays. Patterns match whole names.
+    """Names of the arrays of an implementation. Patterns match whole names.
 
     Attributes:
         mark: pattern of a name that only this scheme and schemes above it in the list have.

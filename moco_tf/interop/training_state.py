@@ -199,7 +199,7 @@ def _velocities(model):
 
 
 def _forwards_per_step(config):
-    """How often a step sends a batch through the query encoder."""
+    """Batches that a step sends through the query encoder: 2 if the loss is symmetric, else 1."""
     return 2 if config.model.symmetric else 1
 
 

@@ -1,4 +1,4 @@
-"""From a config to the parts of a run: encoder, mechanism, step and data."""
+"""Builds the parts of a run from its config: encoder, mechanism, step and data."""
 
 import functools
 import inspect
@@ -55,13 +55,14 @@ def make_model(config, num_images=0, steps_per_epoch=1):
 
     Args:
         config: `Config`.
-        num_images, steps_per_epoch: of the data; only a model that will be trained needs them.
+        num_images: number of images in the data; only a model that will be trained needs it.
+        steps_per_epoch: steps in an epoch; only a model that will be trained needs it.
     """
     keras.utils.set_random_seed(config.seed)
     policy = "mixed_bfloat16" if config.mixed_bfloat16 else "float32"
     keras.mixed_precision.set_global_policy(policy)
-    kind = mechanism.find(config.model.mechanism)
-    model = kind(make_encoder(config.model), **mechanism.settings(config, num_images))
+    mechanism_class = mechanism.find(config.model.mechanism)
+    model = mechanism_class(make_encoder(config.model), **mechanism.settings(config, num_images))
     model.compile(
         optim.SGD(
             make_schedule(config, steps_per_epoch),
@@ -137,7 +138,7 @@ def augment_on(config):
 
 
 def input_remedy(config):
-    """What helps a run that waits for its input pipeline."""
+    """Advice for a run that waits for its input pipeline."""
     if _accelerators() and augment_on(config) == "host":
         return "Leave colors and blur to the device: data.augment_on=device."
     remedy = "Give the host more cores"
@@ -150,7 +151,7 @@ def input_remedy(config):
 
 
 def make_step(model, recipe, recipe_k, config, strategy):
-    """What a replica does with a batch: colors and blur if they are left to it, and `model.step`.
+    """Makes the step of a replica: colors and blur if the device computes them, and `model.step`.
 
     A TPU compiles all of it. Elsewhere the photometric half is a program of its own under XLA,
     which several replicas cannot have for the step with its collectives.

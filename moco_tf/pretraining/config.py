@@ -13,7 +13,7 @@ from moco_tf.training.config import Length, Optimizer, check_optimizer, length_o
 
 @dataclass
 class Data:
-    """Where the images come from and how they are augmented."""
+    """Source and augmentation of the images."""
 
     source: str = option("synthetic:shapes", help="address, see moco_tf/data/sources")
     data_dir: str | None = option(None, help="folder of prepared TFDS data sets; none: TFDS' own")

@@ -1,1 +1,1 @@
-"""What pre-training and evaluation both measure with: features, kNN, linear classifiers."""
+"""Probes of an encoder, for pre-training and evaluation: features, kNN, linear classifiers."""

@@ -14,7 +14,7 @@ class Plan:
     """Sizes of a run.
 
     Attributes:
-        num_images: in the data.
+        num_images: number of images in the data.
         steps_per_epoch: whole batches in the data.
         total: steps of the schedule.
         stop: step where this run ends, at most `total`.

@@ -60,7 +60,7 @@ def test_none_is_a_value_on_the_command_line(parse):
     "name, message",
     [
         ("configs/nope.py", "one of the shipped configs: .*quickstart.*configs/nope.py"),
-        ("transfer/coco_mask_rcnn_c4:3x", "the file has no '3x'"),
+        ("transfer/coco_mask_rcnn_c4:3x", "the file has no variant '3x'"),
         ("ablations/momentum:mnist", "shapes or cifar10. Received: 'mnist'"),
     ],
 )

@@ -220,7 +220,7 @@ def test_a_replaced_image_has_the_index_of_the_one_that_stands_in():
 
 def test_a_stream_has_no_index(tmp_path, monkeypatch):
     stream = Stream(100, (("x", 0, -1),), None)
-    with pytest.raises(ValueError, match="random access.*Received: records that are streamed"):
+    with pytest.raises(ValueError, match="random access.*Received: streamed records"):
         batches(stream, BatchLayout(10), 1, with_index=True)
     monkeypatch.setattr(sources, "open_source", lambda *_: stream)
     with pytest.raises(ValueError, match="random access"):

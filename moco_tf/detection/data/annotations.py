@@ -90,7 +90,7 @@ class Annotations:
 
     @property
     def mirrored_keypoints(self) -> np.ndarray:
-        """Which keypoint each one is in the mirrored image, by their names: int64 J."""
+        """Number of each keypoint's counterpart in the mirrored image, by names: int64 J."""
         sides, names = {"left": "right", "right": "left"}, list(self.keypoint_names)
         twins = ["_".join(sides.get(w, w) for w in name.split("_")) for name in names]
         twin_or_self = [names.index(t) if t in names else i for i, t in enumerate(twins)]

@@ -13,7 +13,7 @@ ROUNDING = 0  # draw for an epoch, besides that of its permutation
 
 
 def repeat_factors(annotations: Annotations, threshold: float) -> np.ndarray:
-    """How often an epoch shows each image, so that rare classes are seen more often.
+    """Repeat factors: how often an epoch shows each image, so that rare classes come more often.
 
     The factor of a class that a share f of the images has is sqrt(threshold / f), at least 1. The
     factor of an image is the highest of its classes.
@@ -100,7 +100,7 @@ def image_order(
 
 
 def _ends(factors):
-    """Where the factors of one orientation end, laid end to end and scaled to a whole sum."""
+    """End of each factor of one orientation, laid end to end and scaled to a whole sum."""
     ends = np.cumsum(factors)
     whole = np.ceil(ends[-1:])
     ends *= whole / ends[-1:]

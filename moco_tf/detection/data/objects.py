@@ -98,13 +98,13 @@ class Objects:
             self.densepose[len(self)] = densepose.read(record)
 
     def has_densepose(self) -> np.ndarray:
-        """Which objects have DensePose annotations: bool M."""
+        """Whether each object has a DensePose annotation: bool M."""
         known = np.full(len(self), False)
         known[list(self.densepose)] = True
         return known
 
     def has_mask(self) -> np.ndarray:
-        """Which objects have a mask: bool M."""
+        """Whether each object has a mask: bool M."""
         known = np.diff(self.object_ends) > 0
         known[list(self.rles)] = True
         return known

@@ -112,7 +112,7 @@ def decode(logits: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
     x, y = best % size, best // size
 
     def slope(position, step):
-        """Which neighbor is higher, 1 or -1; 0 at the border."""
+        """1 if the next neighbor is higher, -1 if the previous one is, 0 at the border."""
         after = tf.gather(flat, tf.minimum(best + step, size * size - 1), batch_dims=3)
         before = tf.gather(flat, tf.maximum(best - step, 0), batch_dims=3)
         is_inner = (position > 0) & (position < size - 1)
