@@ -2,10 +2,22 @@
 
 import json
 import os
+import pathlib
 
 import tensorflow as tf
 
 STRATEGIES = ("auto", "none", "mirrored", "multiworker", "tpu")
+
+GOOGLE = 0x1AE0  # PCI vendor; also of network cards and disks of Google's machines without a TPU
+TPUS = {  # PCI device of each kind of TPU. Source: jax-ml/jax, jax/_src/hardware_utils.py
+    0x0027: "v2, v3",
+    0x0056: "without a public name",
+    0x005E: "v4",
+    0x0062: "v5p",
+    0x0063: "v5e",
+    0x006F: "v6e",
+    0x0076: "v7",
+}
 
 
 def make_strategy(name="auto", tpu=None):
@@ -51,9 +63,32 @@ def make_strategy(name="auto", tpu=None):
 def _detect(tpu):
     if _cluster():
         return "multiworker"
-    if tpu or tf.config.list_physical_devices("TPU") or os.path.exists("/dev/accel0"):
+    if tpu or tf.config.list_physical_devices("TPU") or has_tpu():
         return "tpu"
     return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "none"
+
+
+def has_tpu(root: str | os.PathLike = "/") -> bool:
+    """Whether a TPU is attached to this machine: as /dev/accel0 (up to v4), or as a PCI device.
+
+    Newer TPUs are passed through as /dev/vfio, but so are other devices.
+
+    Args:
+        root: folder that holds the machine's dev/ and sys/.
+    """
+    root = pathlib.Path(root)
+    if (root / "dev" / "accel0").exists():
+        return True
+    devices = root.glob("sys/bus/pci/devices/*")
+    return any(_pci_id(d, "vendor") == GOOGLE and _pci_id(d, "device") in TPUS for d in devices)
+
+
+def _pci_id(device, name):
+    """The vendor or device number of a PCI device; None if it cannot be read."""
+    try:
+        return int((device / name).read_text(), 16)
+    except (OSError, ValueError):
+        return None
 
 
 def _cluster():

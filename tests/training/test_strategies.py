@@ -31,6 +31,43 @@ def test_mirrored_takes_all_logical_cpus_where_there_is_no_gpu():
     assert strategies.make_strategy("mirrored").num_replicas_in_sync == 4
 
 
+VFIO = {"dev/vfio/0": ""}
+
+
+def pci(vendor, device):
+    """Files of a PCI device, as Linux shows them."""
+    folder = "sys/bus/pci/devices/0000:00:05.0"
+    return {f"{folder}/vendor": f"{vendor}\n", f"{folder}/device": f"{device}\n"}
+
+
+@pytest.mark.parametrize(
+    "files, expected",
+    [
+        ({}, False),
+        ({"dev/accel0": ""}, True),
+        (VFIO, False),  # a GPU that is passed through has it too
+        (VFIO | pci("0x10de", "0x2330"), False),
+        (VFIO | pci("0x1ae0", "0x0063"), True),  # v5e
+        (pci("0x1ae0", "0x006f"), True),  # v6e
+        (pci("0x1ae0", "0x0042"), False),  # Google's network card, on machines without a TPU
+        (pci("0x1ae0", "0x001f"), False),  # and its disk
+        (pci("", "0x0063"), False),
+    ],
+)
+def test_a_tpu_is_detected_by_its_device(files, expected, tmp_path):
+    for path, content in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content)
+    assert strategies.has_tpu(tmp_path) is expected
+
+
+def test_auto_takes_an_attached_tpu(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    monkeypatch.setattr(strategies, "has_tpu", lambda: True)
+    monkeypatch.setattr(strategies, "_make_tpu_strategy", lambda tpu: f"TPU {tpu}")
+    assert strategies.make_strategy("auto") == "TPU local"
+
+
 @pytest.mark.parametrize(
     "tpu, name, connects", [(None, "local", False), ("my-pod", "my-pod", True)]
 )
