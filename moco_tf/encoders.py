@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from moco_tf.backbones.encoder import Encoder
+from moco_tf.backbones.precision import in_float32
 from moco_tf.backbones.resnet import ResNet, require_resnet
 from moco_tf.data import recipes
 from moco_tf.data.recipes.recipe import Recipe
@@ -27,7 +28,7 @@ class Loaded:
     """An encoder and where it comes from.
 
     Attributes:
-        encoder: `Encoder`.
+        encoder: `Encoder`, which computes in float32, whatever it was trained in.
         path: file that it was read from.
         digest: `digest` of the encoder.
         run: `pretraining.config.Config` of its run, or None for a file without a workdir.
@@ -77,7 +78,7 @@ def _keras(path):
             f"{RULE}, an `Encoder` of a backbone and a head. Received: {path!r}, with the layers "
             f"{', '.join(layer.name for layer in model.layers[:5])}."
         )
-    return encoder
+    return in_float32(encoder)
 
 
 def _run_of(path):

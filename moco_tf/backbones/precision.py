@@ -1,9 +1,11 @@
-"""The precision that layers compute in while a network is built."""
+"""The precision that layers compute in: of a network to build, and of a copy of one."""
 
 import contextlib
 from collections.abc import Iterator
 
 import keras
+
+HALVES = ("bfloat16", "float16", "mixed_bfloat16", "mixed_float16")
 
 
 @contextlib.contextmanager
@@ -24,3 +26,39 @@ def precision(policy: str | keras.DTypePolicy) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """A copy of a model that computes in float32, or the model itself if it does already.
+
+    Args:
+        model: model whose layers Keras can load from a file; its weights are float32.
+
+    Returns:
+        Model of the same class with the same weights and the same names.
+
+    Example:
+
+        backbone = in_float32(resnet.resnet50(dtype="mixed_bfloat16"))
+    """
+    config = keras.saving.serialize_keras_object(model)
+    wanted = _with_float32(config)
+    if wanted == config:
+        return model
+    copy = keras.saving.deserialize_keras_object(wanted)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _with_float32(config):
+    """A serialized object whose dtype policies and inputs are all float32."""
+    if isinstance(config, (list, tuple)):
+        return type(config)(_with_float32(part) for part in config)
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_name") == "DTypePolicy":
+        return config | {"config": {"name": "float32"}}
+    config = {name: _with_float32(part) for name, part in config.items()}
+    if config.get("dtype") in HALVES:
+        config["dtype"] = "float32"
+    return config

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from moco_tf import SGD, Encoder, MoCo, heads, resnet
+from moco_tf import SGD, Encoder, MoCo, encoders, heads, resnet
+from moco_tf.backbones.precision import in_float32, precision
 from moco_tf.interop.savedmodel import with_policy
 
 
@@ -151,3 +152,40 @@ def test_what_gives_no_vector_an_image_is_refused():
 
     with pytest.raises(ValueError, match="functional or a built Sequential.*Wrap a subclassed"):
         Encoder(Subclassed())
+
+
+@pytest.mark.parametrize("head", [heads.linear, heads.mlp, None])
+def test_an_encoder_trained_in_bfloat16_is_loaded_in_float32(head, tmp_path):
+    def make(policy):
+        with precision(policy):
+            backbone = resnet.ResNet("basic", (1,), width=8, bn_group_size=2)
+            return Encoder(backbone, head and head(5))
+
+    mixed, exact = make("mixed_bfloat16"), make("float32")
+    exact.set_weights(mixed.get_weights())
+    mixed.save(tmp_path / "encoder.keras")
+    loaded = encoders.load(str(tmp_path / "encoder.keras"))
+    x = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
+    np.testing.assert_array_equal(loaded.encoder(x), exact(x))
+    assert np.abs(loaded.encoder(x) - mixed(x)).max() > 0
+    assert type(loaded.encoder.backbone) is resnet.ResNet
+    assert loaded.encoder.backbone.bn_group_size == 2
+    assert loaded.digest == encoders.digest(keras.models.load_model(tmp_path / "encoder.keras"))
+    untrained = encoders.load(str(tmp_path / "encoder.keras"), random_init=True).encoder
+    assert untrained.backbone(x).dtype == tf.float32
+
+
+def test_another_backbone_trained_in_bfloat16_computes_in_float32():
+    with precision("mixed_bfloat16"):
+        images = keras.Input((8, 8, 3))
+        x = keras.layers.Conv2D(4, 3, name="a")(images)
+        x = keras.layers.Flatten()(keras.Sequential([keras.layers.ReLU()])(x + 1.0) * 2)
+        mixed = Encoder(keras.Model(images, x), heads.linear(5))
+    exact = in_float32(mixed)
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    kernel, bias = exact.backbone.get_layer("a").get_weights()
+    conv = tf.nn.conv2d(x, kernel, 1, "VALID") + bias
+    want = tf.reshape(tf.nn.relu(conv + 1) * 2, [2, -1])
+    np.testing.assert_allclose(exact.backbone(x), want, atol=1e-5)
+    assert mixed.backbone(x).dtype == tf.bfloat16
+    assert in_float32(exact) is exact

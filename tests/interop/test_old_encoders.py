@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from moco_tf import Encoder, encoders, heads, resnet
+from moco_tf.interop import old_encoders
 
 
 def save_as_0_1_0(backbone, head, path):
@@ -34,7 +35,7 @@ def test_a_resnet_is_one_again(block, grouped, stem, head, policy, tmp_path):
         old = save_as_0_1_0(backbone, head, tmp_path / "encoder.keras")
     finally:
         keras.config.set_dtype_policy("float32")
-    encoder = encoders.load(str(tmp_path / "encoder.keras")).encoder
+    encoder = old_encoders.convert(keras.models.load_model(tmp_path / "encoder.keras"))
     assert type(encoder) is Encoder
     assert encoder.backbone.get_config() == backbone.get_config()
     x = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
