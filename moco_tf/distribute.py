@@ -104,6 +104,24 @@ def _has_workers(strategy):
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
+def make_take_first(strategy, variables):
+    """Makes a function that gives all replicas the first one's values of variables.
+
+    A checkpoint holds the first replica's BN statistics. The others have those of their own rows,
+    which training does not read.
+
+    Args:
+        strategy: strategy of the variables.
+        variables: variables of which the float32 ones are set.
+    """
+
+    @tf.function(autograph=False)
+    def take_first():
+        strategy.run(lambda: _exchange(variables, first))
+
+    return take_first
+
+
 def make_predict_all(strategy, predict):
     """Makes a function that predicts a whole test set on all replicas, compiled once.
 
@@ -175,13 +193,27 @@ def mean(x):
     return tf.distribute.get_replica_context().all_reduce("MEAN", x)
 
 
+def first(x):
+    """The first replica's value of a tensor that each has of its own."""
+    if num_replicas() == 1:
+        return x
+    context = tf.distribute.get_replica_context()
+    is_first = tf.equal(context.replica_id_in_sync_group, 0)
+    return context.all_reduce("SUM", tf.where(is_first, x, tf.zeros_like(x)))
+
+
 def average(variables):
     """Sets the float32 ones of variables to their means over replicas, in one collective."""
+    _exchange(variables, mean)
+
+
+def _exchange(variables, combine):
+    """Sets the float32 ones of variables to `combine` of all of them in a row."""
     variables = [v for v in variables if v.dtype == "float32"]
     if num_replicas() == 1 or not variables:
         return
     flat = tf.concat([tf.reshape(v.value, [-1]) for v in variables], axis=0)
-    parts = tf.split(mean(flat), [math.prod(v.shape) for v in variables])
+    parts = tf.split(combine(flat), [math.prod(v.shape) for v in variables])
     for variable, part in zip(variables, parts, strict=True):
         variable.assign(tf.reshape(part, variable.shape))
 

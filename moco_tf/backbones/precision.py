@@ -1,9 +1,10 @@
-"""The precision that layers compute in: of a network to build, and of a copy of one."""
+"""The precision that networks compute in: new ones, copies, and products on NVIDIA GPUs."""
 
 import contextlib
 from collections.abc import Iterator
 
 import keras
+import tensorflow as tf
 
 HALVES = ("bfloat16", "float16", "mixed_bfloat16", "mixed_float16")
 
@@ -26,6 +27,23 @@ def precision(policy: str | keras.DTypePolicy) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+@contextlib.contextmanager
+def without_tf32() -> Iterator[None]:
+    """In this block NVIDIA GPUs multiply float32 in all its 24 bits, not in TF32's 11.
+
+    Example:
+
+        with without_tf32():
+            cosine = tf.matmul(queries, bank, transpose_b=True)
+    """
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def in_float32(model: keras.Model) -> keras.Model:

@@ -17,7 +17,6 @@ classifier.keras, segmentation adds segmenter.keras, detection detector.keras an
 import os
 from typing import Any
 
-import tensorflow as tf
 from absl import flags
 
 from moco_tf import distribute, presets
@@ -69,8 +68,6 @@ def main(rest):
     task = find(TASK.value)
     config = run_flags.CONFIG.value
     strategy = run_flags.start(config)
-    if task.needs_float32:
-        tf.config.experimental.enable_tensor_float_32_execution(False)
     stop = callbacks.Termination() if task.trains else lambda: False
     record = evaluate(TASK.value, config, CHECKPOINT.value, workdir, strategy, stop)
     if distribute.is_chief(strategy):

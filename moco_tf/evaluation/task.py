@@ -4,6 +4,7 @@ A task is a class in a module of its own: evaluation/NAME.py, NAME/task.py in th
 module of yours, which `--task=my_module:MyTask` names.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import pkgutil
@@ -15,6 +16,7 @@ import tensorflow as tf
 
 import moco_tf
 from moco_tf import distribute, encoders, schema
+from moco_tf.backbones import precision
 from moco_tf.evaluation import results
 from moco_tf.training import checkpoint as checkpoints
 from moco_tf.training.config import check_type
@@ -34,7 +36,7 @@ class Task:
         Config: dataclass of the task's configs, with at least `deterministic: bool`.
         TITLES: title of each metric, such as {"top1": "top-1"}.
         trains: whether it trains step by step, and so can be stopped and resumed.
-        needs_float32: whether NVIDIA's TF32 would change its results.
+        needs_float32: whether NVIDIA's TF32, which would change its results, is off in `test`.
         loaded: `encoders.Loaded` of the encoder.
 
     Example:
@@ -136,10 +138,11 @@ def evaluate(
     made_by = {"task": task, "encoder": run.loaded.digest, **schema.to_dict(config)}
     checkpoints.claim_workdir(made_by, workdir, strategy)
     run.train(stop)
-    record = results.record(task, task_class.TITLES, config, run.loaded, began, run.test())
-    if distribute.is_chief(strategy):
-        results.write(workdir, record)
-        run.report(record)
+    with precision.without_tf32() if task_class.needs_float32 else contextlib.nullcontext():
+        record = results.record(task, task_class.TITLES, config, run.loaded, began, run.test())
+        if distribute.is_chief(strategy):
+            results.write(workdir, record)
+            run.report(record)
     return record
 
 

@@ -4,7 +4,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from moco_tf import distribute
 from moco_tf.backbones.encoder import Encoder
+from moco_tf.backbones.precision import without_tf32
 from moco_tf.data import sources
 from moco_tf.data.sources import Stream
 from moco_tf.log import log
@@ -16,7 +18,7 @@ class Probe:
     """Measures an encoder on labelled images, by nearest neighbours and a linear classifier.
 
     Both work on features of center crops, computed in inference mode. The encoder learns nothing
-    from them.
+    from them. All replicas measure with the first one's BN statistics, which are those saved.
 
     Args:
         encoder: `Encoder`, or any model from images to embeddings if features is "projection".
@@ -55,16 +57,20 @@ class Probe:
         }
         self.neighbours, self.temperature, self.linear = neighbours, temperature, linear
         self.strategy = strategy or tf.distribute.get_strategy()
+        statistics = encoder.non_trainable_variables
+        self.take_first = distribute.make_take_first(self.strategy, statistics)
         self.run = _forward(encoder, features, recipe, self.strategy)
         self.warned = set()
 
     def __call__(self):
         """Dict of `knn` and, if asked for, `linear`: accuracies, shares in [0, 1]."""
-        (bank, bank_labels), (queries, labels) = map(self._features, self.sources)
-        options = dict(neighbours=self.neighbours, temperature=self.temperature)
-        scores = {"knn": knn.accuracy(bank, bank_labels, queries, labels, **options)}
-        if self.linear:
-            scores["linear"] = linear_cached.probe(bank, bank_labels, queries, labels)
+        self.take_first()  # as they are saved
+        with without_tf32():  # as evaluate.py measures
+            (bank, bank_labels), (queries, labels) = map(self._features, self.sources)
+            options = dict(neighbours=self.neighbours, temperature=self.temperature)
+            scores = {"knn": knn.accuracy(bank, bank_labels, queries, labels, **options)}
+            if self.linear:
+                scores["linear"] = linear_cached.probe(bank, bank_labels, queries, labels)
         return scores
 
     def _features(self, which):

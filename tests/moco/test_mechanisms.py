@@ -7,7 +7,8 @@ import tiny
 from moco_case import ROWS, SGD_ARGS, Case, assert_close, distributed
 from oracle import Encoder, Oracle
 
-from moco_tf import SGD
+from moco_tf import SGD, MoCo
+from moco_tf.contrastive import statistics_of
 from moco_tf.data import sources
 from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.recipes.recipe import IMAGENET, RandomResizedCrop, Recipe
@@ -251,3 +252,37 @@ def test_an_end_to_end_run_tells_of_shuffling_but_not_of_a_queue(mirrored, tmp_p
     line = tiny.metrics(tmp_path)[-1]
     assert "positives_in_group" in line and 0 < line["loss"] < 2 * np.log(16)
     assert not {"queue_fill", "key_age", "momentum", "key_effective_rank"} & line.keys()
+
+
+@pytest.mark.parametrize(
+    "make, options",
+    [
+        (MoCo, {"symmetric": True, "queue_size": 24}),
+        (EndToEnd, {}),
+        (MemoryBank, {"num_images": IMAGES, "queue_size": NEGATIVES}),
+    ],
+)
+def test_losses_and_weights_do_not_depend_on_bn_statistics(make, options):
+    """So that replicas may take over those of the first one at any time."""
+    case = Case(head="mlp", group_size=2, steps=3)
+
+    def train(disturbed):
+        model = make(case.encoder(case.group_size), **options)
+        model.compile(SGD(**SGD_ARGS))
+        model.optimizer.build(model.trainable_variables)
+        losses = []
+        for x_q, x_k in case.views():
+            for variable in statistics_of(model.encoder_q) if disturbed else ():
+                variable.assign(tf.random.uniform(variable.shape, 1, 9))
+            index = np.arange(ROWS, dtype=np.int64)
+            losses.append(float(model.step({"x_q": x_q, "x_k": x_k, "index": index})["loss"]))
+        statistics = {id(v) for v in statistics_of(model.encoder_q)}
+        rest = [v.numpy() for v in model.variables if id(v) not in statistics]
+        return losses, rest, [v.numpy() for v in statistics_of(model.encoder_q)]
+
+    losses, rest, statistics = train(disturbed=False)
+    other_losses, other_rest, other_statistics = train(disturbed=True)
+    assert losses == other_losses
+    for a, b in zip(rest, other_rest, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(statistics[0], other_statistics[0])

@@ -3,6 +3,7 @@
 import logging
 import types
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,6 +16,10 @@ from moco_tf.backbones.encoder import Encoder
 from moco_tf.data import sources
 from moco_tf.data.recipes import moco
 from moco_tf.data.sources import synthetic
+from moco_tf.evaluation import config as configs
+from moco_tf.evaluation.knn import KnnTask
+from moco_tf.evaluation.task import evaluate
+from moco_tf.probes import knn
 from moco_tf.probes import monitor as monitors
 
 
@@ -115,3 +120,68 @@ def test_a_monitor_of_fit_measures_and_never_touches_the_encoder():
     monitor.probe.sources["queries"] = monitor.probe.sources["bank"]
     monitor.probe.neighbours = 1
     assert monitor.probe()["knn"] == 1.0
+
+
+def recorded(monkeypatch, observe):
+    """Makes each search for neighbors note what `observe` finds in its arguments: a list."""
+    found, nearest = [], knn.nearest
+
+    def search(bank, queries, *args, **options):
+        found.append(observe(bank, queries))
+        return nearest(bank, queries, *args, **options)
+
+    monkeypatch.setattr(knn, "nearest", search)
+    return found
+
+
+def test_all_replicas_measure_with_the_statistics_that_are_saved(mirrored, tmp_path, monkeypatch):
+    strategy = mirrored(3)
+    images, labels = synthetic.shapes(24, seed=0)
+    source = sources.from_arrays(images, labels)
+    crop = {"image_size_px": 32, "resize_px": 32}
+    with strategy.scope():
+        model = Encoder(resnet.ResNet("basic", (1,), width=4, stem="cifar"), heads.linear(8))
+
+    def train(x):
+        model(x, training=True)
+
+    rows = tf.data.Dataset.from_tensors(images[:3] / np.float32(64) - 2).unbatch().batch(3)
+    tf.function(strategy.run)(train, (next(iter(strategy.experimental_distribute_dataset(rows))),))
+    variables = model.non_trainable_variables
+
+    def values():
+        local = [strategy.experimental_local_results(v.value) for v in variables]
+        return [[value.numpy() for value in of_replicas] for of_replicas in local]
+
+    before = values()
+    assert not any(np.array_equal(first, last) for first, _, last in before)
+    model.save(tmp_path / "encoder.keras")
+    found = recorded(monkeypatch, lambda bank, queries: bank)
+    monitors.Probe(model, source, source, moco.v1, strategy=strategy, **crop)()
+    for old, new in zip(before, values(), strict=True):
+        for value in new:
+            np.testing.assert_array_equal(value, old[0])
+    saved = keras.models.load_model(tmp_path / "encoder.keras")
+    monitors.Probe(saved, source, source, moco.v1, **crop)()
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+    assert np.abs(found[0]).max() > 0.1
+
+
+def test_monitor_and_evaluation_measure_without_tf32(encoder, tmp_path, monkeypatch):
+    is_on = tf.config.experimental.tensor_float_32_execution_enabled
+    found = recorded(monkeypatch, lambda bank, queries: is_on())
+    assert is_on()
+    root = tiny.shapes_folder(tmp_path / "data", 60)
+    make(config_of(root, source=f"folder:{root}/train,folder:{root}/test"), encoder)()
+    assert found == [False] and is_on()
+    encoder.save(tmp_path / "encoder.keras")
+    monkeypatch.setattr(KnnTask, "report", lambda task, record: None)  # for speed
+    data = configs.Data(train=f"folder:{root}/train", test=f"folder:{root}/test", image_size_px=16)
+    evaluate(
+        "knn",
+        configs.Knn(data=data),
+        str(tmp_path / "encoder.keras"),
+        str(tmp_path / "knn"),
+        tf.distribute.get_strategy(),
+    )
+    assert found == [False] * 3 and is_on()
