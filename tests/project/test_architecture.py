@@ -62,9 +62,9 @@ def test_imports_go_down_only(path):
         assert same_package or level(other) < level(name), f"{name} imports {other}"
 
 
-def test_moco_imports_only_its_base_and_distribute_and_configs_only_what_they_are():
+def test_moco_imports_only_its_base_and_the_step_and_configs_only_what_they_are():
     modules = {name.split(".")[0] for name in own(PACKAGE / "moco.py")}
-    assert modules == {"contrastive", "distribute"}
+    assert modules == {"contrastive", "distribute", "updates"}
     for path in (tiny.ROOT / "configs").rglob("*.py"):
         schemas = {"ablations": ("pretraining.ablation.",), "eval": ("evaluation.config.",)}
         schemas["transfer"] = ("segmentation.config.", "detection.config.")
