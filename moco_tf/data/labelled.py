@@ -68,7 +68,14 @@ def labelled_dataset(
         batch["name"] = bad_images.encode_names(batch["name"])
         return batch
 
-    data = examples(source, layout, host, seed, start_step, shuffle_buffer, shard_files=False)
+    data = examples(
+        source,
+        layout,
+        seed=seed,
+        shuffle_buffer=shuffle_buffer,
+        host=host,
+        start_step=start_step,
+    )
     data = bad_images.make_samples(data, make_crop, source.name)
     data = join(data, layout.host_rows // chunk_rows(layout)).map(finish)
     local_replicas = layout.replicas // layout.hosts

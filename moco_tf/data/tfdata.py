@@ -30,21 +30,22 @@ def image_of_slot(slot, batch: int, num_examples: int, seed: int) -> tf.Tensor:
 def examples(
     source: Source | Stream,
     layout: BatchLayout,
-    host: int,
+    *,
     seed: int,
-    start_step: int,
     shuffle_buffer: int,
-    shard_files: bool,
+    host: int = 0,
+    start_step: int = 0,
+    shard_files: bool = False,
 ) -> tf.data.Dataset:
     """The keys of the images that a host trains on, in order, `chunk_rows(layout)` at a time.
 
     Args:
         source: `Source` or `Stream` of images.
         layout: `BatchLayout`.
-        host: number of this host.
         seed: seed of the run.
-        start_step: first step to yield.
         shuffle_buffer: records that a `Stream` holds in memory.
+        host: number of this host.
+        start_step: first step to yield.
         shard_files: each host reads files of its own; for a `Stream`.
 
     Returns:

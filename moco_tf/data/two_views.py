@@ -118,7 +118,15 @@ def two_view_dataset(
         return batch
 
     # Small chunks of rows until here, since many are made at a time; then all rows of a step.
-    data = examples(source, layout, host, seed, start_step, shuffle_buffer, shard_files)
+    data = examples(
+        source,
+        layout,
+        seed=seed,
+        shuffle_buffer=shuffle_buffer,
+        host=host,
+        start_step=start_step,
+        shard_files=shard_files,
+    )
     data = bad_images.make_samples(data, make_views, source.name)
     chunks = layout.host_rows // chunk_rows(layout)
     data = join(data, chunks)

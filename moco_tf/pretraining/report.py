@@ -14,7 +14,8 @@ from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.labelled import center_crops, normalized
 from moco_tf.data.recipes.recipe import Recipe
 from moco_tf.data.sources import Source, Stream
-from moco_tf.data.two_views import two_view_dataset
+from moco_tf.data.tfdata import examples
+from moco_tf.data.two_views import KEY, QUERY
 from moco_tf.pretraining.config import Config
 from moco_tf.pretraining.mechanism import chance_loss
 from moco_tf.probes import knn
@@ -138,24 +139,21 @@ def _curves(metrics, config):
 
 
 def _pairs(source, recipe, recipe_k, config):
+    """Pictures of two views of some images: made one by one, since a pipeline costs seconds."""
     count = min(PAIRS, source.num_examples)
-    batch = next(
-        iter(
-            two_view_dataset(
-                source,
-                recipe,
-                BatchLayout(count),
-                recipe_k=recipe_k,
-                image_size_px=config.data.image_size_px,
-                seed=config.seed,
-                jit_compile=config.data.jit_compile,
-                shuffle_buffer=100,
-            )
-        )
-    )
-    queries = np.asarray(batch["x_q"] * recipe.std + recipe.mean)
-    keys = np.asarray(batch["x_k"] * recipe_k.std + recipe_k.mean)
-    return pages.grid([queries * 255, keys * 255])
+    data = examples(source, BatchLayout(count), seed=config.seed, shuffle_buffer=100)
+    rows = [[], []]
+    for example in data.unbatch().take(count):
+        try:
+            image = source.image(example["key"])
+        except tf.errors.OpError:
+            continue  # training has counted it and named it
+        for row, view_recipe, view in ((rows[0], recipe, QUERY), (rows[1], recipe_k, KEY)):
+            draws = view_recipe.draw(config.seed, example["slot"], view)
+            crop = view_recipe.geometry(image, draws, config.data.image_size_px)
+            x = view_recipe.photometric(crop[None], draws[None])[0]
+            row.append(255 * np.asarray(x * view_recipe.std + view_recipe.mean))
+    return pages.grid(rows) if rows[0] else "<p>None of them can be decoded.</p>"
 
 
 def _neighbours(images, recipe, encoder):
