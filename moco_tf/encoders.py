@@ -7,7 +7,6 @@ import os
 import zipfile
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from moco_tf.backbones.encoder import Encoder
@@ -76,7 +75,8 @@ def _keras(path):
     if encoder is None:
         raise ValueError(
             f"{RULE}, an `Encoder` of a backbone and a head. Received: {path!r}, with the layers "
-            f"{', '.join(layer.name for layer in model.layers[:5])}."
+            f"{', '.join(layer.name for layer in model.layers[:5])}. To export a classifier, name "
+            "the workdir of its evaluation."
         )
     return in_float32(encoder)
 
@@ -98,39 +98,6 @@ def _run_of(path):
         ) from error
 
 
-def load_classifier(workdir: str, loaded: Loaded) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Loads the linear classifier that an evaluation trained on the features of an encoder.
-
-    Args:
-        workdir: folder of a finished `evaluate.py --task=linear` or `linear_cached`.
-        loaded: encoder that was evaluated.
-
-    Returns:
-        `(weights CxK, bias K, names of the K classes)`.
-
-    Raises:
-        ValueError: if the workdir has no classifier, or one of another encoder.
-    """
-    path, results = (os.path.join(workdir, n) for n in ("classifier.keras", "results.json"))
-    if not (tf.io.gfile.exists(path) and tf.io.gfile.exists(results)):
-        raise ValueError(
-            "`--classifier` must be the workdir of a finished linear or linear_cached evaluation. "
-            f"Received: {workdir!r}, without classifier.keras and results.json."
-        )
-    network = keras.models.load_model(path, compile=False)
-    _, backbone, classifier = network.layers
-    if digest(backbone) != digest(loaded.encoder.backbone):
-        raise ValueError(
-            f"The classifier must have been trained on the features of {loaded.path}. Received: "
-            f"{workdir!r}, with another backbone. Was the backbone fine-tuned?"
-        )
-    with tf.io.gfile.GFile(results) as file:
-        data = json.load(file).get("data", {})
-    kernel, bias = classifier.get_weights()
-    names = data.get("class_names") or list(map(str, range(len(bias))))
-    return kernel, bias, names
-
-
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
     """Preprocessing of an image for an encoder: resize, center crop, normalization.
@@ -144,6 +111,22 @@ class Preprocessing:
     recipe: Recipe
     image_size_px: int
     resize_px: int
+
+    def to_dict(self) -> dict:
+        """JSON-ready facts, from which `from_dict` makes it again."""
+        return {
+            "resize_px": self.resize_px,
+            "image_size_px": self.image_size_px,
+            "mean": list(self.recipe.mean),
+            "std": list(self.recipe.std),
+        }
+
+    @classmethod
+    def from_dict(cls, facts: dict) -> "Preprocessing":
+        """Makes it of what `to_dict` gave."""
+        normalization = {name: tuple(facts[name]) for name in ("mean", "std")}
+        recipe = dataclasses.replace(recipes.find(STANDARD_RECIPE), **normalization)
+        return cls(recipe, facts["image_size_px"], facts["resize_px"])
 
 
 def preprocessing(

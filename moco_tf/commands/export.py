@@ -3,8 +3,9 @@
     python -m moco_tf export --checkpoint=WORKDIR-OR-FILE --format=FORMAT --output=PATH
 
 savedmodel            a folder of versions for TensorFlow Serving. The checkpoint can also be the
-                      workdir of a finished segmentation (label maps) or detection (boxes,
-                      classes, scores; masks and keypoints if it has these heads)
+                      workdir of a finished linear, linear_cached or finetune evaluation (class
+                      scores), segmentation (label maps) or detection (boxes, classes, scores; masks
+                      and keypoints if it has these heads)
 keras                 a .keras file; --part=backbone leaves the head out
 onnx                  an ONNX file with features and embeddings
 torch                 a checkpoint as saved by the official main_moco.py; with a workdir it holds
@@ -23,6 +24,7 @@ from moco_tf import encoders, interop, schema
 from moco_tf.commands import script
 from moco_tf.detection.serving import export_detection
 from moco_tf.evaluation import results
+from moco_tf.evaluation.serving import export_classification, load_classifier
 from moco_tf.interop import naming_schemes, torch_file, training_state, weights
 from moco_tf.segmentation.serving import export_segmentation
 from moco_tf.storage import save_model
@@ -39,7 +41,11 @@ FORMATS = {
     "detectron2": ".pkl",
 }
 # File in the workdir of a finished task, and the function that exports it as a SavedModel.
-TASKS = {"segmenter.keras": export_segmentation, "detector.keras": export_detection}
+TASKS = {
+    "segmenter.keras": export_segmentation,
+    "detector.keras": export_detection,
+    "classifier.keras": export_classification,
+}
 
 SERVED = ("image_size_px", "resize_px", "recipe", "classifier", "bfloat16", "jit_compile")
 
@@ -51,7 +57,7 @@ def export(
 
     Args:
         checkpoint: path of the encoder, see `encoders.load`; for "savedmodel" also the workdir of
-            a finished segmentation or detection.
+            a finished evaluation that trains, see `TASKS`.
         export_format: key of `FORMATS`, such as "onnx".
         output: folder ("savedmodel") or file (others) to write, local or gs://.
         part: for "keras": "encoder", or "backbone" to leave the head out.
@@ -90,8 +96,8 @@ def _refuse_options(options):
     given = [name for name, value in options.items() if value]
     if given:
         raise ValueError(
-            "The SavedModel of a segmentation or detection has no options, because it takes images "
-            f"as the run's test does. Received: {', '.join(given)}. Leave them out."
+            "The SavedModel of an evaluation has no options, because it takes images as the "
+            f"evaluation's test does. Received: {', '.join(given)}. Leave them out."
         )
 
 
@@ -114,24 +120,25 @@ def export_server(
         image_size_px: side of the center crop; None: the run's.
         resize_px: short side of the image before the crop; None: the run's.
         recipe: address of the recipe whose normalization is used; None: the run's.
-        classifier: workdir of a linear evaluation of this encoder, for class scores, or None.
+        classifier: workdir of a linear evaluation of this encoder, for class scores, or None. All
+            images are then prepared as in its test.
         bfloat16: compute the network in bfloat16.
         jit_compile: compile the network by XLA, for each batch size.
 
     Returns:
         Path of the version's folder.
     """
-    crop = encoders.preprocessing(loaded, image_size_px, resize_px, recipe)
-    head = encoders.load_classifier(classifier, loaded) if classifier else None
+    head = None
+    if classifier:
+        _refuse_preprocessing(image_size_px=image_size_px, resize_px=resize_px, recipe=recipe)
+        saved = load_classifier(classifier, loaded)
+        head, crop = saved.head, saved.crop
+    else:
+        crop = encoders.preprocessing(loaded, image_size_px, resize_px, recipe)
     metadata = {
         "checkpoint": {"path": loaded.path, "sha256": loaded.digest},
         "config": schema.to_dict(loaded.run) if loaded.run else None,
-        "preprocessing": {
-            "resize_px": crop.resize_px,
-            "image_size_px": crop.image_size_px,
-            "mean": crop.recipe.mean,
-            "std": crop.recipe.std,
-        },
+        "preprocessing": crop.to_dict(),
         "classes": list(head[2]) if head else None,
         "bfloat16": bfloat16,
         "jit_compile": jit_compile,
@@ -148,6 +155,15 @@ def export_server(
     )
 
 
+def _refuse_preprocessing(**options):
+    given = [f"{name}={value}" for name, value in options.items() if value]
+    if given:
+        raise ValueError(
+            "With `--classifier` images are prepared as in its evaluation's test. Received: "
+            f"{', '.join(given)}. Leave it out, or evaluate with it."
+        )
+
+
 def _state(loaded, checkpoint):
     """The training state of a workdir or a PyTorch file; the encoder alone of a .keras file."""
     if loaded.run and not checkpoint.endswith(".keras"):
@@ -160,7 +176,10 @@ def _state(loaded, checkpoint):
 def define_flags():
     """Defines the flags; not at import, so that commands with other flags can import this."""
     flags.DEFINE_string(
-        "checkpoint", None, "Workdir of a run, an encoder.keras or a PyTorch file.", required=True
+        "checkpoint",
+        None,
+        "Workdir of a run, an encoder.keras or a PyTorch file; savedmodel: also of an evaluation.",
+        required=True,
     )
     flags.DEFINE_enum("format", None, list(FORMATS), "Format to write.", required=True)
     flags.DEFINE_string("output", None, "File or folder, local or gs://.", required=True)
@@ -173,7 +192,7 @@ def define_flags():
         "recipe", None, "savedmodel: recipe of the normalization; default: the run's."
     )
     flags.DEFINE_string(
-        "classifier", None, "savedmodel: workdir of a linear evaluation, for class scores."
+        "classifier", None, "savedmodel: workdir of a linear evaluation of it, for class scores."
     )
     flags.DEFINE_bool("bfloat16", False, "savedmodel: compute in bfloat16.")
     flags.DEFINE_bool("jit_compile", False, "savedmodel: compile by XLA.")

@@ -86,6 +86,7 @@ class Classification(Task):
             "metrics": results.measure(self.outcome.scores, self.outcome.labels),
             "protocol": self.outcome.protocol,
             "details": self.outcome.details,
+            "preprocessing": self.crop.to_dict(),
             "data": {
                 "train": splits.addresses[0],
                 "test": splits.addresses[1],

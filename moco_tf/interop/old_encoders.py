@@ -24,6 +24,8 @@ def convert(model: keras.Model) -> Encoder | None:
     layers = getattr(model, "layers", [])
     if len(layers) < 3 or not isinstance(layers[1], keras.Model) or len(model.outputs) != 1:
         return None
+    if layers[-1].name != "embeddings":  # such as a classifier, whose outputs are logits
+        return None
     features, embeddings = layers[2].input, layers[-1].input
     head = None
     if features is not embeddings:

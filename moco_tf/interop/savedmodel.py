@@ -42,6 +42,7 @@ def export_savedmodel(
     classifier: tuple | None = None,
     bfloat16: bool = False,
     jit_compile: bool = False,
+    default: str = "embed_bytes",
     metadata: dict | None = None,
 ) -> str:
     """Writes an encoder as OUTPUT/VERSION/, the next version, for TensorFlow Serving.
@@ -58,6 +59,7 @@ def export_savedmodel(
             signatures classify_*.
         bfloat16: compute the network in bfloat16.
         jit_compile: compile the network by XLA, for each batch size.
+        default: name of the signature that requests without a name get.
         metadata: JSON-ready dict, saved with the model as an asset.
 
     Returns:
@@ -71,7 +73,7 @@ def export_savedmodel(
     server = Server(computed, crop, jit_compile, classifier)
     if bfloat16 or jit_compile:
         _require_close(server, Server(network, crop), 1e-2 if bfloat16 else 1e-4, crop)
-    signatures = server.signatures()
+    signatures = server.signatures(default)
     batches = BATCHES if jit_compile else (1, BATCHES[-1])
     requests = warmup.of_encoder(signatures, crop, batches)
     return write_version(server, signatures, output, metadata or {}, requests)

@@ -66,8 +66,12 @@ class Server(tf.Module):
             weights, bias, names = classifier
             self.classifier = tf.Variable(weights), tf.Variable(bias), tf.constant(names)
 
-    def signatures(self) -> dict[str, Callable]:
-        """Dict from the names of the signatures to concrete functions."""
+    def signatures(self, default: str = "embed_bytes") -> dict[str, Callable]:
+        """Dict from the names of the signatures to concrete functions.
+
+        Args:
+            default: name of the signature that requests without a name get.
+        """
         size = [None, None, None, 3]
         inputs = {
             "bytes": tf.TensorSpec([None], tf.string, "image_bytes"),
@@ -81,7 +85,7 @@ class Server(tf.Module):
         for verb, answer in answers.items():
             for name, spec in inputs.items():
                 functions[f"{verb}_{name}"] = self._signature(answer, name, spec)
-        return {"serving_default": functions["embed_bytes"], **functions}
+        return {"serving_default": functions[default], **functions}
 
     def _signature(self, answer, input_name, spec):
         prepare = {

@@ -1,10 +1,12 @@
 """A run taken elsewhere by the commands, and embeddings asked for over the network."""
 
 import json
+import pathlib
 import shutil
 import socket
 import sys
 
+import evaluations
 import keras
 import numpy as np
 import pytest
@@ -15,8 +17,10 @@ from PIL import Image
 
 from moco_tf import encoders
 from moco_tf.commands import client, export
+from moco_tf.data.recipes.recipe import CIFAR10
 from moco_tf.data.sources import synthetic
 from moco_tf.evaluation import config as configs
+from moco_tf.evaluation.classification import Classification
 from moco_tf.evaluation.task import evaluate
 
 SAMPLES = tiny.DATA / "imagenet_sample"
@@ -123,20 +127,78 @@ def test_images_are_named_by_files_folders_and_globs(folder, tmp_path):
     assert len(client.files_of([str(tmp_path / "sub" / "0*.png")])) == 11
 
 
-def test_a_linear_evaluation_serves_class_scores(pretrained, tmp_path):
-    fields = configs.LinearCached(epochs=3, learning_rates=(1.0,), weight_decays=(0.0,))
-    strategy = tf.distribute.get_strategy()
-    evaluate("linear_cached", fields, str(pretrained), str(tmp_path / "eval"), strategy)
-    options = [f"--classifier={tmp_path / 'eval'}", f"--output={tmp_path / 'out'}"]
-    command("export", f"--checkpoint={pretrained}", "--format=savedmodel", *options)
-    signatures = tf.saved_model.load(str(tmp_path / "out" / "1")).signatures
-    x = np.random.default_rng(0).normal(size=(4, 16, 16, 3)).astype(np.float32)
-    outputs = signatures["classify_tensors"](tensors=tf.constant(x))
-    classifier = keras.models.load_model(tmp_path / "eval" / "classifier.keras")
-    want = tf.nn.softmax(classifier(x)).numpy()
-    np.testing.assert_allclose(outputs["scores"], want, atol=1e-5)
-    names = [name.decode() for name in outputs["label"].numpy()]
-    assert names == [synthetic.NAMES[i] for i in want.argmax(axis=1)]
+CLASSIFIERS = {
+    "linear_cached": {"epochs": 3, "learning_rates": (1.0,), "weight_decays": (0.0,)},
+    "finetune": {**evaluations.SHORT, "head_factor": 10.0},
+}
+
+
+@pytest.fixture(scope="module")
+def evaluated(pretrained, tmp_path_factory):
+    """Workdirs of evaluations by task, with another size and normalization than the run's."""
+    root = tmp_path_factory.mktemp("evaluated")
+    images = {"image_size_px": 24, "resize_px": 30, "recipe": "moco:cifar10"}
+    images = {f"data__{name}": value for name, value in images.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Classification, "report", lambda task, record: None)  # for speed
+        for task, fields in CLASSIFIERS.items():
+            evaluations.evaluate(task, pretrained, root / task, **fields, **images)
+    return {task: root / task for task in CLASSIFIERS}
+
+
+@pytest.mark.parametrize("task", CLASSIFIERS)
+def test_a_served_classifier_is_as_good_as_its_evaluation(task, evaluated, pretrained, tmp_path):
+    workdir = evaluated[task]
+    checkpoint, options = (
+        (workdir, {}) if task == "finetune" else (pretrained, {"classifier": str(workdir)})
+    )
+    path = export.export(str(checkpoint), "savedmodel", str(tmp_path / "out"), **options)
+    signatures = tf.saved_model.load(path).signatures
+    default = "classify_bytes" if task == "finetune" else "embed_bytes"
+    outputs = signatures[default].structured_outputs.keys()
+    assert signatures["serving_default"].structured_outputs.keys() == outputs
+
+    files = sorted((pretrained.parent / "data" / "test").glob("*/*.png"))
+    contents = tf.constant([file.read_bytes() for file in files])
+    answer = signatures["classify_bytes"](image_bytes=contents)
+    predicted = [name.decode() for name in answer["label"].numpy()]
+    hits = [name == file.parent.name for name, file in zip(predicted, files, strict=True)]
+    record = json.loads((workdir / "results.json").read_text())
+    assert np.mean(hits) == record["metrics"]["top1"]["value"]
+    # The same by PIL and the saved network.
+    network = keras.models.load_model(workdir / "classifier.keras")
+    for file, scores in zip(files[:5], answer["scores"].numpy()):
+        image = Image.open(file).resize((30, 30), Image.Resampling.BILINEAR).crop((3, 3, 27, 27))
+        x = (np.asarray(image, np.float32) / 255 - CIFAR10["mean"]) / CIFAR10["std"]
+        want = tf.nn.softmax(network(x[None].astype(np.float32)))[0]
+        np.testing.assert_allclose(scores, want, atol=0.01)
+
+    metadata = json.loads((pathlib.Path(path) / "assets" / "metadata.json").read_text())
+    sizes = {name: metadata["preprocessing"][name] for name in ("image_size_px", "resize_px")}
+    assert sizes == {"image_size_px": 24, "resize_px": 30}
+    assert metadata["classes"] == sorted({file.parent.name for file in files})
+
+
+def test_a_classifier_is_served_by_its_workdir_and_as_it_was_tested(
+    evaluated, pretrained, tmp_path
+):
+    workdir, output = evaluated["linear_cached"], str(tmp_path / "out")
+    with pytest.raises(ValueError, match="fc. To export a classifier, name the workdir of its ev"):
+        export.export(str(workdir / "classifier.keras"), "savedmodel", output)
+    options = {"classifier": str(workdir), "image_size_px": 24}
+    with pytest.raises(ValueError, match="as in its evaluation's test. Received: image_size_px=24"):
+        export.export(str(pretrained), "savedmodel", output, **options)
+    with pytest.raises(ValueError, match="fine-tuned, export it by itself: --checkpoint=.*tune"):
+        classifier = str(evaluated["finetune"])
+        export.export(str(pretrained), "savedmodel", output, classifier=classifier)
+    old = tmp_path / "old"
+    shutil.copytree(workdir, old)
+    record = json.loads((old / "results.json").read_text())
+    del record["preprocessing"]
+    (old / "results.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="written by another version. Run the evaluation again"):
+        export.export(str(old), "savedmodel", output)
+    assert not (tmp_path / "out").exists()
 
 
 def test_keras_and_onnx_files(pretrained, tmp_path):

@@ -252,7 +252,7 @@ def test_a_variant_that_does_not_hold_is_refused(encoder, crop, tmp_path, monkey
 
 def test_a_classifier_of_another_encoder_is_refused(encoder, tmp_path):
     encoder.save(tmp_path / "encoder.keras")
-    with pytest.raises(ValueError, match="workdir of a finished linear or linear_cached evaluat"):
+    with pytest.raises(ValueError, match="workdir of a finished linear, linear_cached or finetune"):
         export.export(
             str(tmp_path / "encoder.keras"),
             "savedmodel",
