@@ -78,17 +78,27 @@ class Cosine(keras.optimizers.schedules.LearningRateSchedule):
         steps_per_epoch: optimizer steps in an epoch.
         first_epoch: number of the first epoch; 1 in the CIFAR-10 demo, whose
             first epoch is thus already below `base`.
-        warmup_steps: linear rise from 0, step by step, before; the cosine is not shifted by it.
+        warmup_steps: length of a linear rise, which does not shift the cosine.
+        warmup_factor: share of the rate at step 0 of the rise.
     """
 
-    def __init__(self, base, epochs, steps_per_epoch, first_epoch=0, warmup_steps=0):
+    def __init__(
+        self,
+        base,
+        epochs,
+        steps_per_epoch,
+        first_epoch=0,
+        warmup_steps=0,
+        warmup_factor=0.001,
+    ):
         self.base, self.epochs, self.steps_per_epoch = base, epochs, steps_per_epoch
-        self.first_epoch, self.warmup_steps = first_epoch, warmup_steps
+        self.first_epoch = first_epoch
+        self.warmup_steps, self.warmup_factor = warmup_steps, warmup_factor
 
     def __call__(self, step):
         epoch = tf.cast(step // self.steps_per_epoch + self.first_epoch, tf.float32)
         rate = 0.5 * self.base * (1 + tf.cos(math.pi * epoch / self.epochs))
-        return _warm_up(rate, step, self.warmup_steps)
+        return rate * _warm_up(step, self.warmup_steps, self.warmup_factor)
 
     def get_config(self):
         return dict(vars(self))
@@ -102,24 +112,31 @@ class Steps(keras.optimizers.schedules.LearningRateSchedule):
         base: learning rate at the start.
         milestones: optimizer steps from which on the rate is lower.
         factor: factor of the rate at each milestone.
-        warmup_steps: linear rise from 0 before.
+        warmup_steps: length of a linear rise.
+        warmup_factor: share of the rate at step 0 of the rise.
     """
 
-    def __init__(self, base, milestones, factor=0.1, warmup_steps=0):
+    def __init__(self, base, milestones, factor=0.1, warmup_steps=0, warmup_factor=0.001):
         self.base, self.milestones, self.factor = base, tuple(milestones), factor
-        self.warmup_steps = warmup_steps
+        self.warmup_steps, self.warmup_factor = warmup_steps, warmup_factor
 
     def __call__(self, step):
         passed = tf.reduce_sum(
             tf.cast(step >= tf.constant(self.milestones, step.dtype), tf.float32)
         )
-        return _warm_up(self.base * self.factor**passed, step, self.warmup_steps)
+        rate = self.base * self.factor**passed
+        return rate * _warm_up(step, self.warmup_steps, self.warmup_factor)
 
     def get_config(self):
         return dict(vars(self))
 
 
-def _warm_up(rate, step, warmup_steps):
+def _warm_up(step, warmup_steps, warmup_factor):
+    """Share of the rate, from `warmup_factor` at step 0 to 1 at `warmup_steps`.
+
+    Source: detectron2/solver/lr_scheduler.py, linear.
+    """
     if not warmup_steps:
-        return rate
-    return rate * tf.minimum(1.0, tf.cast(step + 1, tf.float32) / warmup_steps)
+        return 1.0
+    passed = tf.minimum(tf.cast(step, tf.float32) / warmup_steps, 1.0)
+    return warmup_factor * (1.0 - passed) + passed

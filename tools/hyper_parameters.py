@@ -110,6 +110,8 @@ def _unused(config):
     unit, other = ("steps", "epochs") if in_steps else ("epochs", "steps")
     names |= {other, f"optimizer.milestones_{other}", f"optimizer.warmup_{other}"}
     if hasattr(config, "optimizer"):
+        if not getattr(config.optimizer, f"warmup_{unit}"):
+            names.add("optimizer.warmup_factor")
         if config.optimizer.schedule == "step":
             names.add("optimizer.first_epoch")
         else:

@@ -25,7 +25,8 @@ from moco_tf.training.config import Optimizer
 
 
 def get_config():
-    """A tenth of the other configs' lr, x.1 after 100,000 and 120,000 steps."""
+    """A tenth of the other configs' lr, warmed up from a tenth, x.1 after 100,000 and 120,000
+    steps; RoIAlign without alignment."""
     return Detection(
         data=Data(
             train="coco:coco/train2017,coco/annotations/densepose_train2017.json",
@@ -37,8 +38,10 @@ def get_config():
             schedule="step",
             milestones_steps=(100_000, 120_000),
             warmup_steps=1000,
+            warmup_factor=0.1,
         ),
         densepose=True,
         sampling_ratio=2,
+        roi_aligned=False,
         steps=130_000,
     )

@@ -61,8 +61,10 @@ class BatchNorm(keras.layers.Layer):
         self.moving_variance = weight("moving_variance", "ones", False)
 
     def call(self, x, training=False):
-        if not (training and self.trainable):
+        if not training:
             return self._fused(x, self.moving_mean, self.moving_variance, training=False)[0]
+        if not self.trainable:
+            return self._frozen(x)
 
         if self.synchronized and distribute.num_replicas() > 1:
             return self._over_replicas(x)
@@ -72,6 +74,12 @@ class BatchNorm(keras.layers.Layer):
         self._update(self.moving_mean, tf.add_n(mean) / groups)
         self._update(self.moving_variance, tf.add_n(variance) / groups)
         return tf.concat(y, axis=0)
+
+    def _frozen(self, x):
+        """Multiplies and adds: the fused op has no deterministic gradient on GPU in inference."""
+        scale = self.gamma * tf.math.rsqrt(self.moving_variance + self.epsilon)
+        y = tf.cast(x, tf.float32) * scale + (self.beta - self.moving_mean * scale)
+        return tf.cast(y, x.dtype)
 
     def _over_replicas(self, x):
         """Normalizes by the statistics of all replicas, in one collective."""

@@ -17,6 +17,7 @@ R_CNN = (
     "regions",
     "box_beta",
     "sampling_ratio",
+    "roi_aligned",
 )
 MULTIPLE_PX = 32  # padded sizes are multiples of it, as the smallest maps are 1/32
 
@@ -50,7 +51,11 @@ class Data:
         multiple_of=MULTIPLE_PX,
         help="side of the square that all images are padded to, needed on TPU; none: no square",
     )
-    max_objects: int = option(100, at_least=1, help="limit of objects in a training image")
+    max_objects: int | None = option(
+        None,
+        at_least=1,
+        help="limit of objects in a training image; none: as many as the fullest image has",
+    )
     repeat_threshold: float = option(
         0.0, at_least=0, below=1, help="images of classes in a smaller share of images are repeated"
     )
@@ -107,6 +112,9 @@ class Detection(TransferRun):
     )
     sampling_ratio: int | None = option(
         None, at_least=1, help="RoIAlign's samples along a side of a bin; none: adaptive"
+    )
+    roi_aligned: bool = option(
+        True, help="detectron2's ROIAlignV2, which shifts boxes by half a cell; false: ROIAlign"
     )
     steps: int = option(90_000, at_least=1, help="length of the run and of the schedule")
     bn_statistics_batches: int = option(

@@ -94,7 +94,8 @@ class DetectionTask(Task):
                 width_divisor=config.width_divisor,
                 **common,
             )
-        static_shapes = distribute.on_tpu(self.strategy)
+        # Crops have no deterministic gradient on a GPU.
+        static_shapes = distribute.on_tpu(self.strategy) or config.deterministic
         model = make_detector(config, network, self.recipe, static_shapes)
         model.compile(
             SGD(

@@ -27,8 +27,11 @@ class Optimizer:
         (), at_least=1, increasing=True, help="the same in runs counted in steps"
     )
     factor: float = option(0.1, at_least=0, help="factor of the rate at each milestone")
-    warmup_epochs: float = option(0.0, at_least=0, help="linear rise from 0, in epochs")
+    warmup_epochs: float = option(0.0, at_least=0, help="length of a linear rise, in epochs")
     warmup_steps: int = option(0, at_least=0, help="the same in runs counted in steps")
+    warmup_factor: float = option(
+        0.001, at_least=0, at_most=1, help="share of the rate at the first step of a linear rise"
+    )
 
 
 @dataclass(frozen=True)

@@ -60,13 +60,16 @@ def make_schedule(config, epoch):
     """
     o, length = config.optimizer, config.length
     base = o.learning_rate * config.batch_size / o.reference_batch
-    warmup = o.warmup_steps if length.steps else round(o.warmup_epochs * epoch)
+    warmup = {
+        "warmup_steps": o.warmup_steps if length.steps else round(o.warmup_epochs * epoch),
+        "warmup_factor": o.warmup_factor,
+    }
     if o.schedule == "step":
         milestones = o.milestones_steps or [e * epoch for e in o.milestones_epochs]
-        return optim.Steps(base, milestones, o.factor, warmup)
+        return optim.Steps(base, milestones, o.factor, **warmup)
     if length.steps:  # no epochs: the rate changes every step
-        return optim.Cosine(base, length.steps, 1, warmup_steps=warmup)
-    return optim.Cosine(base, length.epochs, epoch, o.first_epoch, warmup)
+        return optim.Cosine(base, length.steps, 1, **warmup)
+    return optim.Cosine(base, length.epochs, epoch, o.first_epoch, **warmup)
 
 
 def make_layout(

@@ -94,6 +94,11 @@ def test_sampling():
         chosen = index[n, drawn[n]]
         assert len(set(chosen)) == number
         assert positive[n, chosen[:most]].all() and negative[n, chosen[most:]].all()
+    # Fewer boxes than draws are all drawn, as by detectron2's subsample_labels.
+    few = (x[:, 38:48] for x in (positive, negative))
+    index, got, drawn = (x.numpy() for x in draw(*few, keys, 20, 0.75))
+    assert sorted(index[0, drawn[0]]) == list(range(10)) and index.shape == (3, 20)
+    assert got.sum(1).tolist() == [2, 0, 0] and drawn.sum(1).tolist() == [10, 10, 0]
     # Each is as likely as any other, and a key draws the same again.
     keys = tf.stack([tf.zeros(400, tf.int64), tf.range(400, dtype=tf.int64)], axis=1)
     many = [np.repeat(x[:1], 400, axis=0) for x in (positive, negative)]

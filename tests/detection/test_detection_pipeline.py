@@ -10,6 +10,7 @@ from PIL import Image
 
 from moco_tf.data import bad_images
 from moco_tf.data.batch_layout import BatchLayout
+from moco_tf.detection import config as configs
 from moco_tf.detection.data import pipeline, scaling
 from moco_tf.detection.data.annotations import open_annotations
 
@@ -129,12 +130,24 @@ def test_a_square_is_a_static_shape(annotations):
     data = pipeline.detection_dataset(annotations, layout, **options)
     assert all(spec.shape.is_fully_defined() for spec in data.element_spec.values())
     (batch,) = data.take(1).as_numpy_iterator()
-    assert batch["x"].shape == (2, 64, 64, 3) and batch["label"].shape == (2, 100)
+    assert batch["x"].shape == (2, 64, 64, 3) and batch["label"].shape == (2, 2)
     assert batch["size"].max() <= 60
     with pytest.raises(
         ValueError, match="`square_px` must be None, or at least `longest_px`.*64, 99"
     ):
         pipeline.detection_dataset(annotations, layout, **{**options, "longest_px": 99})
+
+
+def test_a_batch_has_room_for_all_objects(tmp_path):
+    """As many as LVIS v0.5 has in one image; facebookresearch/detectron2, which has no limit,
+    detectron2/data/dataset_mapper.py.
+    """
+    records = [annotation(1, (i % 49, i // 49, i % 49 + 2, i // 49 + 8)) for i in range(294)]
+    sizes = [(40, 60), (40, 60)]
+    address = write_coco(tmp_path / "set", sizes, [*records, annotation(2, (0, 0, 9, 9))])
+    annotations = open_annotations(address, training=True)
+    (batch,) = batches(annotations, 1, 2, max_objects=configs.Data().max_objects)
+    assert sorted((batch["label"] == 0).sum(1)) == [1, 294]
 
 
 def test_of_too_many_objects_a_random_subset_is_taken(tmp_path, caplog):

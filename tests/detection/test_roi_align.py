@@ -24,9 +24,15 @@ def sample(image, y, x):
     return above * (1 - v) + below * v
 
 
-def numpy_roi_align(image, box, size, ratio):
-    """torchvision's roi_align of one box, aligned=True."""
-    x1, y1, x2, y2 = box - 0.5
+def numpy_roi_align(image, box, size, ratio, aligned=True):
+    """torchvision's roi_align of one box.
+
+    facebookresearch/detectron2, detectron2/modeling/poolers.py: pooler_type "ROIAlignV2" is
+    aligned=True, "ROIAlign" aligned=False.
+    """
+    x1, y1, x2, y2 = box - 0.5 if aligned else box
+    if not aligned:
+        x2, y2 = max(x2, x1 + 1), max(y2, y1 + 1)
     high, wide = (y2 - y1) / size, (x2 - x1) / size
     rows, columns = ratio or int(np.ceil(high)), ratio or int(np.ceil(wide))
     result = np.zeros((size, size, image.shape[2]))
@@ -50,14 +56,15 @@ def case(rng, number=32):
 
 
 @BOTH
-@pytest.mark.parametrize("size", [7, 2])
-def test_is_torchvisions(size, ratio, static_shapes):
+@pytest.mark.parametrize("size, aligned", [(7, True), (2, True), (2, False)])
+def test_is_torchvisions(size, aligned, ratio, static_shapes):
     maps, boxes = case(np.random.default_rng(0))
     run = tf.function(roi_align.roi_align, jit_compile=static_shapes, autograph=False)
-    got = run(tf.constant(maps), tf.constant(boxes), size, ratio, static_shapes)
+    got = run(tf.constant(maps), tf.constant(boxes), size, ratio, static_shapes, aligned)
     assert got.shape == (2, 32, size, size, 3)
     for n, r in np.ndindex(2, 32):
-        want = numpy_roi_align(maps[n].astype(float), boxes[n, r].astype(float), size, ratio)
+        box = boxes[n, r].astype(float)
+        want = numpy_roi_align(maps[n].astype(float), box, size, ratio, aligned)
         np.testing.assert_allclose(got[n, r], want, atol=1e-5, err_msg=str(boxes[n, r]))
 
 
@@ -98,6 +105,12 @@ def test_a_pyramid_pools_each_box_on_its_level(ratio, static_shapes):
         i = level[n, r] - 2
         want = numpy_roi_align(maps[i][n], boxes[n, r] / strides[i], 7, ratio)
         np.testing.assert_allclose(got[n, r], want, atol=5e-5)  # positions are up to 160
+    few = boxes[:, :3]
+    got = roi_align.pool(maps, strides, few, 7, ratio, static_shapes, aligned=False)
+    for n, r in np.ndindex(2, 3):
+        i = level[n, r] - 2
+        want = numpy_roi_align(maps[i][n], few[n, r] / strides[i], 7, ratio, aligned=False)
+        np.testing.assert_allclose(got[n, r], want, atol=5e-5)
     alone = roi_align.pool(maps[2:3], (16,), boxes, 7, ratio, static_shapes)
     want = roi_align.roi_align(maps[2], boxes / 16, 7, ratio)
     np.testing.assert_allclose(alone, want, atol=1e-5)

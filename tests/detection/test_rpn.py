@@ -1,6 +1,7 @@
 """The region proposal network: its head, its losses and its proposals, against plain NumPy."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from numpy_boxes import float32, numpy_match, numpy_nms, random_boxes
 
@@ -50,6 +51,24 @@ def test_losses_are_those_of_the_drawn_anchors(monkeypatch):
     run = tf.function(rpn.losses, jit_compile=True)
     got = run(a, logits, deltas, float32(truth), tf.constant(label, tf.int32), keys)
     np.testing.assert_allclose(got, [class_loss / 1440, box_loss / 1440], rtol=1e-4)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_all_anchors_of_a_small_image_count(jit_compile):
+    """C4 has 240 anchors for 64 px. facebookresearch/detectron2, detectron2/modeling/sampling.py:
+    num_samples "or fewer"; defaults.py, MODEL.RPN.BATCH_SIZE_PER_IMAGE: 256, which divides.
+    """
+    rng = np.random.default_rng(4)
+    a = anchors.grid_anchors(anchors.cell_anchors(anchors.SIZES_PX), 16, 4, 4).numpy()
+    truth = np.array([[[10, 10, 40, 50]]])
+    label, logits = np.array([[0]]), float32(rng.normal(size=(1, 240)))
+    _, positive, negative = numpy_match(a, truth[0], label[0], 0.3, 0.7, True)
+    p = 1 / (1 + np.exp(-logits[0].astype(float)))
+    want = -np.log(p[positive]).sum() - np.log(1 - p[negative]).sum()
+    run = tf.function(rpn.losses, jit_compile=jit_compile)
+    keys, label = tf.constant([[0, 1]], tf.int64), tf.constant(label, tf.int32)
+    got, _ = run(a, logits, np.zeros((1, 240, 4), np.float32), float32(truth), label, keys)
+    np.testing.assert_allclose(got, want / 256, rtol=1e-4)
 
 
 def test_no_instance_no_gradient_of_boxes():

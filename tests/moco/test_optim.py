@@ -126,17 +126,23 @@ def test_steps_take_another_factor():
 
 
 @pytest.mark.parametrize("make", (Cosine, Steps))
-def test_warm_up_rises_linearly(make):
+def test_warm_up_is_detectron2_s(make):
+    """facebookresearch/detectron2, detectron2/solver/lr_scheduler.py, _get_warmup_factor_at_iter,
+    with SOLVER.WARMUP_FACTOR 1.0 / 1000 of detectron2/config/defaults.py.
+    """
     arguments = {"epochs": 10, "steps_per_epoch": 10} if make is Cosine else {"milestones": [50]}
     warm, cold = make(0.4, warmup_steps=4, **arguments), make(0.4, **arguments)
-    np.testing.assert_allclose(rates(warm, range(4)), [0.1, 0.2, 0.3, 0.4], rtol=1e-6)
+    alpha = np.arange(4) / 4
+    np.testing.assert_allclose(rates(warm, range(4)), 0.4 * (0.001 * (1 - alpha) + alpha), 1e-6)
+    warm = make(0.4, warmup_steps=4, warmup_factor=0.1, **arguments)
+    np.testing.assert_allclose(rates(warm, range(4)), 0.4 * (0.1 * (1 - alpha) + alpha), 1e-6)
     assert rates(warm, range(4, 60)) == rates(cold, range(4, 60))
 
 
 @pytest.mark.parametrize(
     "schedule",
     (
-        Cosine(0.06, epochs=8, steps_per_epoch=3, first_epoch=1, warmup_steps=2),
+        Cosine(0.06, epochs=8, steps_per_epoch=3, first_epoch=1, warmup_steps=2, warmup_factor=0.1),
         Steps(0.03, milestones=[5, 9], factor=0.2, warmup_steps=3),
     ),
     ids=("cosine", "steps"),

@@ -34,3 +34,17 @@ def test_supervised_controls_train_bn_but_for_lvis(name):
     assert not presets.load(f"transfer/{name}").frozen_bn
     assert "of supervised weights" in header(f"transfer/{name}")
     assert ("frozen_bn=true" in header(f"transfer/{name}")) == name.startswith("lvis")
+
+
+def test_densepose_warms_up_and_pools_as_its_recipe():
+    """facebookresearch/detectron2, projects/DensePose/configs/Base-DensePose-RCNN-FPN.yaml:
+    SOLVER.WARMUP_FACTOR 0.1, POOLER_TYPE "ROIAlign" of ROI_BOX_HEAD and ROI_DENSEPOSE_HEAD. All
+    others have detectron2/config/defaults.py: 1.0 / 1000 and "ROIAlignV2".
+    """
+    numbers = {
+        name: (config.optimizer.warmup_factor, config.roi_aligned)
+        for name in (*DETECTORS, "voc_c4", "voc_dc5", "coco_retinanet_1x")
+        for config in [presets.load(f"transfer/{name}")]
+    }
+    assert numbers.pop("coco_densepose_rcnn_fpn_s1x") == (0.1, False)
+    assert set(numbers.values()) == {(0.001, True)}

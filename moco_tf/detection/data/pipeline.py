@@ -26,7 +26,7 @@ def detection_dataset(
     longest_px: int = 1333,
     pad_px: int = 32,
     square_px: int | None = None,
-    max_objects: int = 100,
+    max_objects: int | None = None,
     repeat_threshold: float = 0.0,
     host: int = 0,
     seed: int = 0,
@@ -51,7 +51,8 @@ def detection_dataset(
         pad_px: padded sizes are multiples of it, so that they are few.
         square_px: side of the square that all images are padded to, at least longest_px: one static
             shape, as a TPU needs it. None pads to multiples of pad_px.
-        max_objects: G; if an image has more objects, a random subset is taken.
+        max_objects: G; if an image has more objects, a random subset is taken, and the others
+            count as background. None: room for all, G is the number in the fullest image.
         repeat_threshold: see `image_order.repeat_factors`; 0 repeats no image.
         host: number of this host in the layout.
         seed: seed of the run.
@@ -72,10 +73,12 @@ def detection_dataset(
             name: uint8 n x 120.
     """
     _require_square(square_px, longest_px)
+    max_objects = max_objects or int(annotations.counts.max())
     crowded = int(np.sum(annotations.counts > max_objects))
     if crowded:
         log.info(
-            "%d images have more than %d objects; each time, a random subset of them is used",
+            "%d images have more than %d objects; each time, a random subset of them is used, and "
+            "the others count as background",
             crowded,
             max_objects,
         )

@@ -58,6 +58,7 @@ class Detector(keras.Model):
         self._normalize = normalize
         self._pooling = {
             "sampling_ratio": self.settings.sampling_ratio,
+            "aligned": self.settings.roi_aligned,
             "static_shapes": static_shapes,
         }
         self._seed = seed

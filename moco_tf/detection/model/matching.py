@@ -76,7 +76,7 @@ def sample(
         positive: bool NxA, returned by `match`.
         negative: bool NxA, returned by `match`.
         keys: int64 Nx2, keys of TensorFlow's stateless draws, one for each image.
-        number: B, boxes to draw in each image, at most A.
+        number: B, boxes to draw in each image.
         positive_share: share of positives at most; negatives fill the rest.
 
     Returns:
@@ -90,9 +90,13 @@ def sample(
     u = tf.stack(
         [tf.random.stateless_uniform(size, key, alg="philox") for key in tf.unstack(keys)]
     )  # NxA
-    max_positives = int(number * positive_share)
+    max_positives = tf.minimum(int(number * positive_share), size[0])
     highest = tf.math.top_k(tf.where(positive, u, -1.0), max_positives).values  # NxP
     drawn_positive = positive & (u >= highest[:, -1:])
     priority = tf.where(drawn_positive, 2 + u, tf.where(negative, 1 + u, 0.0))
-    priority, index = tf.math.top_k(priority, number)  # NxB
+    priority, index = tf.math.top_k(priority, tf.minimum(number, size[0]))
+    missing = [[0, 0], [0, number - tf.shape(index)[1]]]
+    index, priority = (
+        tf.ensure_shape(tf.pad(x, missing), [keys.shape[0], number]) for x in (index, priority)
+    )  # NxB
     return index, priority >= 2, priority >= 1

@@ -1,4 +1,4 @@
-"""RoIAlign: pools boxes on one feature map or on a pyramid, aligned as in detectron2.
+"""RoIAlign: pools boxes on one feature map or on a pyramid.
 
 A bin of the result is the mean of samples, bilinear between the centers of cells. Each bin has
 `sampling_ratio` x `sampling_ratio` samples; with 0 (detectron2's default) it has as many as it is
@@ -10,7 +10,10 @@ adaptive number of samples makes shapes dynamic. Matrix products (`static_shapes
 by the weights of rows and columns of each box: exact too and compilable by XLA, but each box costs
 as much as the whole map.
 
-Source: arXiv:1703.06870; torchvision/ops/roi_align.py.
+Boxes are aligned by default (detectron2's ROIAlignV2): cell i covers [i, i + 1), so its center is
+at i + 0.5. Otherwise (ROIAlign) the center is at i, and a box has sides of at least one cell.
+
+Source: arXiv:1703.06870; torchvision/ops/roi_align.py; detectron2/modeling/poolers.py.
 """
 
 from collections.abc import Sequence
@@ -27,6 +30,7 @@ def roi_align(
     size: int,
     sampling_ratio: int = 0,
     static_shapes: bool = False,
+    aligned: bool = True,
 ) -> tf.Tensor:
     """Pools boxes on one map.
 
@@ -35,14 +39,17 @@ def roi_align(
         boxes: float32 NxRx4, in cells: px / stride.
         size: S, bins along a side of the result.
         sampling_ratio: samples along a side of a bin, or 0 for the adaptive number.
-        static_shapes: pools by matrix products, which XLA can compile.
+        static_shapes: pools by matrix products, which XLA can compile and whose gradients are
+            deterministic on a GPU.
+        aligned: whether the center of cell i is at i + 0.5, not at i.
 
     Returns:
         float32 NxRxSxSxC.
     """
+    positions = _positions(boxes, aligned)
     if static_shapes:
-        return _by_products(maps, boxes, size, sampling_ratio)
-    return _by_crops(_bordered(maps), boxes + 0.5, size, sampling_ratio)
+        return _by_products(maps, positions, size, sampling_ratio)
+    return _by_crops(_bordered(maps), positions + 1, size, sampling_ratio)
 
 
 def pool(
@@ -52,6 +59,7 @@ def pool(
     size: int,
     sampling_ratio: int = 0,
     static_shapes: bool = False,
+    aligned: bool = True,
 ) -> tf.Tensor:
     """Pools each box on the level of a pyramid that fits its size, or on the only map.
 
@@ -61,19 +69,22 @@ def pool(
         boxes: float32 NxRx4, px, within the image.
         size: S, bins along a side of the result.
         sampling_ratio: samples along a side of a bin, or 0 for the adaptive number.
-        static_shapes: pools by matrix products, which XLA can compile.
+        static_shapes: see `roi_align`.
+        aligned: see `roi_align`.
 
     Returns:
         float32 NxRxSxSxC.
     """
     if len(maps) == 1:
-        return roi_align(maps[0], boxes / strides[0], size, sampling_ratio, static_shapes)
+        in_cells = boxes / strides[0]
+        return roi_align(maps[0], in_cells, size, sampling_ratio, static_shapes, aligned)
     level = levels_of(boxes, len(maps))  # NxR
     if static_shapes:
         pooled = []
         for i, (x, stride) in enumerate(zip(maps, strides, strict=True)):
             on_level = tf.cast(level == i, tf.float32)[..., None, None, None]
-            pooled.append(on_level * _by_products(x, boxes / stride, size, sampling_ratio))
+            positions = _positions(boxes / stride, aligned)
+            pooled.append(on_level * _by_products(x, positions, size, sampling_ratio))
         return tf.add_n(pooled)
     # All levels lie on one canvas, below each other, so that one call pools each box once.
     bordered = [_bordered(x) for x in maps]
@@ -87,7 +98,8 @@ def pool(
     ]
     boxes /= tf.gather(tf.constant(strides, tf.float32), level)[..., None]
     shift = tf.concat([tf.zeros_like(top), top] * 2, axis=-1)
-    return _by_crops(tf.concat(canvas, axis=1), boxes + shift + 0.5, size, sampling_ratio)
+    positions = _positions(boxes, aligned) + shift + 1
+    return _by_crops(tf.concat(canvas, axis=1), positions, size, sampling_ratio)
 
 
 def levels_of(boxes: tf.Tensor, num_levels: int) -> tf.Tensor:
@@ -98,6 +110,14 @@ def levels_of(boxes: tf.Tensor, num_levels: int) -> tf.Tensor:
     side = tf.sqrt((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]))
     level = CANONICAL_LEVEL + tf.math.log(side / CANONICAL_PX + 1e-8) / tf.math.log(2.0)
     return tf.clip_by_value(tf.cast(tf.floor(level), tf.int32) - 2, 0, num_levels - 1)
+
+
+def _positions(boxes, aligned):
+    """Corners of boxes in steps between the centers of cells, of which the first is at 0."""
+    if aligned:
+        return boxes - 0.5
+    near_corner, far_corner = tf.split(boxes, 2, axis=-1)
+    return tf.concat([near_corner, tf.maximum(far_corner, near_corner + 1)], axis=-1)
 
 
 # Crops -------------------------------------------------------------------------------------------
@@ -148,7 +168,7 @@ def _crop(canvas, first, step, image, size):
 
 
 def _by_products(maps, boxes, size, ratio):
-    """Pools boxes, NxRx4 in cells, by the weights of rows and columns."""
+    """Pools boxes, NxRx4 as returned by `_positions`, by the weights of rows and columns."""
     boxes = tf.stop_gradient(boxes)
     height, width = tf.unstack(tf.shape(maps)[1:3])
     rows = _weights(boxes[..., 1], boxes[..., 3], height, size, ratio)  # NxRxSxh
@@ -164,7 +184,7 @@ def _weights(start, end, cells, size, ratio):
     """Weights of cells in the bins between start and end, along one axis: NxR to NxRxSxcells."""
     bins = (end - start)[..., None, None] / size  # NxRx1x1
     number = tf.fill(tf.shape(bins), float(ratio)) if ratio else tf.maximum(tf.math.ceil(bins), 0)
-    first = start[..., None, None] - 0.5 + bins * tf.range(size, dtype=tf.float32)[:, None]
+    first = start[..., None, None] + bins * tf.range(size, dtype=tf.float32)[:, None]
     limit = tf.cast(cells, tf.float32)
     cell = tf.range(limit)
 

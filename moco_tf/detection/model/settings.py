@@ -19,6 +19,7 @@ class RCNNSettings:
         lowest_score: detections have a higher score.
         box_beta: `beta` of the box head's smooth L1 loss; 0 gives plain L1.
         sampling_ratio: RoIAlign's samples along a side of a bin; 0 is adaptive.
+        roi_aligned: whether RoIAlign shifts boxes by half a cell, see roi_align.py.
     """
 
     before_nms: tuple[int, int] = (12000, 6000)
@@ -28,6 +29,7 @@ class RCNNSettings:
     lowest_score: float = LOWEST_SCORE
     box_beta: float = 0.0
     sampling_ratio: int = 0
+    roi_aligned: bool = True
 
 
 # Source: detectron2's defaults and its Base-RCNN-FPN.yaml.
