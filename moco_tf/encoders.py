@@ -137,6 +137,8 @@ def preprocessing(
 ) -> Preprocessing:
     """The `Preprocessing` of an encoder: as given, else as in its run, else as on ImageNet.
 
+    An encoder whose input has a fixed size gets images of that size.
+
     Args:
         loaded: encoder.
         image_size_px: side of the center crop; None: the run's.
@@ -144,10 +146,13 @@ def preprocessing(
         recipe: address of the recipe; None: the run's.
 
     Raises:
-        ValueError: for a crop larger than the resized image, or an unknown recipe.
+        ValueError: for a crop larger than the resized image or of another size than the encoder
+            takes, or an unknown recipe.
     """
     run = loaded.run
-    size = image_size_px or (run.data.image_size_px if run else 224)
+    fixed = loaded.encoder.image_size_px
+    size = image_size_px or fixed or (run.data.image_size_px if run else 224)
+    loaded.encoder.require_image_size(size, "image_size_px")
     resize = resize_px
     if not resize and run and size == run.data.image_size_px:
         resize = run.monitor.resize_px
@@ -156,7 +161,7 @@ def preprocessing(
         raise ValueError(
             f"`resize_px` must be at least the image size, {size}. Received: {resize}."
         )
-    if not run and not (image_size_px and recipe):
+    if not run and not ((image_size_px or fixed) and recipe):
         log.warning(
             "The encoder is a file without its run: it gets %d px images, normalized as by %s. "
             "If it was trained with others, set image_size_px and recipe.",

@@ -53,6 +53,19 @@ class Encoder(keras.Model):
         self.head = head
         self._features = features
 
+    @property
+    def image_size_px(self) -> int | None:
+        """Side of the images that the encoder takes, in px; None for any."""
+        return self.input_shape[1]
+
+    def require_image_size(self, size_px: int, field: str):
+        """Raises ValueError, naming the option `field`, unless images of this side can be used."""
+        if self.image_size_px not in (None, size_px):
+            raise ValueError(
+                f"`{field}` must be {self.image_size_px}, the size of the encoder's input. "
+                f"Received: {size_px}. Set it, or build the backbone on Input((None, None, 3))."
+            )
+
     def features_and_embeddings(self) -> keras.Model:
         """The same encoder with two outputs: NxC features of the backbone, and NxD embeddings."""
         return keras.Model(self.input, [self._features, self.output])

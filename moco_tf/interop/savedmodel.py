@@ -142,8 +142,9 @@ def with_policy(network: keras.Model, policy: str) -> keras.Model:
         if isinstance(layer, keras.Model):
             return keras.models.clone_model(layer, clone_function=clone)
         config = layer.get_config()
-        # Embeddings stay in float32.
-        if layer.name != "embeddings" and not isinstance(layer, keras.layers.InputLayer):
+        # Embeddings stay in float32. Operations such as Add have no precision of their own.
+        is_input = isinstance(layer, keras.layers.InputLayer)
+        if layer.name != "embeddings" and "dtype" in config and not is_input:
             config["dtype"] = policy
         return type(layer).from_config(config)
 

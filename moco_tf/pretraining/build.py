@@ -57,12 +57,17 @@ def make_model(config, num_images=0, steps_per_epoch=1):
         config: `Config`.
         num_images: number of images in the data; only a model that will be trained needs it.
         steps_per_epoch: steps in an epoch; only a model that will be trained needs it.
+
+    Raises:
+        ValueError: for a backbone that takes images of another size than `data.image_size_px`.
     """
     keras.utils.set_random_seed(config.seed)
     policy = "mixed_bfloat16" if config.mixed_bfloat16 else "float32"
     keras.mixed_precision.set_global_policy(policy)
     mechanism_class = mechanism.find(config.model.mechanism)
-    model = mechanism_class(make_encoder(config.model), **mechanism.settings(config, num_images))
+    encoder = make_encoder(config.model)
+    encoder.require_image_size(config.data.image_size_px, "--config.data.image_size_px")
+    model = mechanism_class(encoder, **mechanism.settings(config, num_images))
     model.compile(
         optim.SGD(
             make_schedule(config, steps_per_epoch),

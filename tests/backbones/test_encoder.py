@@ -6,10 +6,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tiny
 
 from moco_tf import SGD, Encoder, MoCo, encoders, heads, resnet
 from moco_tf.backbones.precision import in_float32, precision
 from moco_tf.interop.savedmodel import with_policy
+from moco_tf.pretraining import build
 
 
 def assert_uniform(values, limit):
@@ -189,3 +191,21 @@ def test_another_backbone_trained_in_bfloat16_computes_in_float32():
     np.testing.assert_allclose(exact.backbone(x), want, atol=1e-5)
     assert mixed.backbone(x).dtype == tf.bfloat16
     assert in_float32(exact) is exact
+    # The export's copies of such a backbone, whose graph holds operations beside its layers.
+    again = with_policy(exact.features_and_embeddings(), "mixed_bfloat16")
+    np.testing.assert_array_equal(again(x)[1], mixed(x))
+
+
+def test_an_encoder_of_fixed_input_gets_images_of_its_size(tmp_path, monkeypatch):
+    images = keras.Input((8, 8, 3))
+    fixed = keras.Model(images, keras.layers.Flatten()(images))
+    Encoder(fixed, heads.linear(5)).save(tmp_path / "encoder.keras")
+    loaded = encoders.load(str(tmp_path / "encoder.keras"))
+    assert encoders.preprocessing(loaded).image_size_px == 8
+    assert encoders.preprocessing(loaded, resize_px=12).resize_px == 12
+    with pytest.raises(ValueError, match="`image_size_px` must be 8.*Received: 16"):
+        encoders.preprocessing(loaded, image_size_px=16)
+    monkeypatch.setattr(build, "make_backbone", lambda model: fixed)
+    with pytest.raises(ValueError, match="`--config.data.image_size_px` must be 8.*Received: 16"):
+        build.make_model(tiny.config())
+    assert build.make_model(tiny.config(data__image_size_px=8)).encoder_q.image_size_px == 8
