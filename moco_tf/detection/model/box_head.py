@@ -11,13 +11,12 @@ from keras import layers
 
 from moco_tf.detection.model import boxes as box_ops
 from moco_tf.detection.model import matching, rpn
-from moco_tf.detection.model.nms import nms
+from moco_tf.detection.model.nms import nms_of_classes
 from moco_tf.detection.model.settings import LOWEST_SCORE
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # factors of the deltas
 IOU, POSITIVE_SHARE = 0.5, 0.25
 NMS_IOU = 0.5
-CANDIDATES = 5000  # boxes before NMS at most: classes x regions would be 80,000 on COCO
 HIDDEN = 1024
 
 
@@ -180,33 +179,33 @@ def detections(
     Returns:
         Dict of boxes: float32 NxDx4; score: float32 NxD; label: int32 NxD, -1 after the last.
     """
-    n, _, classes, _ = deltas.shape
     score = tf.where(is_valid[..., None], tf.nn.softmax(logits)[..., :-1], 0.0)  # NxPxK
-    score = tf.reshape(tf.where(score > lowest_score, score, float("-inf")), [n, -1])
-    boxes = box_ops.clip(box_ops.decode(boxes[:, :, None], deltas, WEIGHTS), size)  # NxPxKx4
-    score, best = tf.math.top_k(score, min(CANDIDATES, score.shape[1]))
-    boxes = tf.gather(tf.reshape(boxes, [n, -1, 4]), best, batch_dims=1)
-    return suppressed(boxes, score, best % classes, max_detections)
+    score = tf.where(score > lowest_score, score, float("-inf"))
+
+    def boxes_of(label):
+        """Boxes of a class for each image: int32 N to float32 NxPx4."""
+        of_class = tf.gather(deltas, label, axis=2, batch_dims=1)
+        return box_ops.clip(box_ops.decode(boxes, of_class, WEIGHTS), size)
+
+    score = tf.transpose(score, [0, 2, 1])
+    index, label, score = nms_of_classes(score, boxes_of, NMS_IOU, max_detections)  # NxD
+    deltas = tf.gather_nd(deltas, tf.stack([index, label], axis=-1), batch_dims=1)  # NxDx4
+    boxes = box_ops.decode(tf.gather(boxes, index, batch_dims=1), deltas, WEIGHTS)
+    return filled(box_ops.clip(boxes, size), score, label)
 
 
-def suppressed(
-    boxes: tf.Tensor, score: tf.Tensor, label: tf.Tensor, max_detections: int
-) -> dict[str, tf.Tensor]:
-    """The detections of each image, after NMS within each class.
+def filled(boxes: tf.Tensor, score: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The detections of each image as a dict.
 
     Args:
-        boxes: float32 NxPx4.
-        score: float32 NxP; -inf drops a box.
-        label: int32 NxP, classes.
-        max_detections: D, detections to keep in each image at most.
+        boxes: float32 NxDx4.
+        score: float32 NxD; -inf after the last.
+        label: int32 NxD, classes.
 
     Returns:
         The same dict as `detections`.
     """
-    index, is_kept = nms(boxes, score, label, NMS_IOU, max_detections)  # NxD
-    boxes = tf.gather(boxes, index, batch_dims=1)
-    score = tf.gather(score, index, batch_dims=1)
-    label = tf.gather(label, index, batch_dims=1)
+    is_kept = score > float("-inf")
     return {
         "boxes": tf.where(is_kept[..., None], boxes, 0.0),
         "score": tf.where(is_kept, score, 0.0),

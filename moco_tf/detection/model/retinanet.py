@@ -23,6 +23,7 @@ from moco_tf.backbones.batch_norm import BatchNorm
 from moco_tf.detection.model import anchors, box_head, feature_maps, matching, rpn
 from moco_tf.detection.model import boxes as box_ops
 from moco_tf.detection.model.detector import Detector
+from moco_tf.detection.model.nms import nms_of_classes
 
 LEVELS = {"P3": 8, "P4": 16, "P5": 32, "P6": 64, "P7": 128}  # px between cells
 STAGES = {"P3": 2, "P4": 3, "P5": 4}  # of the backbone, whose last maps the pyramid takes
@@ -253,8 +254,8 @@ def detections(
         The same dict as `box_head.detections`.
     """
     boxes, scores, labels = [], [], []
+    classes = logits[0].shape[-1]
     for grid, logit, delta in zip(grids, logits, deltas, strict=True):
-        classes = logit.shape[-1]
         score = tf.sigmoid(tf.reshape(logit, [logit.shape[0], -1]))  # Nx(AK)
         score, best = tf.math.top_k(score, tf.minimum(CANDIDATES, tf.shape(score)[1]))
         anchor = tf.gather(grid, best // classes)
@@ -262,9 +263,10 @@ def detections(
         boxes.append(box_ops.clip(box_ops.decode(anchor, delta, WEIGHTS), size))
         scores.append(tf.where(score > lowest_score, score, float("-inf")))
         labels.append(best % classes)
-    return box_head.suppressed(
-        boxes=tf.concat(boxes, 1),
-        score=tf.concat(scores, 1),
-        label=tf.concat(labels, 1),
-        max_detections=max_detections,
-    )
+    boxes, score = tf.concat(boxes, 1), tf.concat(scores, 1)  # NxPx4, NxP
+    is_class = tf.concat(labels, 1)[:, None] == tf.range(classes)[:, None]  # NxKxP
+    score = tf.where(is_class, score[:, None], float("-inf"))
+    index, label, score = nms_of_classes(
+        score, lambda _: boxes, box_head.NMS_IOU, max_detections
+    )  # NxD
+    return box_head.filled(tf.gather(boxes, index, batch_dims=1), score, label)
