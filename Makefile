@@ -2,7 +2,7 @@
 # make test    install, then lint and run the tests
 # make test-slow   the long ones: more kills, more replicas
 # make chaos   kills, damage and long runs, and a table of what was survived (23 to 36 minutes)
-# make tpu-compile   compiles the ResNet-50 step for a TPU v5e, without a TPU (10 minutes)
+# make tpu-compile   compiles the steps and predictions for a TPU v5e, without a TPU (about 20 minutes)
 # make PYTHON=python3.12 ... chooses the Python that .venv is made with
 
 PYTHON ?= python3
@@ -31,8 +31,8 @@ tpu-compile:
 	@$(PYTHON) tools/bootstrap.py
 	@test -x .venv-tpu/bin/python || $(PYTHON) -m venv .venv-tpu
 	@.venv-tpu/bin/python -m pip install --quiet "jax==0.10.2" "libtpu==0.0.52"
-	@mkdir -p build && .venv/bin/python benchmarks/tpu_lower.py --output=build/step.mlir
-	@.venv-tpu/bin/python benchmarks/tpu_compile.py build/step.mlir
+	@.venv/bin/python benchmarks/tpu_lower.py build/tpu
+	@.venv-tpu/bin/python benchmarks/tpu_compile.py build/tpu --collectives
 
 lint:
 	@$(PYTHON) tools/bootstrap.py test

@@ -1,14 +1,19 @@
-"""Compiles the step of `tpu_lower.py` for a TPU v5e, ahead of time, without a TPU.
+"""Compiles the programs of `tpu_lower.py` for a TPU v5e, ahead of time, without a TPU.
 
-    python benchmarks/tpu_compile.py step.mlir
+    python benchmarks/tpu_compile.py FOLDER [--collectives]
 
-Prints what one core needs of memory (HBM) and does in floating-point operations. Needs PyPI's
-`jax` and `libtpu`, in an environment of their own: see the target tpu-compile of the Makefile.
+Prints a line of JSON for each FOLDER/NAME.mlir: what one core needs of memory (HBM) and does in
+floating-point operations, or the error. With --collectives also the collectives that a slice of
+four cores runs. Needs PyPI's `jax` and `libtpu`, in an environment of their own: see the target
+tpu-compile of the Makefile.
 """
 
+import argparse
 import dataclasses
+import functools
 import json
 import os
+import pathlib
 import re
 import sys
 import time
@@ -18,10 +23,12 @@ os.environ["TPU_SKIP_MDS_QUERY"] = "1"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import export
 from jax._src.interpreters import mlir
 from jax.experimental import topologies
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import NamedSharding, SingleDeviceSharding
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import stablehlo
 
@@ -31,26 +38,42 @@ DTYPES |= {"bf16": "bfloat16"}
 
 
 def main():
-    if len(sys.argv) != 2:
-        sys.exit("Usage: python benchmarks/tpu_compile.py FILE, made by tpu_lower.py.")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--collectives", action="store_true")
+    args = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    with open(sys.argv[1]) as file:
-        text = file.read()
-    start = time.time()
-    compiled = compile_for_tpu(text)
+    compilers = {
+        path.stem: functools.partial(compile_for_tpu, path.read_text())
+        for path in sorted(args.folder.glob("*.mlir"))
+    }
+    if args.collectives:
+        compilers |= collectives()
+    failed = 0
+    for name, compiler in compilers.items():
+        start = time.time()
+        try:
+            facts = facts_of(compiler())
+        except Exception as error:  # what one program lacks says nothing of the others
+            facts = {"error": f"{type(error).__name__}: {error}"}
+            failed += 1
+        row = {"program": name, "topology": TOPOLOGY, "compile_seconds": round(time.time() - start)}
+        print(json.dumps(row | facts), flush=True)
+    sys.exit(1 if failed else 0)
+
+
+def facts_of(compiled):
+    """Dict of what a core needs and does, of a compiled `jax.stages.Compiled`."""
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    facts = {
-        "topology": TOPOLOGY,
-        "compile_seconds": round(time.time() - start),
+    return {
         "hbm_gb": (held + memory.temp_size_in_bytes) / 1e9,
         "hbm_variables_and_batch_gb": memory.argument_size_in_bytes / 1e9,
         "hbm_temporary_gb": memory.temp_size_in_bytes / 1e9,
         "program_mb": memory.generated_code_size_in_bytes / 1e6,
-        "gflop": cost["flops"] / 1e9,
-        "gb_accessed": cost["bytes accessed"] / 1e9,
+        "gflop": cost.get("flops", 0) / 1e9,
+        "gb_accessed": cost.get("bytes accessed", 0) / 1e9,
     }
-    print(json.dumps(facts, indent=2))
 
 
 def compile_for_tpu(text):
@@ -76,12 +99,52 @@ def compile_for_tpu(text):
     blank = jax.jit(blank, keep_unused=True)
     exported = export.export(blank, platforms=["tpu"])(*arguments)
     exported = dataclasses.replace(exported, mlir_module_serialized=serialized)
-    device = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGY).devices[0]
-    place = SingleDeviceSharding(device)
+    place = SingleDeviceSharding(devices()[0])
     compiled = jax.jit(
         exported.call, in_shardings=place, out_shardings=place, donate_argnums=tuple(aliased)
     )
     return compiled.lower(*arguments).compile()
+
+
+@functools.cache
+def devices():
+    """The cores of the slice."""
+    return topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGY).devices
+
+
+def collectives():
+    """Compilers of the gathers that `TPUStrategy` makes of `distribute.all_gather`, by name.
+
+    They are written in JAX: TensorFlow has its own collectives on TPUs only, and cannot lower them
+    elsewhere. It sums what each core puts in its place, and exchanges types that it cannot sum;
+    `all_gather` widens bool and uint8 before.
+    """
+    mesh = jax.sharding.Mesh(np.array(devices()), ("replicas",))
+    rows = jax.sharding.PartitionSpec("replicas")
+    count = len(devices())
+
+    def summed(x):
+        wide = x if x.dtype == jnp.float32 else x.astype(jnp.int32)
+        own = jnp.arange(count) == jax.lax.axis_index("replicas")
+        placed = jnp.where(own[:, None], wide, jnp.zeros_like(wide))
+        return jax.lax.psum(placed, "replicas").reshape(-1).astype(x.dtype)
+
+    def exchanged(x):
+        copies = jnp.tile(x, (count, 1))
+        return jax.lax.all_to_all(copies, "replicas", 0, 0).reshape(-1)
+
+    gathers = {"float32": summed, "int32": summed, "bool": summed, "uint8": summed}
+    gathers["int64"] = exchanged
+
+    def compiler(gather, dtype):
+        whole = jax.ShapeDtypeStruct([8 * count], dtype, sharding=NamedSharding(mesh, rows))
+        run = jax.shard_map(gather, mesh=mesh, in_specs=rows, out_specs=rows)
+        return jax.jit(run).lower(whole).compile()
+
+    return {
+        f"all_gather_{dtype}": functools.partial(compiler, gather, dtype)
+        for dtype, gather in gathers.items()
+    }
 
 
 def _signature(function):

@@ -66,16 +66,55 @@ def test_scaling():
     assert facts["rows"][-1]["keys"] == 8 * 128 * 4
 
 
-def test_the_step_lowers_for_tpu(tmp_path):
+def lower(folder, *names):
+    """Writes the StableHLO of programs of `tpu_programs.py` to a folder."""
     script = str(tiny.ROOT / "benchmarks" / "tpu_lower.py")
-    path = tmp_path / "step.mlir"
-    tiny.run(
-        [sys.executable, script, "--workload=tiny", "--batch=8", f"--output={path}"], fresh=True
-    )
-    text = path.read_text()
+    flag = f"--programs={','.join(names)}"
+    tiny.run([sys.executable, script, str(folder), flag], fresh=True)
+
+
+def test_a_program_lowers_for_tpu(tmp_path):
+    lower(tmp_path, "linear_step")
+    text = (tmp_path / "linear_step.mlir").read_text()
+    assert "tensor<8x32x32x3xf32>" in text and "func.func @main" in text
+
+
+@pytest.mark.slow
+def test_the_pretraining_step_lowers_for_tpu_from_bytes_and_in_bfloat16(tmp_path):
+    lower(tmp_path, "pretrain_step")
+    text = (tmp_path / "pretrain_step.mlir").read_text()
     assert "tensor<8x16x16x3xui8>" in text and "bf16" in text and "func.func @main" in text
-    python = tiny.ROOT / ".venv-tpu" / "bin" / "python"
-    if python.exists():  # made by `make tpu-compile`
-        script = str(tiny.ROOT / "benchmarks" / "tpu_compile.py")
-        output = tiny.run([str(python), script, str(path)], fresh=True)
-        assert json.loads(output[output.index("{") : output.index("}") + 1])["gflop"] > 1
+
+
+TPU_PYTHON = tiny.ROOT / ".venv-tpu" / "bin" / "python"
+NEEDS_LIBTPU = pytest.mark.skipif(
+    not TPU_PYTHON.exists(), reason="There is no .venv-tpu with libtpu; `make tpu-compile` makes it"
+)
+
+
+def compile_for_tpu(folder, *flags, code=0):
+    """What `tpu_compile.py` says of each program of a folder, by name."""
+    script = str(tiny.ROOT / "benchmarks" / "tpu_compile.py")
+    output = tiny.run([str(TPU_PYTHON), script, str(folder), *flags], code=code, fresh=True)
+    rows = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    return {row["program"]: row for row in rows}
+
+
+@NEEDS_LIBTPU
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["linear_step", "fcn_predict", "mask_rcnn_predict"])
+def test_a_quick_selection_of_make_tpu_compile(tmp_path, name):
+    lower(tmp_path, name)
+    facts = compile_for_tpu(tmp_path)
+    assert facts.keys() == {name} and facts[name]["gflop"] > 0 and facts[name]["hbm_gb"] > 0
+
+
+@NEEDS_LIBTPU
+@pytest.mark.slow
+def test_a_slice_gathers_every_type_and_a_program_that_does_not_compile_is_named(tmp_path):
+    (tmp_path / "broken.mlir").write_text("module { func.func @main() { nonsense } }")
+    facts = compile_for_tpu(tmp_path, "--collectives", code=1)
+    assert "nonsense" in facts.pop("broken")["error"]
+    dtypes = ("float32", "int32", "bool", "uint8", "int64")
+    assert facts.keys() == {f"all_gather_{dtype}" for dtype in dtypes}
+    assert not any("error" in row for row in facts.values())
