@@ -1,14 +1,17 @@
 """The same run on every topology: losses and queue equal one device with the same permutations."""
 
+import evaluations
 import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
 
 from moco_tf import addresses
+from moco_tf.backbones import resnet
 from moco_tf.data import recipes, sources
 from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.two_views import two_view_dataset
+from moco_tf.evaluation.classification import Classification
 from moco_tf.pretraining import build, run
 from moco_tf.training import loop
 
@@ -116,3 +119,33 @@ def test_nothing_is_traced_again_after_the_first_step(tmp_path, monkeypatch):
 def test_xla_for_the_step_is_refused_on_several_replicas(mirrored, tmp_path):
     with pytest.raises(ValueError, match="must be false on several GPUs.*with 2 replicas"):
         pretrain(tmp_path, mirrored(2), jit_compile=True)
+
+
+@pytest.mark.slow
+def test_the_score_in_the_log_is_that_of_the_file_and_of_a_resumed_run(
+    mirrored, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        build, "make_backbone", lambda model: resnet.ResNet("basic", (1,), width=16)
+    )
+    folder = tiny.shapes_folder(tmp_path / "data")
+    fields = {
+        "data__source": f"folder:{folder}/train",
+        "monitor__source": "auto",
+        "monitor__every_steps": 2,
+        "monitor__neighbours": 5,
+        "optimizer__learning_rate": 0.1,  # so that the replicas' statistics differ
+    }
+    for name, ends in (("whole", [4]), ("stopped", [3, 4])):
+        for end in ends:
+            pretrain(tmp_path / name, mirrored(2), stop_after_steps=end, **fields)
+    whole, stopped = (
+        {line["step"]: line["knn"] for line in tiny.metrics(tmp_path / name) if "knn" in line}
+        for name in ("whole", "stopped")
+    )
+    assert whole.keys() == {0, 2, 4} and stopped | whole == stopped
+    tiny.assert_same_state(tmp_path / "whole", tmp_path / "stopped")
+    monkeypatch.setattr(Classification, "report", lambda task, record: None)  # for speed
+    options = {"neighbours": (5,), "temperature": 0.1}
+    record = evaluations.evaluate("knn", tmp_path / "whole", tmp_path / "knn", **options)
+    assert record["metrics"]["top1"]["value"] == whole[4]
