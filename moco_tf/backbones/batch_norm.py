@@ -71,8 +71,10 @@ class BatchNorm(keras.layers.Layer):
         groups = self._num_groups(x.shape[0])
         outputs = [self._fused(part, [], [], training=True) for part in tf.split(x, groups)]
         y, mean, variance = zip(*outputs, strict=True)
-        self._update(self.moving_mean, tf.add_n(mean) / groups)
-        self._update(self.moving_variance, tf.add_n(variance) / groups)
+        # Not `add_n`: it starts with whichever tensor is free to be overwritten, so under load its
+        # rounding changes from run to run.
+        self._update(self.moving_mean, tf.reduce_sum(tf.stack(mean), axis=0) / groups)
+        self._update(self.moving_variance, tf.reduce_sum(tf.stack(variance), axis=0) / groups)
         return tf.concat(y, axis=0)
 
     def _frozen(self, x):

@@ -138,7 +138,7 @@ class Detector(keras.Model):
             else:
                 regions = network.regions(maps, sampled.boxes, LARGE, **self._pooling)
             losses |= self._outline_losses(regions, sampled, batch)
-        return {"loss": tf.add_n(list(losses.values()))} | losses
+        return {"loss": tf.reduce_sum(tf.stack(list(losses.values())))} | losses
 
     def _outline_losses(self, regions, sampled, batch):
         """The losses of the mask, keypoint and DensePose heads."""
