@@ -57,9 +57,12 @@ def collected():
     gc.collect()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pretrained(tmp_path_factory):
-    """The workdir of a tiny run on a folder of generated images, with train/ and test/."""
+    """The workdir of a tiny run on a folder of generated images, with train/ and test/.
+
+    All tests share it: copy it before you write into it.
+    """
     import tiny  # not before the devices are set
 
     from moco_tf.pretraining import run

@@ -2,7 +2,6 @@
 
 import json
 import re
-import signal
 import sys
 import types
 
@@ -29,7 +28,7 @@ def get_config(data="shapes"):
     runs = {
         "calm": {"model.momentum": 0.5},
         "wild": {"optimizer.learning_rate": 1e30},
-        "long": {"stop_after_steps": 100, "checkpoint_every_steps": 8},
+        "long": {"stop_after_steps": 24, "checkpoint_every_steps": 8},
     }
     return Ablation("Three runs", base(data), runs)
 """
@@ -37,23 +36,21 @@ def get_config(data="shapes"):
 
 def command(config, workdir, *more):
     flags = [f"--config.base.{name}={value}" for name, value in TINY.items()]
-    script = [sys.executable, "-m", "moco_tf", "ablate"]
+    launch = str(tiny.ROOT / "tests" / "support" / "launch.py")
+    script = [sys.executable, launch, "--script=moco_tf", "ablate"]
     return [*script, f"--config={config}", f"--workdir={workdir}", *flags, *more]
 
 
-@pytest.mark.parametrize(
-    "sig", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
-)
-def test_an_ablation_that_was_ended_goes_on_to_the_whole_table(sig, tmp_path):
+@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGKILL", marks=pytest.mark.slow)])
+def test_an_ablation_that_was_ended_goes_on_to_the_whole_table(name, tmp_path):
     config, workdir = tmp_path / "three.py", tmp_path / "run"
     config.write_text(FILE)
     args = command(config, workdir)
 
-    process = tiny.start(args)
-    output = tiny.kill_at(process, workdir / "long", 12, sig)
+    output = tiny.run_to_signal(args, name, 12)
     assert "Variant wild diverged. Loss and gradients must be finite" in output
-    if sig == signal.SIGTERM:
-        assert process.returncode == 143 and "The same command resumes" in output
+    if name == "SIGTERM":
+        assert "The same command resumes" in output
     first = (workdir / "calm" / "metrics.jsonl").stat().st_mtime_ns
 
     output = tiny.run(args)
@@ -61,7 +58,7 @@ def test_an_ablation_that_was_ended_goes_on_to_the_whole_table(sig, tmp_path):
         assert f"Variant {name} already has results" in output
     assert "resuming after step" in output
     assert (workdir / "calm" / "metrics.jsonl").stat().st_mtime_ns == first
-    assert [line["step"] for line in tiny.metrics(workdir / "long")] == list(range(101))
+    assert [line["step"] for line in tiny.metrics(workdir / "long")] == list(range(25))
 
     table = (workdir / "table.md").read_text()
     assert table in output and str(workdir / "report.html") in output
@@ -72,7 +69,7 @@ def test_an_ablation_that_was_ended_goes_on_to_the_whole_table(sig, tmp_path):
     assert wild[1] == wild[3] == "-" and wild[5] == "diverged"
     assert "kNN before training:" in table and "Diverged:" in table
     results = json.loads((workdir / "results.json").read_text())
-    assert [step for step, _ in results["long"]["knn"]] == [0, 100]
+    assert [step for step, _ in results["long"]["knn"]] == [0, 24]
     assert float(long[3]) == pytest.approx(tiny.losses(workdir / "long")[-20:].mean(), abs=1e-3)
     assert results["calm"]["config"]["model"]["momentum"] == 0.5
     page = (workdir / "report.html").read_text()

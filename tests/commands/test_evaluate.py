@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import signal
 
 import keras
 import numpy as np
@@ -93,22 +92,22 @@ def test_two_replicas_find_the_same(task, fields, pretrained, tmp_path, mirrored
 
 
 def test_a_killed_evaluation_resumes_to_the_same(pretrained, tmp_path):
-    flags = ["--config.batch_size=32", "--config.epochs=20", "--config.log_every_steps=1"]
+    flags = ["--config.batch_size=32", "--config.epochs=4", "--config.log_every_steps=1"]
     flags += ["--config.checkpoint_every_steps=6", "--config.optimizer.learning_rate=0.1"]
-    flags += ["--config.optimizer.milestones_epochs=(10,)"]
+    flags += ["--config.optimizer.milestones_epochs=(2,)"]
     outputs = []
     for name in ("whole", "killed"):
         args = command("linear", pretrained, tmp_path / name, f"--workdir={tmp_path / name}")
         if name == "killed":
-            tiny.kill_at(tiny.start([*args, *flags]), tmp_path / name, 9, signal.SIGKILL)
-            output = tiny.kill_at(tiny.start([*args, *flags]), tmp_path / name, 30, signal.SIGTERM)
+            tiny.run_to_signal([*args, *flags], "SIGKILL", 9)
+            output = tiny.run_to_signal([*args, *flags], "SIGTERM", 15)
             assert "Stopped by SIGTERM after step" in output and "Traceback" not in output
         outputs.append(tiny.run([*args, *flags]))
     tiny.assert_same_state(tmp_path / "whole", tmp_path / "killed")
     whole, killed = (results.read(str(tmp_path / name)) for name in ("whole", "killed"))
     assert whole["metrics"] == killed["metrics"]
-    assert "linear (linear on the frozen backbone, random crops, 20 epochs of 32" in outputs[1]
-    assert [line["step"] for line in tiny.metrics(tmp_path / "killed")] == list(range(121))
+    assert "linear (linear on the frozen backbone, random crops, 4 epochs of 32" in outputs[1]
+    assert [line["step"] for line in tiny.metrics(tmp_path / "killed")] == list(range(25))
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ FAST = {"stop_after_steps": 12, "checkpoint_every_steps": 4}
     "cpus, kills",
     [
         (1, 1),
-        pytest.param(1, 4, marks=pytest.mark.slow),
-        pytest.param(2, 4, marks=pytest.mark.slow),
+        pytest.param(1, 3, marks=pytest.mark.slow),
+        pytest.param(2, 3, marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_run_resumes_bit_for_bit(cpus, kills, tmp_path):
@@ -30,7 +30,7 @@ def test_a_killed_run_resumes_bit_for_bit(cpus, kills, tmp_path):
         "data.source": f"folder:{folder}",
         "data.max_bad_fraction": 0.1,
         "epochs": 30,
-        "stop_after_steps": 40,
+        "stop_after_steps": 20,
         "log_every_steps": 1,
     }
     strategy = "--strategy=mirrored" if cpus > 1 else "--strategy=none"
@@ -40,30 +40,28 @@ def test_a_killed_run_resumes_bit_for_bit(cpus, kills, tmp_path):
         assert f"Replaced an image that cannot be decoded: {name}" in output
 
     args = tiny.command(killed, strategy, cpus=cpus, **flags)
-    for step in [9, 17, 26, 33][:kills]:
-        tiny.kill_at(tiny.start(args), killed, step, signal.SIGKILL)
-    # A kill within the second checkpoint since the resume, not yet at the end.
+    for step in (6, 11, 14)[:kills]:
+        tiny.run_to_signal(args, "SIGKILL", step)
+    # A kill within the first checkpoint since the resume, not yet at the end.
     tiny.run([*args, "--kill_in_save=1"], code=-signal.SIGKILL)
     assert "resuming after step" in tiny.run(args)
 
     tiny.assert_same_state(whole, killed)
-    tiny.assert_each_step_once(killed, 40)
+    tiny.assert_each_step_once(killed, 20)
     assert (tiny.losses(whole) == tiny.losses(killed)).all()
 
 
 def test_sigterm_saves_first_and_the_same_command_goes_on(tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    flags = {**FAST, "stop_after_steps": 60, "checkpoint_every_steps": 1000, "log_every_steps": 1}
+    flags = {**FAST, "checkpoint_every_steps": 1000, "log_every_steps": 1}
     tiny.run(tiny.command(whole, **flags))
     args = tiny.command(stopped, **flags)
-    process = tiny.start(args)
-    output = tiny.kill_at(process, stopped, 5, signal.SIGTERM)
-    assert process.returncode == 143
+    output = tiny.run_to_signal(args, "SIGTERM", 5)
     step = int(re.search(r"Stopped by SIGTERM after step (\d+), saved", output)[1])
-    assert step < 60 and os.path.exists(stopped / "checkpoints" / f"step-{step}.index")
+    assert step < 12 and os.path.exists(stopped / "checkpoints" / f"step-{step}.index")
     assert f"resuming after step {step}" in tiny.run(args)
     tiny.assert_same_state(whole, stopped)
-    tiny.assert_each_step_once(stopped, 60)
+    tiny.assert_each_step_once(stopped, 12)
 
 
 def test_a_finished_run_leaves_everything_and_tells_where(tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import re
-import signal
 
 import keras
 import numpy as np
@@ -45,7 +44,7 @@ def test_a_killed_run_resumes_to_the_same_and_is_reported(data, encoder, tmp_pat
     for name in ("whole", "killed"):
         args = command(encoder, tmp_path / name, data)
         if name == "killed":
-            tiny.kill_at(tiny.start(args), tmp_path / name, 5, signal.SIGKILL)
+            tiny.run_to_signal(args, "SIGKILL", 5)
         output = tiny.run(args)
         assert "detection (R-CNN c4 with masks, end to end, 10 steps of 4 images" in output
         assert "7 test images of 2 classes" in output

@@ -3,7 +3,6 @@
 import io
 import json
 import pathlib
-import signal
 
 import keras
 import numpy as np
@@ -29,7 +28,8 @@ from moco_tf.segmentation.segmenter import make_predict
 def pretrained(tmp_path_factory):
     """The workdir of a tiny run, with the stem of small images."""
     workdir = tmp_path_factory.mktemp("pretrained") / "run"
-    pretraining.pretrain(tiny.config(model__width=8), str(workdir), tf.distribute.get_strategy())
+    config = tiny.config(model__backbone="resnet:resnet18", model__width=8)
+    pretraining.pretrain(config, str(workdir), tf.distribute.get_strategy())
     return workdir
 
 
@@ -213,8 +213,8 @@ def test_a_killed_run_resumes_to_the_same(data, pretrained, tmp_path):
     for name in ("whole", "killed"):
         args = command(pretrained, tmp_path / name, data)
         if name == "killed":
-            tiny.kill_at(tiny.start(args), tmp_path / name, 4, signal.SIGKILL)
-            output = tiny.kill_at(tiny.start(args), tmp_path / name, 8, signal.SIGTERM)
+            tiny.run_to_signal(args, "SIGKILL", 4)
+            output = tiny.run_to_signal(args, "SIGTERM", 8)
             assert "Stopped by SIGTERM after step" in output and "Traceback" not in output
         assert "segmentation (fcn, end to end, 12 steps of 4 crops" in tiny.run(args)
     tiny.assert_same_state(tmp_path / "whole", tmp_path / "killed")

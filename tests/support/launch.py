@@ -1,6 +1,10 @@
-"""Starts a script with several logical CPU devices, or with a kill at an awkward moment.
+"""Starts a script with several logical CPU devices, or with a signal at a chosen moment.
 
 python tests/support/launch.py [--script=evaluate.py] --cpus=2 [--kill_in_save=2] FLAGS...
+
+--script       train.py, another script in the project's root, or the name of a package
+--signal_at    such as SIGTERM@5: the process sends it to itself once it has logged step 5
+--kill_in_save number of the checkpoint in which the process is killed
 """
 
 import os
@@ -13,7 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def main():
-    options = {"--cpus": "1", "--kill_in_save": "0", "--script": "train.py"}
+    options = {"--cpus": "1", "--kill_in_save": "0", "--signal_at": "", "--script": "train.py"}
     rest = []
     for arg in sys.argv[1:]:
         name, _, value = arg.partition("=")
@@ -30,8 +34,15 @@ def main():
     tf.config.set_logical_device_configuration(cpu, devices)
     if options["--kill_in_save"] != "0":
         kill_in_save(int(options["--kill_in_save"]))
-    sys.argv = [str(ROOT / options["--script"]), *rest]
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    if options["--signal_at"]:
+        name, _, step = options["--signal_at"].partition("@")
+        signal_at(int(step), signal.Signals[name])
+    script = options["--script"]
+    sys.argv = [str(ROOT / script), *rest]
+    if script.endswith(".py"):
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    else:
+        runpy.run_module(script, run_name="__main__", alter_sys=True)
 
 
 def kill_in_save(number):
@@ -49,6 +60,21 @@ def kill_in_save(number):
         return original(*args, **kwargs)
 
     checkpoint_management.update_checkpoint_state_internal = update
+
+
+def signal_at(step, number):
+    """Sends this process a signal, once, when it has logged a step."""
+    from moco_tf.training.callbacks import MetricsLog
+
+    original = MetricsLog.round_end
+
+    def round_end(self, round):
+        original(self, round)
+        if round.last >= step:
+            MetricsLog.round_end = original
+            os.kill(os.getpid(), number)
+
+    MetricsLog.round_end = round_end
 
 
 if __name__ == "__main__":

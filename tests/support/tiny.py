@@ -4,10 +4,10 @@ import json
 import os
 import pathlib
 import runpy
+import signal
 import socket
 import subprocess
 import sys
-import time
 
 import forked
 import numpy as np
@@ -23,7 +23,7 @@ DATA = ROOT.parent / "shared" / "data"
 FLAGS = {
     "data.image_size_px": 16,
     "data.recipe": "moco:v1",
-    "model.backbone": "resnet:resnet18",
+    "model.backbone": "small_resnet:two_blocks",
     "model.width": 4,
     "model.stem": "cifar",
     "model.dim": 8,
@@ -87,16 +87,14 @@ def run(args, code=0, fresh=False, **environment):
     return output
 
 
-def kill_at(process, workdir, step, sig):
-    """Sends a signal once the run has logged `step`."""
-    deadline = time.time() + 200
-    while time.time() < deadline and process.poll() is None:
-        path = workdir / "metrics.jsonl"
-        if path.exists() and len(path.read_text().splitlines()) >= step:
-            process.send_signal(sig)
-            return process.communicate(timeout=100)[0]
-        time.sleep(0.02)
-    raise AssertionError("The run ended before the kill:\n" + process.communicate()[0][-3000:])
+def run_to_signal(args, name, step):
+    """Runs a command of `launch.py` that gets a signal once it has logged a step.
+
+    Returns:
+        Its output.
+    """
+    code = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 143}[name]
+    return run([*args, f"--signal_at={name}@{step}"], code=code)
 
 
 def run_workers(count, make_args, code=0, meanwhile=None):
