@@ -2,7 +2,7 @@
 # make test    install, then lint and run the tests
 # make test-slow   the long ones: more kills, more replicas
 # make chaos   kills, damage and long runs, and a table of what was survived (23 to 36 minutes)
-# make tpu-compile   compiles the steps and predictions for a TPU v5e, without a TPU (about 20 minutes)
+# make tpu-compile   compiles the steps and predictions for a TPU v5e, without a TPU (about 30 minutes)
 # make PYTHON=python3.12 ... chooses the Python that .venv is made with
 
 PYTHON ?= python3

@@ -18,8 +18,10 @@ import re
 import sys
 import time
 
-# Both before jax is imported: libtpu must not look for a TPU, and jax must not start one.
+# All before jax is imported: libtpu must not look for a TPU nor keep one for this process, and jax
+# must not start one.
 os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
