@@ -10,7 +10,7 @@ import shapes
 import tensorflow as tf
 from detection_runs import SHORT_RUN, make_config, metric_names, write_set
 
-from moco_tf import optim
+from moco_tf import distribute, optim
 from moco_tf.backbones import heads, resnet
 from moco_tf.backbones.encoder import Encoder
 from moco_tf.detection.model import retinanet
@@ -92,7 +92,9 @@ def expected_losses(grid, logits, deltas, truth, label):
     return (focal / count, distance / count), sorts
 
 
-def test_losses_are_those_of_numpy():
+@pytest.fixture
+def drawn():
+    """Anchors, outputs for them, and instances of two images: float64 arrays, and labels."""
     rng = np.random.default_rng(0)
     corner, side = rng.uniform(0, 40, (60, 2)), rng.uniform(8, 40, (60, 2))
     grid = np.concatenate([corner, corner + side], 1)
@@ -102,12 +104,39 @@ def test_losses_are_those_of_numpy():
     logits = rng.normal(-1, 2, (2, 60, 3))
     logits[:, ::5] = -30  # of a positive too, whose loss is 7.5
     deltas = rng.normal(0, 0.3, (2, 60, 4))
+    return grid, logits, deltas, truth, label
+
+
+def losses(grid, logits, deltas, truth, label):
+    """The losses of arrays."""
+    floats = (tf.constant(x, tf.float32) for x in (grid, logits, deltas, truth))
+    return retinanet.losses(*floats, tf.constant(label, tf.int32))
+
+
+def test_losses_are_those_of_numpy(drawn):
+    *arrays, label = drawn
     for labels in (label, np.full_like(label, -1)):
-        want, sorts = expected_losses(grid, logits, deltas, truth, labels)
+        want, sorts = expected_losses(*arrays, labels)
         assert (min(sorts.values()) > 0) == (labels is label)
-        floats = (tf.constant(x, tf.float32) for x in (grid, logits, deltas, truth))
-        got = retinanet.losses(*floats, tf.constant(labels, tf.int32))
-        np.testing.assert_allclose(got, want, rtol=1e-4)
+        np.testing.assert_allclose(losses(*arrays, labels), want, rtol=1e-4)
+
+
+@pytest.mark.parametrize("without", [(), (1,), (0, 1)])
+def test_replicas_divide_by_the_number_of_positives_of_all(drawn, without, mirrored):
+    """The images `without` objects have no positives, on one replica or on both."""
+    grid, *arrays, label = drawn
+    label[list(without)] = -1
+
+    def replica():
+        row = distribute.local_rows(1)[0]
+        rows = [tf.gather(tf.constant(x, tf.float32), [row]) for x in arrays]
+        labels = tf.gather(tf.constant(label, tf.int32), [row])
+        return retinanet.losses(tf.constant(grid, tf.float32), *rows, labels)
+
+    strategy = mirrored(2)
+    per_replica = tf.function(lambda: strategy.run(replica), autograph=False)()
+    got = [np.mean(strategy.experimental_local_results(loss)) for loss in per_replica]
+    np.testing.assert_allclose(got, losses(grid, *arrays, label), rtol=1e-5)
 
 
 def test_detections_are_the_best_of_each_class():
@@ -154,32 +183,6 @@ def test_it_learns_a_batch_by_heart_and_is_the_same_after_reload(tmp_path):
     assert again.network.num_classes == 3 and len(again.network.norms()) == 25
     for name, x in again.predict(examples["x"], examples["size"]).items():
         np.testing.assert_array_equal(x, detections[name])
-
-
-def test_replicas_train_as_one_device_does(mirrored):
-    """With all objects on the first replica: the number of positives is that of both."""
-    examples, results = batch(2), []
-    examples["label"][1] = -1
-    for replicas in (1, 2):
-        strategy = mirrored(replicas)
-        with strategy.scope():
-            model = detector(retinanet.make_retinanet(encoder(), 3))
-        rows = 2 // replicas
-
-        def own(context, rows=rows):
-            first = context.replica_id_in_sync_group * rows
-            return {k: tf.constant(v[first : first + rows]) for k, v in examples.items()}
-
-        given = strategy.experimental_distribute_values_from_function(own)
-        run = tf.function(strategy.run, autograph=False)  # as the training loop compiles it
-        losses_of_replicas = run(model.step, (given,))
-        losses = [
-            strategy.experimental_local_results(losses_of_replicas[name]) for name in model.NAMES
-        ]
-        results.append((np.mean(losses, axis=1), model.network.get_weights()))
-    np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-4)
-    for one, two in zip(results[0][1], results[1][1]):
-        np.testing.assert_allclose(one, two, atol=1e-4, rtol=1e-4)
 
 
 def test_frozen_bn_is_constant_and_nowhere_new():
