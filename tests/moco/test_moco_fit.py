@@ -118,6 +118,15 @@ def test_encoders_start_equal():
         np.testing.assert_array_equal(q.numpy(), k.numpy(), q.path)
 
 
+def test_a_key_encoder_of_another_size_is_no_silent_half():
+    model = CASE.model()
+    encoder = CASE.encoder()
+    longer = keras.layers.Dense(encoder.output_shape[-1])(encoder.output)
+    model.encoder_k = keras.Model(encoder.input, longer)
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        model.step(tuple(CASE.views()[0]))
+
+
 class Subclass(keras.Model):
     def __init__(self, head):
         super().__init__()
