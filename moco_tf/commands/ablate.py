@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from moco_tf import distribute, presets
 from moco_tf.commands import run_flags, script
+from moco_tf.commands.signals import STOP
 from moco_tf.pretraining.ablation import ablate, variants
-from moco_tf.training import callbacks
 
 
 def check(rest):
@@ -29,7 +29,7 @@ def main(_):
     """The command."""
     workdir, ablation = run_flags.require_workdir(), run_flags.CONFIG.value
     strategy = run_flags.start(ablation.base)
-    ablate(ablation, workdir, strategy, stop=callbacks.Termination())
+    ablate(ablation, workdir, strategy, stop=STOP.listen())
     if distribute.is_chief(strategy):
         with tf.io.gfile.GFile(os.path.join(workdir, "table.md")) as file:
             print(f"\n{file.read()}\n  report  {os.path.join(workdir, 'report.html')}")

@@ -21,9 +21,9 @@ from absl import flags
 
 from moco_tf import distribute, presets
 from moco_tf.commands import config_flag, run_flags, script
+from moco_tf.commands.signals import STOP
 from moco_tf.evaluation import report, results
 from moco_tf.evaluation.task import evaluate, find
-from moco_tf.training import callbacks
 
 COMPARE = "compare"
 TASK = flags.DEFINE_string(
@@ -68,7 +68,7 @@ def main(rest):
     task = find(TASK.value)
     config = run_flags.CONFIG.value
     strategy = run_flags.start(config)
-    stop = callbacks.Termination() if task.trains else lambda: False
+    stop = STOP.listen() if task.trains else lambda: False
     record = evaluate(TASK.value, config, CHECKPOINT.value, workdir, strategy, stop)
     if distribute.is_chief(strategy):
         print(f"\n{results.summary(record)}\n{os.path.join(workdir, 'report.html')}")

@@ -10,6 +10,7 @@ import tensorflow as tf
 from absl import app, flags
 
 from moco_tf.commands import help
+from moco_tf.commands.signals import NAMES, STOP
 from moco_tf.log import log, show_log
 from moco_tf.training.loop import Stopped
 
@@ -48,10 +49,16 @@ def run(
         try:
             main(argv[1:])
         except Stopped as stopped:
+            number = STOP.number or signal.SIGTERM  # another worker got it
             log.warning(
-                "Stopped by SIGTERM after step %d, saved. The same command resumes.", stopped.step
+                "Stopped by %s after step %d, saved. The same command resumes.",
+                NAMES[number],
+                stopped.step,
             )
-            sys.exit(128 + signal.SIGTERM)
+            sys.exit(128 + number)
+        except KeyboardInterrupt:
+            log.warning("Ended by Ctrl-C.")
+            sys.exit(128 + signal.SIGINT)
         except (ValueError, FloatingPointError, OSError, tf.errors.OpError) as error:
             if TRACEBACK.value:
                 raise

@@ -9,9 +9,9 @@ checkpoints/, encoder.keras, metrics.jsonl, tensorboard/ and report.html.
 
 from moco_tf import distribute
 from moco_tf.commands import run_flags, script
+from moco_tf.commands.signals import STOP
 from moco_tf.pretraining import config, report
 from moco_tf.pretraining.run import pretrain
-from moco_tf.training import callbacks
 
 
 def check(rest):
@@ -24,7 +24,7 @@ def check(rest):
 def main(_):
     workdir, run_config = run_flags.require_workdir(), run_flags.CONFIG.value
     strategy = run_flags.start(run_config)
-    step = pretrain(run_config, workdir, strategy, stop=callbacks.Termination())
+    step = pretrain(run_config, workdir, strategy, stop=STOP.listen())
     if distribute.is_chief(strategy):
         print(report.summary(workdir, step))
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -228,18 +227,3 @@ class Profile(Observer):
             self.last,
             self.folder,
         )
-
-
-class Termination:
-    """Turns SIGTERM into a request to stop, so that a preempted machine saves first."""
-
-    def __init__(self):
-        self.requested = False
-        signal.signal(signal.SIGTERM, self._request)
-
-    def _request(self, *_):
-        self.requested = True
-
-    def __call__(self):
-        """Whether the run was asked to stop."""
-        return self.requested

@@ -51,14 +51,19 @@ def test_a_killed_run_resumes_bit_for_bit(cpus, kills, tmp_path):
     assert (tiny.losses(whole) == tiny.losses(killed)).all()
 
 
-def test_sigterm_saves_first_and_the_same_command_goes_on(tmp_path):
+def test_a_run_that_is_stopped_saves_first_and_the_same_command_goes_on(tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     flags = {**FAST, "checkpoint_every_steps": 1000, "log_every_steps": 1}
     tiny.run(tiny.command(whole, **flags))
     args = tiny.command(stopped, **flags)
-    output = tiny.run_to_signal(args, "SIGTERM", 5)
-    step = int(re.search(r"Stopped by SIGTERM after step (\d+), saved", output)[1])
-    assert step < 12 and os.path.exists(stopped / "checkpoints" / f"step-{step}.index")
+    step = 0
+    for name, shown, at in (("SIGTERM", "SIGTERM", 3), ("SIGINT", "Ctrl-C", 7)):
+        output = tiny.run_to_signal(args, name, at)
+        assert step == 0 or f"resuming after step {step}" in output
+        step = int(re.search(rf"Stopped by {shown} after step (\d+), saved", output)[1])
+        assert step < 12 and os.path.exists(stopped / "checkpoints" / f"step-{step}.index")
+        assert "Traceback" not in output
+    assert "Ctrl-C again ends the run at once" in output
     assert f"resuming after step {step}" in tiny.run(args)
     tiny.assert_same_state(whole, stopped)
     tiny.assert_each_step_once(stopped, 12)

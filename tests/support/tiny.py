@@ -93,7 +93,7 @@ def run_to_signal(args, name, step):
     Returns:
         Its output.
     """
-    code = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 143}[name]
+    code = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 143, "SIGINT": 130}[name]
     return run([*args, f"--signal_at={name}@{step}"], code=code)
 
 

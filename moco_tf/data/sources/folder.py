@@ -5,24 +5,37 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from moco_tf.data.sources.listing import EXTENSIONS, list_images
 from moco_tf.data.sources.source import Source
+from moco_tf.log import log
 
 ADDRESSES = ("folder:DIR",)
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 def open(rest: str, **_) -> Source:
     """Opens "folder:DIR", local or gs://; labels are the first-level sub-folders.
 
+    Warns of what is skipped, see `listing.list_images`.
+
     Raises:
         ValueError: if the folder holds no images.
     """
     root = os.path.expanduser(rest)
-    paths = _list(root)
+    listing = list_images(root)
+    paths, skipped = listing.paths, listing.skipped()
     if not paths:
+        reason = "which holds none" if tf.io.gfile.isdir(root) else "which does not exist"
         raise ValueError(
             f"`folder:DIR` must hold images ({', '.join(EXTENSIONS)}). Received: {root!r}, "
-            + ("which holds none." if tf.io.gfile.isdir(root) else "which does not exist.")
+            f"{reason}. {f'Skipped: {skipped}.' if skipped else ''}".rstrip()
+        )
+    if skipped:
+        log.warning("Skipped in %s: %s.", root, skipped)
+    if listing.empty_folders():
+        log.warning(
+            "No images in %s, so %s no class. Convert the files to JPEG or PNG if they are images.",
+            ", ".join(listing.empty_folders()),
+            "it is" if len(listing.empty_folders()) == 1 else "they are",
         )
     names = [os.path.relpath(p, root) for p in paths]
     classes, labels = _classes(names)
@@ -48,14 +61,6 @@ def labelled_splits(rest: str, **_) -> tuple[str, str] | None:
         if os.path.basename(rest.rstrip("/")) == "train" and tf.io.gfile.isdir(queries):
             return f"folder:{bank}", f"folder:{queries}"
     return None
-
-
-def _list(root):
-    """Paths of all images below a folder, sorted."""
-    paths = []
-    for folder, _, files in tf.io.gfile.walk(root):
-        paths += [os.path.join(folder, f) for f in files if f.lower().endswith(EXTENSIONS)]
-    return sorted(paths)
 
 
 def _classes(names):

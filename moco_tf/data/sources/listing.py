@@ -1,0 +1,100 @@
+"""Lists the image files of a folder, and counts what it skips: hidden and other files, link loops.
+
+Hidden are names with a leading dot, such as macOS' `._IMG.jpg` and Jupyter's `.ipynb_checkpoints`.
+"""
+
+import collections
+import dataclasses
+import os
+
+import tensorflow as tf
+
+EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif")
+NO_DATA = ("__MACOSX", "@eaDir", "#recycle")  # folders that archives and file servers add
+
+
+@dataclasses.dataclass
+class Listing:
+    """The images of a folder, and what was skipped.
+
+    Attributes:
+        root: the folder.
+        paths: paths of the images, sorted.
+        hidden: paths of hidden files and folders, relative to `root`.
+        loops: paths of links to a folder that they are in.
+        missing: paths of links to images that do not exist.
+        others: number of other files, by first-level sub-folder ("" for none) and extension.
+    """
+
+    root: str
+    paths: list[str] = dataclasses.field(default_factory=list)
+    hidden: list[str] = dataclasses.field(default_factory=list)
+    loops: list[str] = dataclasses.field(default_factory=list)
+    missing: list[str] = dataclasses.field(default_factory=list)
+    others: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+
+    def skipped(self) -> str:
+        """What was skipped, in words; "" for nothing."""
+        parts = []
+        for title, names in (
+            ("hidden", self.hidden),
+            ("links to a folder that they are in", self.loops),
+            ("links to files that do not exist", self.missing),
+        ):
+            if names:
+                more = ", ..." if len(names) > 3 else ""
+                parts.append(f"{title}: {', '.join(sorted(names)[:3])}{more} ({len(names)})")
+        if self.others:
+            by_extension = collections.Counter()
+            for (_, extension), count in self.others.items():
+                by_extension[extension or "no extension"] += count
+            ordered = sorted(by_extension.items(), key=lambda item: (-item[1], item[0]))
+            counts = [f"{name} ({count})" for name, count in ordered[:5]]
+            parts.append(f"files that are no images: {', '.join(counts)}")
+        return "; ".join(parts)
+
+    def empty_folders(self) -> list[str]:
+        """First-level sub-folders with files, none of which is an image."""
+        start = len(self.root.rstrip("/")) + 1
+        with_images = {path[start:].split("/")[0] for path in self.paths}
+        return sorted({folder for folder, _ in self.others if folder} - with_images)
+
+
+def list_images(root: str) -> Listing:
+    """Lists all images below a folder, local or gs://. Links are followed, but not in circles."""
+    listing = Listing(root)
+    is_remote = "://" in root
+    # Real paths of each folder and of those it was reached through.
+    above = {root: (os.path.realpath(root),)}
+    walk = tf.io.gfile.walk(root) if is_remote else os.walk(root, followlinks=True)
+    for folder, subfolders, files in walk:
+        relative = "" if folder == root else os.path.relpath(folder, root)
+        entered = []
+        for name in subfolders:
+            name = name.rstrip("/")  # as object storage lists them
+            path = os.path.join(folder, name)
+            if name.startswith(".") or name in NO_DATA:
+                listing.hidden.append(os.path.join(relative, name))
+                continue
+            if not is_remote:
+                real = os.path.realpath(path) if os.path.islink(path) else None
+                real = real or os.path.join(above[folder][-1], name)
+                if real in above[folder]:
+                    listing.loops.append(os.path.join(relative, name))
+                    continue
+                above[path] = (*above[folder], real)
+            entered.append(name)
+        subfolders[:] = entered
+        for name in files:
+            path = os.path.join(folder, name)
+            extension = os.path.splitext(name)[1].lower()
+            if name.startswith("."):
+                listing.hidden.append(os.path.join(relative, name))
+            elif extension not in EXTENSIONS:
+                listing.others[relative.split("/")[0], extension] += 1
+            elif not is_remote and os.path.islink(path) and not os.path.exists(path):
+                listing.missing.append(os.path.join(relative, name))
+            else:
+                listing.paths.append(path)
+    listing.paths.sort()
+    return listing
