@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 from absl import app, flags
 
-from moco_tf.commands import help
+from moco_tf.commands import did_you_mean, help
 from moco_tf.commands.signals import NAMES, STOP
 from moco_tf.log import log, show_log
 from moco_tf.training.loop import Stopped
@@ -30,7 +30,8 @@ def run(
         check: function of the positional arguments that raises ValueError for wrong flags, before
             any work.
         prepare: function that changes the command line before it is parsed.
-        shown: function from the command line to the config whose fields --help shows, or None.
+        shown: function from the command line to the config whose fields --help shows and whose
+            fields a mistyped flag may have meant, or None.
     """
 
     def parse(argv):
@@ -41,7 +42,10 @@ def run(
             rest = flags.FLAGS(prepare(argv))
             check(rest[1:])
             return rest
-        except (flags.Error, AttributeError, KeyError, OSError, ValueError) as error:
+        except (flags.UnrecognizedFlagError, AttributeError, KeyError) as error:
+            text = did_you_mean.message(argv, shown(argv))
+            sys.exit(f"{argv[0]}: {text or error.args[0]}")
+        except (flags.Error, OSError, ValueError) as error:
             sys.exit(f"{argv[0]}: {error.args[0] if error.args else error}")
 
     def guarded(argv):

@@ -95,6 +95,16 @@ def describe(config, layout, source):
             "tell which key belongs to which query. Set --config.model.bn_group_size, such as %d.",
             math.gcd(layout.replica_rows, max(layout.batch // 8, 1)),
         )
+    queue = config.model.queue_size
+    if mechanism.find(config.model.mechanism).has_queue and queue > source.num_examples:
+        half = source.num_examples // 2 // config.batch_size * config.batch_size
+        log.warning(
+            "The queue holds %d keys of %d images, so an image is its own negative. Use less than "
+            "half of the images, such as --config.model.queue_size=%d.",
+            queue,
+            source.num_examples,
+            max(half, config.batch_size * (2 if config.model.symmetric else 1)),
+        )
     if config.mixed_bfloat16 and not _accelerators():
         log.warning("bfloat16 is about ten times slower than float32 on CPU.")
     if config.jit_compile and not _accelerators():

@@ -41,9 +41,13 @@ def make_plan(config, num_examples, every: Length | None) -> Plan:
     """
     steps_per_epoch = num_examples // config.batch_size
     if not steps_per_epoch:
+        owner = config if hasattr(config, "bn_group_size") else getattr(config, "model", config)
+        group = getattr(owner, "bn_group_size", None) or 1
+        fits = max(num_examples // group * group, 1)
         raise ValueError(
             "The data must have at least one global batch of images. Received: "
-            f"{num_examples} images, batch_size={config.batch_size}. Lower `--config.batch_size`."
+            f"{num_examples} images, batch_size={config.batch_size}. Lower `--config.batch_size`, "
+            f"to at most {fits}."
         )
     total = config.length.total_steps(steps_per_epoch)
     stop = min(config.stop_after_steps or total, total)

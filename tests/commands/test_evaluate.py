@@ -115,7 +115,7 @@ def test_a_killed_evaluation_resumes_to_the_same(pretrained, tmp_path):
     [
         ("knn", ["--config.backbone=resnet50"], "must be resnet50, as `--config.backbone` says"),
         ("knn", ["--config.neighbours=()"], "`--config.neighbours` must be positive whole numbers"),
-        ("knn", ["--config.nope=1"], "Field nope not found"),
+        ("knn", ["--config.nope=1"], "There is no flag --config.nope. --help lists"),
         (
             "linear",
             ["--config.batch_size=1000"],

@@ -6,7 +6,8 @@ import pytest
 import tiny
 from absl import flags
 
-from moco_tf.commands import config_flag, help
+from moco_tf import schema
+from moco_tf.commands import config_flag, did_you_mean, help
 from moco_tf.pretraining.config import Config
 
 
@@ -67,3 +68,26 @@ def test_none_is_a_value_on_the_command_line(parse):
 def test_a_config_that_is_not_there_ends_in_a_message(parse, name, message):
     with pytest.raises((flags.Error, KeyError), match=message):
         parse(f"--config={name}")
+
+
+@pytest.mark.parametrize(
+    "typed, meant",
+    [
+        ("config.data.sorce", "config.data.source"),
+        ("config.batchsize", "config.batch_size"),
+        ("config.lr", "config.optimizer.learning_rate"),
+        ("lr", "config.optimizer.learning_rate"),
+        ("data.source", "config.data.source"),
+        ("config.backbone", "config.model.backbone"),
+        ("model.backbone", "config.model.backbone"),
+        ("queue_size", "config.model.queue_size"),
+        ("workdirs", "workdir"),
+    ],
+)
+def test_a_mistyped_flag_is_told_what_it_may_have_meant(typed, meant):
+    known = [f"config.{field.name}" for field in schema.fields(Config())]
+    assert did_you_mean.suggestions(typed, [*known, "workdir", "strategy"]) == [meant]
+
+
+def test_a_flag_like_no_other_gets_no_suggestion():
+    assert did_you_mean.suggestions("config.zzzz", ["config.epochs", "workdir"]) == []

@@ -126,7 +126,11 @@ def test_all_options_together_train(tmp_path):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--config.data.nope=1"], "Field nope not found"),
+        (
+            ["--config.data.sorce=1"],
+            "no flag --config.data.sorce. Did you mean --config.data.source?",
+        ),
+        (["--epochs=1"], "There is no flag --epochs. Did you mean --config.epochs? --help lists"),
         (["--config.batch_size=abc"], "--config.batch_size=abc: invalid literal"),
         (["--config.model.temperature=0"], "`--config.model.temperature` must be positive"),
         (

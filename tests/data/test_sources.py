@@ -213,14 +213,16 @@ def test_tfds_images_of_any_size_are_streamed(tfds_dir):
         ("nope", "must be one of folder:DIR.*Received: 'nope'"),
         ("folder:/does/not/exist", "which does not exist"),
         ("tfrecord:/does/not/exist*", "matches none"),
+        ("tfrecord:{folder}", r"a folder. Did you mean tfrecord:.*/\*\.tfrecord\* \(1 files\)"),
         ("synthetic:shapes:nope", r"synthetic:shapes\[:train\|test\]"),
         ("tfds:no_such_data_set", "TFDS has prepared, or can download"),
         ("tfds:tiny_fixed:nope", "split must be one of"),
     ],
 )
-def test_a_wrong_address_says_what_is_right(address, message, tfds_dir):
+def test_a_wrong_address_says_what_is_right(address, message, tfds_dir, tmp_path):
+    (tmp_path / "a.tfrecord-00000-of-00001").touch()
     with pytest.raises(ValueError, match=message):
-        sources.open_source(address, data_dir=tfds_dir)
+        sources.open_source(address.format(folder=tmp_path), data_dir=tfds_dir)
 
 
 def test_arrays_of_a_wrong_kind_are_refused():

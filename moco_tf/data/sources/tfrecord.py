@@ -4,6 +4,8 @@ Features of an example: "image/encoded", and optionally "image/filename" and "im
 (numbered from 0).
 """
 
+import os
+
 import tensorflow as tf
 
 from moco_tf.data.sources.source import Stream
@@ -21,6 +23,12 @@ def open(rest: str, num_examples: int | None = None, **_) -> Stream:
     if not paths:
         raise ValueError(
             f"`tfrecord:GLOB` must match files. Received: {rest!r}, which matches none."
+        )
+    if tf.io.gfile.isdir(rest):
+        shards = tf.io.gfile.glob(os.path.join(rest, "*.tfrecord*"))
+        raise ValueError(
+            f"`tfrecord:GLOB` must match files. Received: {rest!r}, a folder. Did you mean "
+            f"tfrecord:{os.path.join(rest, '*.tfrecord*')} ({len(shards)} files)?"
         )
     counts = [-1 if num_examples else count_records(path) for path in paths]
     return Stream(
