@@ -76,7 +76,9 @@ def encoder(depths, *, bottleneck, width=64, stem="imagenet", head="mlp", dim=12
         layers = [nn.Conv2d(3, width, 3, padding=1, bias=False), norm(width), nn.ReLU(inplace=True)]
     else:
         layers = [
-            *(nn.Conv2d(3, width, 7, 2, 3, bias=False), norm(width), nn.ReLU(inplace=True)),
+            nn.Conv2d(3, width, 7, 2, 3, bias=False),
+            norm(width),
+            nn.ReLU(inplace=True),
             nn.MaxPool2d(3, 2, 1),
         ]
     inputs = width

@@ -16,7 +16,7 @@ class SGD(keras.optimizers.Optimizer):
 
         g = gradient + weight_decay * w;  v = momentum * v + g;  w = w - learning_rate * v
 
-    A gradient that is not finite changes nothing: a step without one is skipped.
+    A gradient that is not finite leaves its weight and velocity as they are.
 
     Args:
         learning_rate: float or `LearningRateSchedule`.

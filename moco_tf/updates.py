@@ -59,7 +59,8 @@ def apply_if_finite(optimizer, gradients, variables, logs):
         guarded = [*variables, *state]
     before = values(guarded)
     finite = tf.equal(nan_unless_finite([logs["loss"], *gradients]), 0.0)
-    counts = distribute.mean(tf.cast(finite, tf.float32)) >= 1.0
+    # A mean of ones over, say, 12 TPU cores is not 1 in float32; one of zeros is 0.
+    counts = tf.equal(distribute.mean(1.0 - tf.cast(finite, tf.float32)), 0.0)
     nothing = tf.where(counts, 0.0, float("nan"))
     gradients = [g + tf.cast(nothing, g.dtype) for g in gradients]
     optimizer.apply(gradients, variables)

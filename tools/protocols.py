@@ -107,7 +107,7 @@ def find_lines(values: dict[str, dict[str, Any]], lines: Iterable[Line]) -> dict
     Raises:
         ValueError: for hyper-parameters without a line or with several, and for unused lines.
     """
-    found = {}
+    line_of = {}
     problems = []
     used = set()
     for config, fields in values.items():
@@ -115,7 +115,7 @@ def find_lines(values: dict[str, dict[str, Any]], lines: Iterable[Line]) -> dict
             covering = [line for line in lines if line.covers(config, field, value)]
             used |= set(map(id, covering))
             if len(covering) == 1:
-                found[config, field] = covering[0]
+                line_of[config, field] = covering[0]
             else:
                 problems.append(f"{config}: {field} = {value!r} has {len(covering)} lines")
     problems += [f"nothing matches {line}" for line in lines if id(line) not in used]
@@ -125,7 +125,7 @@ def find_lines(values: dict[str, dict[str, Any]], lines: Iterable[Line]) -> dict
             "each line a hyper-parameter. Correct the value, or add its reference. Received:\n"
             + "\n".join(problems)
         )
-    return found
+    return line_of
 
 
 def document() -> str:

@@ -9,6 +9,9 @@ An image's way from its bytes to the queue:
     pretraining/build.py  `make_step`: colors, if they are left to the device; calls `MoCo.step`
     moco.py               `MoCo.step`: embeddings, loss, queue
 
+On this way `bad_images.py` replaces what cannot be decoded, and `training/loop.py` hands over the
+batches.
+
 n is the number of rows: a chunk's, the host's or, in the end, one replica's. S is
 `data.image_size_px`. "Host" and "device" say where the photometric half runs (`data.augment_on`).
 

@@ -1,1 +1,1 @@
-"""Detection, instance masks, keypoints and DensePose on a pre-trained backbone, in two stages."""
+"""Detection, instance masks, keypoints and DensePose on a pre-trained backbone."""

@@ -68,7 +68,7 @@ class Task:
 
 @dataclass
 class Knn(Task):
-    """kNN on the features of center crops. Source: the CIFAR-10 demo; arXiv:1805.01978."""
+    """kNN on the features of center crops. Source: arXiv:1805.01978; mmselfsup's temperature."""
 
     neighbours: tuple[int, ...] = option(
         (200, 100, 20, 10),
@@ -76,7 +76,7 @@ class Knn(Task):
         min_items=1,
         help="values of k, all in one pass; the first gives the main result",
     )
-    temperature: float = option(0.1, above=0, help="of the votes")
+    temperature: float = option(0.07, above=0, help="temperature of the votes")
 
 
 @dataclass

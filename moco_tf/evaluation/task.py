@@ -168,9 +168,9 @@ def find(name: str) -> type[Task]:
 
 def names() -> list[str]:
     """Names of the package's own tasks."""
-    inside = [m.name for m in pkgutil.iter_modules(importlib.import_module(__package__).__path__)]
+    modules = [m.name for m in pkgutil.iter_modules(importlib.import_module(__package__).__path__)]
     rooms = [m.name for m in pkgutil.iter_modules(moco_tf.__path__) if m.ispkg]
-    places = [f"{__package__}.{name}" for name in inside]
+    places = [f"{__package__}.{name}" for name in modules]
     places += [f"moco_tf.{name}.task" for name in rooms if name != "evaluation"]
     return sorted({task.name for place in places for task in _tasks_in(place)})
 

@@ -157,6 +157,8 @@ def input_remedy(config):
     if _accelerators() and augment_on(config) == "host":
         return "Leave colors and blur to the device: data.augment_on=device."
     remedy = "Give the host more cores"
+    if config.data.source.startswith("synthetic:"):
+        return f"{remedy}."
     if config.data.source.startswith("folder:"):
         return (
             f"{remedy}, or faster storage: TFRecord shards are read faster than a folder "

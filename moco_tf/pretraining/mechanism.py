@@ -32,9 +32,9 @@ def find(name: str) -> type[Contrastive]:
             for mechanism in _mechanisms_in(f"moco_tf.{place}"):
                 if mechanism.mechanism == name:
                     return mechanism
-    inside = [m.mechanism for place in MODULES for m in _mechanisms_in(f"moco_tf.{place}")]
+    names = [m.mechanism for place in MODULES for m in _mechanisms_in(f"moco_tf.{place}")]
     raise ValueError(
-        f"`--config.model.mechanism` must be one of {', '.join(inside)}, or the import path of "
+        f"`--config.model.mechanism` must be one of {', '.join(names)}, or the import path of "
         f"yours, such as my_module:MyMechanism. Received: {name!r}."
     )
 

@@ -25,8 +25,8 @@ class Classifiers(NamedTuple):
 
     def logits(self, number: int, x: np.ndarray, block: int = 4096) -> np.ndarray:
         """Logits of classifier `number`: float32 NxK, of features NxC."""
-        products = [x[i : i + block] @ self.weights[number] for i in range(0, len(x), block)]
-        return np.concatenate(products) + self.biases[number]
+        blocks = [x[i : i + block] @ self.weights[number] for i in range(0, len(x), block)]
+        return np.concatenate(blocks) + self.biases[number]
 
 
 def fit(

@@ -11,7 +11,7 @@ from moco_tf.data import sources
 from moco_tf.data.sources import Stream
 from moco_tf.log import log
 from moco_tf.probes import features, knn
-from moco_tf.probes import linear as linear_cached
+from moco_tf.probes import linear as linear_probe
 
 
 class Probe:
@@ -22,8 +22,8 @@ class Probe:
 
     Args:
         encoder: `Encoder`, or any model from images to embeddings if features is "projection".
-        bank, queries: `datasets.Source`s with labels of the same classes, such as
-            `datasets.from_arrays(images, labels)`.
+        bank, queries: `Source`s with labels of the same classes, such as
+            `data.sources.from_arrays(images, labels)`.
         recipe: `Recipe` that the encoder is trained with, such as `recipes.moco.v2`; gives the
             normalization.
         image_size_px: side of the crops.
@@ -70,7 +70,7 @@ class Probe:
             options = dict(neighbours=self.neighbours, temperature=self.temperature)
             scores = {"knn": knn.accuracy(bank, bank_labels, queries, labels, **options)}
             if self.linear:
-                scores["linear"] = linear_cached.probe(bank, bank_labels, queries, labels)
+                scores["linear"] = linear_probe.probe(bank, bank_labels, queries, labels)
         return scores
 
     def _features(self, which):

@@ -15,7 +15,9 @@ class Optimizer:
     )
     reference_batch: int = option(256, at_least=1, help="rows the learning rate is given for")
     momentum: float = option(0.9, at_least=0, below=1, help="momentum of SGD")
-    weight_decay: float = option(1e-4, at_least=0, help="L2, on every parameter")
+    weight_decay: float = option(
+        1e-4, at_least=0, help="L2, on every parameter; in detection not on BN's"
+    )
     schedule: str = option("cosine", choices=("cosine", "step"), help="how the rate falls")
     first_epoch: int = option(
         0, at_least=0, help="number of the first epoch, for the cosine; 1 in the CIFAR-10 demo"

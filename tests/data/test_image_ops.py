@@ -204,8 +204,14 @@ def test_crop_and_resize_agrees_with_pil(pictures):
 @pytest.mark.parametrize(
     ("height", "width", "resize", "size"),
     [
-        *((61, 97, 32, 27), (97, 61, 32, 32), (40, 40, 17, 12), (33, 64, 33, 28)),
-        *((9, 50, 20, 15), (1, 1, 32, 28), (1, 300, 20, 16), (150, 211, 256, 224)),
+        (61, 97, 32, 27),
+        (97, 61, 32, 32),
+        (40, 40, 17, 12),
+        (33, 64, 33, 28),
+        (9, 50, 20, 15),
+        (1, 1, 32, 28),
+        (1, 300, 20, 16),
+        (150, 211, 256, 224),
     ],
 )
 def test_resize_and_center_crop_are_torchvisions(height, width, resize, size):

@@ -82,11 +82,11 @@ def test_replicas_train_as_one_device_does(architecture, mirrored):
             batch = shapes.batch(4 * i, 4, step=i)
             rows = 4 // replicas
 
-            def own(context, batch=batch, rows=rows):
+            def rows_of(context, batch=batch, rows=rows):
                 first = context.replica_id_in_sync_group * rows
                 return {k: tf.constant(v[first : first + rows]) for k, v in batch.items()}
 
-            losses_of_replicas = run(strategy.experimental_distribute_values_from_function(own))
+            losses_of_replicas = run(strategy.experimental_distribute_values_from_function(rows_of))
             per_replica = [
                 strategy.experimental_local_results(losses_of_replicas[name])
                 for name in model.NAMES
@@ -95,11 +95,11 @@ def test_replicas_train_as_one_device_does(architecture, mirrored):
             velocities.append([v.numpy() for v in model.optimizer.velocities])
         results.append((losses, model.network.get_weights(), velocities))
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-4)
-    for one, two in zip(results[0][1], results[1][1]):
-        np.testing.assert_allclose(one, two, atol=1e-4, rtol=1e-4)
+    for alone, shared in zip(results[0][1], results[1][1]):
+        np.testing.assert_allclose(alone, shared, atol=1e-4, rtol=1e-4)
     for bound, *steps in zip((0.01, 0.1), results[0][2], results[1][2]):
-        for one, two in zip(*steps):
-            assert np.linalg.norm(one - two) <= bound * np.linalg.norm(one) + 1e-5
+        for alone, shared in zip(*steps):
+            assert np.linalg.norm(alone - shared) <= bound * np.linalg.norm(alone) + 1e-5
 
 
 @pytest.mark.slow

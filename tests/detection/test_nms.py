@@ -11,10 +11,10 @@ from moco_tf.detection.model import box_head
 def candidates(classes, objects, rng):
     """A thousand regions around a few objects, and what a box head says of them."""
     truth = random_boxes(rng, objects, side=700.0)
-    near = rng.integers(0, objects, 1000)
-    regions = truth[near] + rng.normal(0, 8, (1000, 4))
+    object_of = rng.integers(0, objects, 1000)
+    regions = truth[object_of] + rng.normal(0, 8, (1000, 4))
     regions[:, 2:] = np.maximum(regions[:, 2:], regions[:, :2] + 4)
-    logits = rng.normal(0, 2, (objects, classes + 1))[near] + rng.normal(
+    logits = rng.normal(0, 2, (objects, classes + 1))[object_of] + rng.normal(
         0, 0.5, (1000, classes + 1)
     )
     deltas = rng.normal(0, 0.4, (1000, classes, 4))

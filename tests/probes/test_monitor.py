@@ -124,14 +124,14 @@ def test_a_monitor_of_fit_measures_and_never_touches_the_encoder():
 
 def recorded(monkeypatch, observe):
     """Makes each search for neighbors note what `observe` finds in its arguments: a list."""
-    found, nearest = [], knn.nearest
+    observed, nearest = [], knn.nearest
 
     def search(bank, queries, *args, **options):
-        found.append(observe(bank, queries))
+        observed.append(observe(bank, queries))
         return nearest(bank, queries, *args, **options)
 
     monkeypatch.setattr(knn, "nearest", search)
-    return found
+    return observed
 
 
 def test_all_replicas_measure_with_the_statistics_that_are_saved(mirrored, tmp_path, monkeypatch):
@@ -156,24 +156,24 @@ def test_all_replicas_measure_with_the_statistics_that_are_saved(mirrored, tmp_p
     before = values()
     assert not any(np.array_equal(first, last) for first, _, last in before)
     model.save(tmp_path / "encoder.keras")
-    found = recorded(monkeypatch, lambda bank, queries: bank)
+    observed = recorded(monkeypatch, lambda bank, queries: bank)
     monitors.Probe(model, source, source, moco.v1, strategy=strategy, **crop)()
     for old, new in zip(before, values(), strict=True):
         for value in new:
             np.testing.assert_array_equal(value, old[0])
     saved = keras.models.load_model(tmp_path / "encoder.keras")
     monitors.Probe(saved, source, source, moco.v1, **crop)()
-    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
-    assert np.abs(found[0]).max() > 0.1
+    np.testing.assert_allclose(observed[0], observed[1], atol=1e-5)
+    assert np.abs(observed[0]).max() > 0.1
 
 
 def test_monitor_and_evaluation_measure_without_tf32(encoder, tmp_path, monkeypatch):
     is_on = tf.config.experimental.tensor_float_32_execution_enabled
-    found = recorded(monkeypatch, lambda bank, queries: is_on())
+    observed = recorded(monkeypatch, lambda bank, queries: is_on())
     assert is_on()
     root = tiny.shapes_folder(tmp_path / "data", 60)
     make(config_of(root, source=f"folder:{root}/train,folder:{root}/test"), encoder)()
-    assert found == [False] and is_on()
+    assert observed == [False] and is_on()
     encoder.save(tmp_path / "encoder.keras")
     monkeypatch.setattr(KnnTask, "report", lambda task, record: None)  # for speed
     data = configs.Data(train=f"folder:{root}/train", test=f"folder:{root}/test", image_size_px=16)
@@ -184,4 +184,4 @@ def test_monitor_and_evaluation_measure_without_tf32(encoder, tmp_path, monkeypa
         str(tmp_path / "knn"),
         tf.distribute.get_strategy(),
     )
-    assert found == [False] * 3 and is_on()
+    assert observed == [False] * 3 and is_on()
