@@ -26,7 +26,8 @@ def test_reports_escape_names_of_classes_files_and_folders(tmp_path):
         shutil.move(classes[0], folder / split / EVIL)
         shutil.move(classes[1], folder / split / "'><script>alert(1)<")
     run = tmp_path / "<i>run"
-    config = tiny.config(data__source=f"folder:{folder}/train")
+    backbone = "resnet:resnet18"  # good enough to make confident mistakes, which are shown by name
+    config = tiny.config(data__source=f"folder:{folder}/train", model__backbone=backbone)
     pretraining.pretrain(config, str(run), tf.distribute.get_strategy())
     evaluate("linear_cached", run, tmp_path / "<u>evaluation", epochs=2)
     pages = [run / "report.html", tmp_path / "<u>evaluation" / "report.html"]

@@ -215,7 +215,7 @@ def test_a_run_with_the_files_is_scored(folder, tmp_path):
     assert record["metrics"].keys() == metric_names("box", "densepose")
     assert "dc5 with densepose" in record["protocol"] and "no flips" not in record["protocol"]
     saved = json.loads((workdir / "predictions.json").read_text())
-    assert len(saved) == 40 and saved[0]["uv_shape"] == [3, 56, 56]
+    assert 30 < len(saved) <= 40 and saved[0]["uv_shape"] == [3, 56, 56]
     png = tf.io.decode_png(base64.b64decode(saved[0]["uv_data"])).numpy()
     assert png.shape == (56, 56, 3) and png[..., 0].max() <= 24
     assert "densepose AP of each class" in (workdir / "report.html").read_text()

@@ -65,7 +65,8 @@ def test_official_checkpoints_compute_the_same(name, version, width, sizes, zipp
 def test_training_goes_on_as_it_would_have_in_torch(tmp_path):
     model = peer.make_moco()
     rate = {"learning_rate": 0.1, "reference_batch": 8, "schedule": "step"}
-    recipe = config(epochs=99, **{f"optimizer__{name}": value for name, value in rate.items()})
+    rate = {f"optimizer__{name}": value for name, value in rate.items()}
+    recipe = config(epochs=99, model__backbone="resnet:resnet18", **rate)
     settings = dict(lr=0.1, momentum=0.9, weight_decay=recipe.optimizer.weight_decay)
     optimizer = torch.optim.SGD(model.parameters(), **settings)
     batches = [
