@@ -18,10 +18,13 @@ def message(argv: list[str], config: Any) -> str:
         config: config whose fields are known without a --config; None for a command without one.
 
     Returns:
-        The message; "" if all flags are known.
+        The message; "" if all flags are known, or the config cannot be loaded.
     """
     name = config_flag.given(argv)
-    config = presets.load(name) if name else config
+    try:
+        config = presets.load(name) if name else config
+    except Exception:  # the config file itself is wrong, as the error that led here says
+        return ""
     base = getattr(config, "base", None)  # an ablation has flags for its base only
     fields = [] if config is None else [field.name for field in schema.fields(base or config)]
     fields = [f"config.base.{name}" if base else f"config.{name}" for name in fields]
