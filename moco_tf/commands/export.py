@@ -22,11 +22,10 @@ from absl import flags
 
 from moco_tf import encoders, interop, schema
 from moco_tf.commands import script
-from moco_tf.detection.serving import export_detection
 from moco_tf.evaluation import results
-from moco_tf.evaluation.serving import export_classification, load_classifier
+from moco_tf.evaluation.serving import load_classifier
+from moco_tf.evaluation.task import find_of
 from moco_tf.interop import naming_schemes, torch_file, training_state, weights
-from moco_tf.segmentation.serving import export_segmentation
 from moco_tf.storage import save_model
 
 FLAGS = flags.FLAGS
@@ -40,13 +39,6 @@ FORMATS = {
     "mmdetection": torch_file.ENDINGS,
     "detectron2": ".pkl",
 }
-# File in the workdir of a finished task, and the function that exports it as a SavedModel.
-TASKS = {
-    "segmenter.keras": export_segmentation,
-    "detector.keras": export_detection,
-    "classifier.keras": export_classification,
-}
-
 SERVED = ("image_size_px", "resize_px", "recipe", "classifier", "bfloat16", "jit_compile")
 
 
@@ -57,7 +49,7 @@ def export(
 
     Args:
         checkpoint: path of the encoder, see `encoders.load`; for "savedmodel" also the workdir of
-            a finished evaluation that trains, see `TASKS`.
+            a finished evaluation, see `Task.export`.
         export_format: key of `FORMATS`, such as "onnx".
         output: folder ("savedmodel") or file (others) to write, local or gs://.
         part: for "keras": "encoder", or "backbone" to leave the head out.
@@ -69,11 +61,10 @@ def export(
     Raises:
         ValueError: if the checkpoint cannot be read, or cannot be exported to this format.
     """
-    if export_format == "savedmodel":
-        for name, export_task in TASKS.items():
-            if tf.io.gfile.exists(os.path.join(checkpoint, name)):
-                _refuse_options(options)
-                return export_task(checkpoint, output)
+    task_class = find_of(checkpoint) if export_format == "savedmodel" else None
+    if task_class:
+        _refuse_options(options)
+        return task_class.export(checkpoint, output)
     loaded = encoders.load(checkpoint)
     if export_format == "savedmodel":
         return export_server(loaded, output, **options)

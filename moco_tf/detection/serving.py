@@ -22,11 +22,11 @@ import tensorflow as tf
 from moco_tf import schema
 from moco_tf.data.labelled import fill_of
 from moco_tf.data.recipes.recipe import Recipe
+from moco_tf.detection.build import make_detector
 from moco_tf.detection.config import Data, Detection
 from moco_tf.detection.data import scaling
 from moco_tf.detection.data.objects import EMPTY
 from moco_tf.detection.model.detector import Detector
-from moco_tf.detection.task import make_detector
 from moco_tf.detection.tester import UNITS
 from moco_tf.evaluation import results
 from moco_tf.interop import savedmodel, serving_graph, warmup

@@ -1,27 +1,24 @@
 """Detection task: trains an R-CNN or a RetinaNet on a pre-trained backbone and tests it."""
 
-import dataclasses
 import json
 import math
 import os
 
 from moco_tf import distribute, encoders, storage
-from moco_tf.data.labelled import fill_of, normalized
-from moco_tf.data.recipes.recipe import Recipe
+from moco_tf.data.labelled import fill_of
 from moco_tf.detection import config as configs
 from moco_tf.detection import report
+from moco_tf.detection.build import make_detector
 from moco_tf.detection.data import annotations as records
 from moco_tf.detection.data import densepose_surface, pipeline
 from moco_tf.detection.model.detector import (
-    RCNN_SETTINGS,
-    Detector,
-    RCNNSettings,
     estimate_statistics,
 )
-from moco_tf.detection.model.network import Network, make_network
-from moco_tf.detection.model.retinanet import RetinaNetDetector, RetinaNetwork, make_retinanet
+from moco_tf.detection.model.network import make_network
+from moco_tf.detection.model.retinanet import make_retinanet
 from moco_tf.detection.scoring import cityscapes as cityscapes_scoring
 from moco_tf.detection.scoring import coco as coco_scoring
+from moco_tf.detection.serving import export_detection
 from moco_tf.detection.tester import IOU_TYPES, Tester
 from moco_tf.evaluation.task import Task
 from moco_tf.optim import SGD
@@ -179,6 +176,10 @@ class DetectionTask(Task):
         self._write_predictions()
         report.write(self.workdir, record, self.test_set, self.predictions, self.scores)
 
+    @classmethod
+    def export(cls, workdir, output):
+        return export_detection(workdir, output)
+
     def _write_predictions(self):
         """Writes predictions.json in COCO's format of results, one record for each detection."""
         by_output = [
@@ -217,33 +218,6 @@ def _open(config):
     if config.metric == "cityscapes":
         cityscapes_scoring.require_truth(test)
     return train, test
-
-
-def make_detector(
-    config: configs.Detection,
-    network: Network | RetinaNetwork,
-    recipe: Recipe,
-    static_shapes: bool = False,
-) -> Detector:
-    """Makes the detector of a config's architecture.
-
-    Args:
-        config: config of the task; settings that are none are the architecture's own.
-        network: network from `make_network` or `make_retinanet`.
-        recipe: recipe whose normalization is used.
-        static_shapes: see `Detector`.
-    """
-    given = {f.name: getattr(config, f.name) for f in dataclasses.fields(RCNNSettings)}
-    given = {name: value for name, value in given.items() if value is not None}
-    settings = dataclasses.replace(RCNN_SETTINGS[config.architecture], **given)
-    detector = RetinaNetDetector if config.architecture == "retinanet" else Detector
-    return detector(
-        network,
-        lambda x: normalized(recipe, x),
-        settings,
-        static_shapes=static_shapes,
-        seed=config.seed,
-    )
 
 
 def _metrics(scores):

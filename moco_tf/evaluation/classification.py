@@ -10,6 +10,7 @@ from moco_tf.data.sources import Stream
 from moco_tf.evaluation import labelled, report, results
 from moco_tf.evaluation.cache import Cache
 from moco_tf.evaluation.config import check_data
+from moco_tf.evaluation.serving import export_classification
 from moco_tf.evaluation.task import Task
 from moco_tf.log import log
 from moco_tf.probes import features
@@ -100,6 +101,10 @@ class Classification(Task):
     def report(self, record):
         crop = (self.crop.resize_px, self.crop.image_size_px)
         report.write(self.workdir, record, self.outcome, self.splits, crop)
+
+    @classmethod
+    def export(cls, workdir, output):
+        return export_classification(workdir, output)
 
     def forward(self, network):
         """Makes the function that runs a network on images, see `features.forward`."""

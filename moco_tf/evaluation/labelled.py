@@ -129,11 +129,11 @@ def _check_labels(source, address, num_classes):
 
 def check_read(labels: np.ndarray, address: str, num_classes: int):
     """Raises ValueError for labels outside [0, num_classes)."""
-    outside = labels[(labels < 0) | (labels >= num_classes)]
-    if len(outside):
+    invalid = labels[(labels < 0) | (labels >= num_classes)]
+    if len(invalid):
         raise ValueError(
-            f"Labels must be in 0..{num_classes - 1}. Received: {outside[0]} and "
-            f"{len(outside) - 1} more outside, in {address!r}. "
+            f"Labels must be in 0..{num_classes - 1}. Received: {invalid[0]} and "
+            f"{len(invalid) - 1} more outside, in {address!r}. "
             "Is `--config.data.num_classes` right?"
         )
 

@@ -25,9 +25,9 @@ class LinearTask(Supervised):
         return Classifier(backbone, self.splits.num_classes, frozen=True, seed=self.config.seed)
 
     def train(self, stop):
-        before = encoders.digest(self.model.backbone)
+        untouched = encoders.digest(self.model.backbone)
         super().train(stop)
-        if encoders.digest(self.model.backbone) != before:
+        if encoders.digest(self.model.backbone) != untouched:
             raise AssertionError("The frozen backbone changed. This is a bug: please report it.")
 
     def classify(self):

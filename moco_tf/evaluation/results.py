@@ -32,9 +32,9 @@ def measure(scores: np.ndarray, labels: np.ndarray) -> dict:
     """
     n, num_classes = scores.shape
     label_scores = scores[np.arange(n), labels][:, None]
-    before = np.arange(num_classes) < labels[:, None]
+    is_earlier = np.arange(num_classes) < labels[:, None]
     # "Not below" rather than "above": a NaN must not pass for a hit.
-    rank = np.sum(~(scores <= label_scores) | ((scores == label_scores) & before), axis=1)
+    rank = np.sum(~(scores <= label_scores) | ((scores == label_scores) & is_earlier), axis=1)
     accuracies = {"top1": _share(rank < 1)}
     if num_classes > 5:
         accuracies["top5"] = _share(rank < 5)

@@ -50,12 +50,14 @@ class Supervised(Classification):
     def prepare(self):
         super().prepare()
         config = self.config
+        bn_group_size = getattr(config, "bn_group_size", None)
         self.plan = plans.make_plan(
-            config, self.splits.train.num_examples, Length(epochs=config.test_every_epochs)
+            config,
+            self.splits.train.num_examples,
+            Length(epochs=config.test_every_epochs),
+            bn_group_size,
         )
-        self.layout = plans.make_layout(
-            config, self.strategy, bn_group_size=getattr(config, "bn_group_size", None)
-        )
+        self.layout = plans.make_layout(config, self.strategy, bn_group_size=bn_group_size)
         with self.strategy.scope():
             self.model = self.make_classifier()
             self.model.compile(

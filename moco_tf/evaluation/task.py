@@ -7,6 +7,8 @@ module of yours, which `--task=my_module:MyTask` names.
 import contextlib
 import importlib
 import importlib.util
+import json
+import os
 import pkgutil
 import time
 from collections.abc import Callable
@@ -101,6 +103,25 @@ class Task:
             record: content of results.json.
         """
 
+    @classmethod
+    def export(cls, workdir: str, output: str) -> str:
+        """Writes what a finished evaluation has trained as a SavedModel, OUTPUT/VERSION/.
+
+        Args:
+            workdir: folder of the evaluation, local or gs://.
+            output: folder, local or gs://.
+
+        Returns:
+            Path of the version's folder.
+
+        Raises:
+            ValueError: if the evaluation is not finished, or has trained nothing to serve.
+        """
+        raise ValueError(
+            "The workdir of an evaluation to export must be of a task that trains what can be "
+            f"served. Received: {workdir!r}, of --task={cls.name}."
+        )
+
 
 def evaluate(
     task: str,
@@ -164,6 +185,20 @@ def find(name: str) -> type[Task]:
             f"my_module:MyTask. Received: {name!r}."
         )
     return task
+
+
+def find_of(workdir: str) -> type[Task] | None:
+    """The task of an evaluation's workdir; None for any other folder or file.
+
+    Raises:
+        ValueError: if the workdir is of a task that cannot be imported.
+    """
+    path = os.path.join(workdir, "config.json")
+    if not tf.io.gfile.exists(path):
+        return None
+    with tf.io.gfile.GFile(path) as file:
+        name = json.load(file).get("task")
+    return find(name) if name else None
 
 
 def names() -> list[str]:

@@ -14,6 +14,7 @@ from moco_tf.optim import SGD
 from moco_tf.segmentation import config as configs
 from moco_tf.segmentation import networks, pipeline, report, scoring, sources
 from moco_tf.segmentation.segmenter import Segmenter, make_predict
+from moco_tf.segmentation.serving import export_segmentation
 from moco_tf.training import fit
 from moco_tf.training import plan as plans
 from moco_tf.training.config import Length
@@ -137,6 +138,10 @@ class SegmentationTask(Task):
 
     def report(self, record):
         report.write(self.workdir, record, self.test_set, self.matrices, self._predictions)
+
+    @classmethod
+    def export(cls, workdir, output):
+        return export_segmentation(workdir, output)
 
 
 class Tester:

@@ -191,7 +191,7 @@ def test_metadata_and_warm_up_requests(exported, served):
 def test_what_cannot_be_served_is_refused(workdir, tmp_path):
     with pytest.raises(ValueError, match="has no options.*Received: resize_px. Leave them out"):
         export.export(str(workdir), "savedmodel", str(tmp_path / "out"), resize_px=64)
-    (tmp_path / "detector.keras").touch()  # as the checkpoints of a run leave it
+    (tmp_path / "config.json").write_text('{"task": "detection"}')  # of a run that is not finished
     message = f"needs workdirs of finished evaluations, with a results.json. Received: '{tmp_path}'"
     with pytest.raises(ValueError, match=re.escape(message)):
         export.export(str(tmp_path), "savedmodel", str(tmp_path / "out"))

@@ -18,8 +18,8 @@ from moco_tf.backbones.encoder import Encoder
 from moco_tf.data import labelled
 from moco_tf.data.recipes import moco
 from moco_tf.detection import config as configs
-from moco_tf.detection import task
 from moco_tf.detection import tester as testing
+from moco_tf.detection.build import make_detector
 from moco_tf.detection.data import annotations as records
 from moco_tf.evaluation import report
 
@@ -78,7 +78,7 @@ def test_what_two_replicas_learn_is_scored_shown_saved_and_found_by_one(
 
     network = keras.models.load_model(workdir / "detector.keras", compile=False)
     config = schema.from_dict(configs.Detection, record["config"])
-    model = task.make_detector(config, network, moco.v2)
+    model = make_detector(config, network, moco.v2)
     test = records.open_annotations(data[1], training=False, masks=True)
     fill = labelled.fill_of(moco.v2)
     tester = testing.Tester(config, model, tf.distribute.get_strategy(), test, fill)

@@ -3,11 +3,13 @@
 import json
 import sys
 
+import multi_label
 import numpy as np
 import pytest
 import tiny
 from sklearn.metrics import average_precision_score
 
+from moco_tf.commands import export
 from moco_tf.data.sources import synthetic
 from moco_tf.evaluation import task as tasks
 
@@ -53,6 +55,18 @@ def test_it_runs_by_the_command_and_is_compared_with_others(pretrained, data, tm
         command(pretrained, data, tmp_path / "a", "--config.strength=2"), code=1, PYTHONPATH=path
     )
     assert "made by another config" in output and "strength" in output
+
+
+def test_what_it_trained_is_exported_by_itself_or_not_at_all(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text('{"task": "multi_label:MultiLabel"}')
+    with pytest.raises(ValueError, match="trains what can be served.*--task=multi_label"):
+        export.export(str(tmp_path), "savedmodel", "served")
+    monkeypatch.setattr(
+        multi_label.MultiLabel,
+        "export",
+        classmethod(lambda cls, workdir, output: (workdir, output)),
+    )
+    assert export.export(str(tmp_path), "savedmodel", "served") == (str(tmp_path), "served")
 
 
 def test_a_task_that_is_not_there_is_refused_with_those_that_are():
