@@ -159,7 +159,7 @@ class Contrastive(keras.Model):
         """
         variables = self.encoder_q.trainable_variables
         statistics = statistics_of(self.encoder_q)
-        before = updates.values(statistics)
+        old_values = updates.values(statistics)
 
         def gradients_and_logs(views):
             return updates.gradients(lambda: loss_fn(views), variables, self.gradient_accumulation)
@@ -171,7 +171,7 @@ class Contrastive(keras.Model):
         )
         logs = {name: value / self.gradient_accumulation for name, value in logs.items()}
         logs, counts = updates.apply_if_finite(self.optimizer, gradients, variables, logs)
-        updates.restore_unless(counts, statistics, before)
+        updates.restore_unless(counts, statistics, old_values)
         return logs, counts
 
     def sum_over_micro_batches(self, fn, views, initial, statistics):
@@ -190,16 +190,16 @@ class Contrastive(keras.Model):
         n = tf.nest.flatten(views)[0].shape[0]
         rule = "`gradient_accumulation` must divide the rows on a replica"
         require(n % m == 0, rule, rows=n, gradient_accumulation=m)
-        before = updates.values(statistics)
+        old_values = updates.values(statistics)
         split = tf.nest.map_structure(lambda x: tf.reshape(x, [m, n // m, *x.shape[1:]]), views)
 
         def add(i, total):
-            updates.assign(statistics, before)
+            updates.assign(statistics, old_values)
             result = fn(tf.nest.map_structure(lambda x: x[i], split))
             result = result, updates.values(statistics)
             return i + 1, tf.nest.map_structure(tf.add, total, result)
 
-        initial = 0, (initial, [tf.zeros_like(value) for value in before])
+        initial = 0, (initial, [tf.zeros_like(value) for value in old_values])
         # One at a time: the point is the memory of one micro-batch.
         _, (total, after) = tf.while_loop(
             lambda i, _: i < m, add, initial, parallel_iterations=1, maximum_iterations=m

@@ -96,7 +96,7 @@ class MoCo(Contrastive):
         """One update of both encoders and the queue; arguments and result as in `Contrastive`."""
         x_q, x_k, row, order = self.unpack(batch)
 
-        before = updates.values(self.encoder_k.variables)
+        old_values = updates.values(self.encoder_k.variables)
         self._momentum_update_key_encoder()
         k2 = self._keys(x_k, order)  # BxC
         k1 = self._keys(x_q, row) if self.symmetric else None  # BxC
@@ -121,7 +121,7 @@ class MoCo(Contrastive):
             return logs
 
         logs, counts = self.minimize(loss_fn, sides)
-        updates.restore_unless(counts, self.encoder_k.variables, before)
+        updates.restore_unless(counts, self.encoder_k.variables, old_values)
         self._dequeue_and_enqueue(tf.concat([k1, k2], axis=0) if self.symmetric else k2, counts)
         return logs
 

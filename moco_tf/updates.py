@@ -19,10 +19,10 @@ def minimize(optimizer, loss_fn, variables, statistics=()):
         `(logs, counts)`: the dict, with a NaN loss if the step was skipped on all replicas; and a
         bool scalar, the same on all replicas, false if it was.
     """
-    before = values(statistics)
+    old_values = values(statistics)
     steps, logs = gradients(loss_fn, variables)
     logs, counts = apply_if_finite(optimizer, steps, variables, logs)
-    restore_unless(counts, statistics, before)
+    restore_unless(counts, statistics, old_values)
     return logs, counts
 
 
@@ -57,20 +57,20 @@ def apply_if_finite(optimizer, gradients, variables, logs):
     if not isinstance(optimizer, optim.SGD):
         state = [v for v in optimizer.variables if v is not optimizer.iterations]
         guarded = [*variables, *state]
-    before = values(guarded)
+    old_values = values(guarded)
     finite = tf.equal(nan_unless_finite([logs["loss"], *gradients]), 0.0)
     # A mean of ones over, say, 12 TPU cores is not 1 in float32; one of zeros is 0.
     counts = tf.equal(distribute.mean(1.0 - tf.cast(finite, tf.float32)), 0.0)
     nothing = tf.where(counts, 0.0, float("nan"))
     gradients = [g + tf.cast(nothing, g.dtype) for g in gradients]
     optimizer.apply(gradients, variables)
-    restore_unless(counts, guarded, before)
+    restore_unless(counts, guarded, old_values)
     return logs | {"loss": logs["loss"] + nothing}, counts
 
 
-def restore_unless(counts, variables, before):
+def restore_unless(counts, variables, old_values):
     """Gives variables their values from before, see `values`, unless the step counts."""
-    for variable, value in zip(variables, before, strict=True):
+    for variable, value in zip(variables, old_values, strict=True):
         variable.assign(tf.where(counts, variable.value, value))
 
 

@@ -21,12 +21,12 @@ def precision(policy: str | keras.DTypePolicy) -> Iterator[None]:
         with precision("float32"):
             backbone = resnet.resnet50()
     """
-    before = keras.config.dtype_policy()
+    previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
         yield
     finally:
-        keras.config.set_dtype_policy(before)
+        keras.config.set_dtype_policy(previous)
 
 
 @contextlib.contextmanager
@@ -38,12 +38,12 @@ def without_tf32() -> Iterator[None]:
         with without_tf32():
             cosine = tf.matmul(queries, bank, transpose_b=True)
     """
-    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    previous = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     try:
         yield
     finally:
-        tf.config.experimental.enable_tensor_float_32_execution(before)
+        tf.config.experimental.enable_tensor_float_32_execution(previous)
 
 
 def in_float32(model: keras.Model) -> keras.Model:

@@ -44,7 +44,7 @@ def run(
             return rest
         except (flags.UnrecognizedFlagError, AttributeError, KeyError) as error:
             text = did_you_mean.message(argv, shown(argv))
-            sys.exit(f"{argv[0]}: {text or error.args[0]}")
+            sys.exit(f"{argv[0]}: {text or (error.args[0] if error.args else error)}")
         except (flags.Error, OSError, ValueError) as error:
             sys.exit(f"{argv[0]}: {error.args[0] if error.args else error}")
 

@@ -227,10 +227,10 @@ def _table(results):
                 result["note"],
             ]
         )
-    before = [result["knn"][0][1] for result in results.values() if result["knn"]]
+    untrained = [result["knn"][0][1] for result in results.values() if result["knn"]]
     text = [f"The final loss is the mean of the last {LAST} steps."]
-    if before:
-        limits = dict.fromkeys(f"{accuracy:.1%}" for accuracy in (min(before), max(before)))
+    if untrained:
+        limits = dict.fromkeys(f"{accuracy:.1%}" for accuracy in (min(untrained), max(untrained)))
         text = [f"kNN before training: {' to '.join(limits)}.", *text]
     noted = [n for n in NOTES if any(r["note"] == n for r in results.values())]
     return head, rows, " ".join(text + [f"{n.capitalize()}: {NOTES[n]}." for n in noted])

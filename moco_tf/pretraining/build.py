@@ -99,8 +99,8 @@ def describe(config, layout, source):
     if mechanism.find(config.model.mechanism).has_queue and queue > source.num_examples:
         half = source.num_examples // 2 // config.batch_size * config.batch_size
         log.warning(
-            "The queue holds %d keys of %d images, so an image is its own negative. Use less than "
-            "half of the images, such as --config.model.queue_size=%d.",
+            "The queue holds %d keys of %d images, so an image is its own negative. Use a smaller "
+            "one, at best at most half of the images: --config.model.queue_size=%d.",
             queue,
             source.num_examples,
             max(half, config.batch_size * (2 if config.model.symmetric else 1)),

@@ -45,7 +45,9 @@ def pretrain(
     source = sources.open_source(config.data.source, config.data.data_dir, config.data.num_examples)
     if mechanism.find(config.model.mechanism).needs_index:
         require_index(source)
-    plan = plan_lib.make_plan(config, source.num_examples, config.monitor.every)
+    plan = plan_lib.make_plan(
+        config, source.num_examples, config.monitor.every, config.model.bn_group_size
+    )
     with strategy.scope():
         model = build.make_model(config, plan.num_images, plan.steps_per_epoch)
     scores = monitors.make_scores(config, model, recipe, strategy, plan)

@@ -107,8 +107,8 @@ def padded(
     """Pads an image and its map to the right and below, the map with `IGNORED`."""
     h, w = tf.unstack(tf.shape(label))
     beyond = [[0, height - h], [0, width - w]]
-    inside = tf.pad(tf.ones_like(label), beyond)[..., None] > 0
-    image = tf.where(inside, tf.pad(image, [*beyond, [0, 0]]), tf.constant(fill, tf.uint8))
+    is_inside = tf.pad(tf.ones_like(label), beyond)[..., None] > 0
+    image = tf.where(is_inside, tf.pad(image, [*beyond, [0, 0]]), tf.constant(fill, tf.uint8))
     label = tf.pad(label, beyond, constant_values=IGNORED)
     return tf.ensure_shape(image, [height, width, 3]), tf.ensure_shape(label, [height, width])
 

@@ -28,21 +28,21 @@ class Plan:
     monitor_every: int
 
 
-def make_plan(config, num_examples, every: Length | None) -> Plan:
+def make_plan(config, num_examples, every: Length | None, bn_group_size: int | None = None) -> Plan:
     """The `Plan` of a config on data of `num_examples` images.
 
     Args:
         config: config with `batch_size`, `length` and `stop_after_steps`.
         num_examples: images in the data.
         every: time between measurements, None for never.
+        bn_group_size: rows that share BN statistics, to name a batch that fits; None: all rows.
 
     Raises:
         ValueError: for fewer images than a batch.
     """
     steps_per_epoch = num_examples // config.batch_size
     if not steps_per_epoch:
-        owner = config if hasattr(config, "bn_group_size") else getattr(config, "model", config)
-        group = getattr(owner, "bn_group_size", None) or 1
+        group = bn_group_size or 1
         fits = max(num_examples // group * group, 1)
         raise ValueError(
             "The data must have at least one global batch of images. Received: "

@@ -32,4 +32,4 @@ def test_a_queue_of_more_keys_than_images_is_warned_of(queue, symmetric, size, c
 def test_fewer_images_than_a_batch_are_refused_with_the_largest_batch():
     config = tiny.config(batch_size=64, model__queue_size=64)
     with pytest.raises(ValueError, match="50 images, batch_size=64.*to at most 48"):
-        plan.make_plan(config, 50, None)
+        plan.make_plan(config, 50, None, bn_group_size=4)

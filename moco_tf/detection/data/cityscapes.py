@@ -115,8 +115,8 @@ def _draw(canvas, polygon, number):
     left, top, right, bottom = _bounds(polygon, *canvas.shape)
     if right > left and bottom > top:
         points = (polygon - [left, top]).ravel()
-        inside = coco_mask.decode(coco_mask.frPyObjects([points], bottom - top, right - left))
-        canvas[top:bottom, left:right][inside[:, :, 0] > 0] = number
+        mask = coco_mask.decode(coco_mask.frPyObjects([points], bottom - top, right - left))
+        canvas[top:bottom, left:right][mask[:, :, 0] > 0] = number
 
 
 def _bounds(polygon, height, width):

@@ -78,9 +78,9 @@ def image_order(
     @no_autograph
     def images(step):
         # Of `total` consecutive steps `lying` are of lying images, evenly spread.
-        before, after = step * lying // total, (step + 1) * lying // total
-        is_upright = 1 - (after - before)
-        nth = tf.where(is_upright > 0, step - before, before)  # batch of this orientation
+        previous, following = step * lying // total, (step + 1) * lying // total
+        is_upright = 1 - (following - previous)
+        nth = tf.where(is_upright > 0, step - previous, previous)  # batch of this orientation
         length = lengths[is_upright]
 
         def image(position):

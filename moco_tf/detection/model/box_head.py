@@ -184,8 +184,8 @@ def detections(
 
     def boxes_of(label):
         """Boxes of a class for each image: int32 N to float32 NxPx4."""
-        of_class = tf.gather(deltas, label, axis=2, batch_dims=1)
-        return box_ops.clip(box_ops.decode(boxes, of_class, WEIGHTS), size)
+        class_deltas = tf.gather(deltas, label, axis=2, batch_dims=1)
+        return box_ops.clip(box_ops.decode(boxes, class_deltas, WEIGHTS), size)
 
     score = tf.transpose(score, [0, 2, 1])
     index, label, score = nms_of_classes(score, boxes_of, NMS_IOU, max_detections)  # NxD

@@ -56,9 +56,9 @@ def losses(
     mask_loss = tf.nn.sparse_softmax_cross_entropy_with_logits(label, maps[..., : SIZES[0]])
     mask_loss = _mean(tf.reduce_mean(mask_loss, axis=[2, 3]), is_counted)
 
-    values, inside = at_points(maps[..., SIZES[0] :], points, boxes)
+    values, is_inside = at_points(maps[..., SIZES[0] :], points, boxes)
     logits, u, v = tf.split(values, SIZES[1:], axis=-1)  # NxBxPx25
-    is_counted = is_counted[..., None] & inside & (part > 0)
+    is_counted = is_counted[..., None] & is_inside & (part > 0)
     part_loss = tf.nn.sparse_softmax_cross_entropy_with_logits(part, logits)
     part_loss = _mean(part_loss, is_counted)
     u_distance = rpn.smooth_l1(tf.abs(tf.gather(u, part, batch_dims=3) - points[..., 3]))
@@ -95,11 +95,11 @@ def mask_targets(masks: tf.Tensor, truth: tf.Tensor, boxes: tf.Tensor, size: int
     place = boxes[..., None, :2] + cells * (boxes[..., 2:] - boxes[..., :2])[..., None, :]
     scale = tf.maximum(truth[..., 2:] - truth[..., :2], 1e-3)  # an empty row has no side
     place = (place - truth[..., None, :2]) / scale[..., None, :] * side  # NxBxSx2
-    inside = (place >= 0) & (place < side)
-    column, row = tf.unstack(tf.cast(tf.where(inside, place, 0.0), tf.int32), axis=-1)
+    is_inside = (place >= 0) & (place < side)
+    column, row = tf.unstack(tf.cast(tf.where(is_inside, place, 0.0), tf.int32), axis=-1)
     labels = tf.gather(tf.gather(masks, row, batch_dims=2), column, axis=3, batch_dims=2)
-    inside = inside[..., 1][..., None] & inside[..., 0][..., None, :]  # NxBxSxS
-    return tf.where(inside, tf.cast(labels, tf.int32), 0)
+    is_inside = is_inside[..., 1][..., None] & is_inside[..., 0][..., None, :]  # NxBxSxS
+    return tf.where(is_inside, tf.cast(labels, tf.int32), 0)
 
 
 def at_points(maps: tf.Tensor, points: tf.Tensor, boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -119,7 +119,7 @@ def at_points(maps: tf.Tensor, points: tf.Tensor, boxes: tf.Tensor) -> tuple[tf.
     far_corner = boxes[..., None, 2:]
     place = (points[..., :2] - near_corner) * size
     place = tf.math.divide_no_nan(place, far_corner - near_corner)  # NxBxPx2
-    inside = tf.reduce_all((place >= 0) & (place < size), axis=-1)
+    is_inside = tf.reduce_all((place >= 0) & (place < size), axis=-1)
     place = tf.clip_by_value(place - 0.5, 0.0, size - 1.0)
     low = tf.floor(place)
     flat, values = tf.reshape(maps, [n, b, size * size, c]), 0.0
@@ -128,7 +128,7 @@ def at_points(maps: tf.Tensor, points: tf.Tensor, boxes: tf.Tensor) -> tuple[tf.
         weight = tf.reduce_prod(1 - tf.abs(place - cell), axis=-1, keepdims=True)
         x, y = tf.unstack(tf.cast(tf.minimum(cell, size - 1.0), tf.int32), axis=-1)
         values += weight * tf.gather(flat, y * size + x, batch_dims=2)
-    return values, inside
+    return values, is_inside
 
 
 def decode(maps: tf.Tensor) -> tf.Tensor:

@@ -71,8 +71,8 @@ def targets(keypoints: tf.Tensor, boxes: tf.Tensor, size: int) -> tuple[tf.Tenso
     scale = tf.math.divide_no_nan(float(size), far_corner - near_corner)
     cells = tf.floor((points - near_corner) * scale)
     cells = tf.where(points == far_corner, size - 1.0, cells)
-    inside = tf.reduce_all((cells >= 0) & (cells < size), axis=-1)
-    is_counted = inside & (keypoints[..., 2] > 0)
+    is_inside = tf.reduce_all((cells >= 0) & (cells < size), axis=-1)
+    is_counted = is_inside & (keypoints[..., 2] > 0)
     x, y = tf.unstack(tf.cast(tf.where(is_counted[..., None], cells, 0.0), tf.int32), axis=-1)
     return y * size + x, is_counted
 
@@ -113,10 +113,10 @@ def decode(logits: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
 
     def slope(position, step):
         """1 if the next neighbor is higher, -1 if the previous one is, 0 at the border."""
-        after = tf.gather(flat, tf.minimum(best + step, size * size - 1), batch_dims=3)
-        before = tf.gather(flat, tf.maximum(best - step, 0), batch_dims=3)
+        following = tf.gather(flat, tf.minimum(best + step, size * size - 1), batch_dims=3)
+        previous = tf.gather(flat, tf.maximum(best - step, 0), batch_dims=3)
         is_inner = (position > 0) & (position < size - 1)
-        return tf.where(is_inner, tf.sign(after - before), 0.0)
+        return tf.where(is_inner, tf.sign(following - previous), 0.0)
 
     x = tf.cast(x, tf.float32) + 0.5 + 0.25 * slope(x, 1)
     y = tf.cast(y, tf.float32) + 0.5 + 0.25 * slope(y, size)

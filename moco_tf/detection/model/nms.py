@@ -78,12 +78,12 @@ def nms_of_classes(
 
     def keep_best(i, score, highest, index, label, kept):
         best_class = tf.argmax(highest, axis=1, output_type=tf.int32)  # N
-        of_class = tf.gather(score, best_class, batch_dims=1)  # NxP
-        best = tf.argmax(of_class, axis=1, output_type=tf.int32)  # N
+        class_scores = tf.gather(score, best_class, batch_dims=1)  # NxP
+        best = tf.argmax(class_scores, axis=1, output_type=tf.int32)  # N
         candidates = boxes_of(best_class)  # NxPx4
         box = tf.gather(candidates, best, batch_dims=1)[:, None]  # Nx1x4
         is_done = (box_ops.iou(candidates, box) > threshold) | (boxes == best[:, None])  # NxP
-        rest = tf.where(is_done, float("-inf"), of_class)
+        rest = tf.where(is_done, float("-inf"), class_scores)
         place = tf.stack([images, best_class], axis=1)  # Nx2
         is_now = rounds == i
         return (
@@ -92,7 +92,7 @@ def nms_of_classes(
             tf.tensor_scatter_nd_update(highest, place, tf.reduce_max(rest, axis=1)),
             tf.where(is_now, best[:, None], index),
             tf.where(is_now, best_class[:, None], label),
-            tf.where(is_now, tf.reduce_max(of_class, axis=1)[:, None], kept),
+            tf.where(is_now, tf.reduce_max(class_scores, axis=1)[:, None], kept),
         )
 
     highest = tf.reduce_max(score, axis=2)  # NxK

@@ -82,9 +82,9 @@ def pool(
     if static_shapes:
         pooled = []
         for i, (x, stride) in enumerate(zip(maps, strides, strict=True)):
-            on_level = tf.cast(level == i, tf.float32)[..., None, None, None]
+            is_on_level = tf.cast(level == i, tf.float32)[..., None, None, None]
             positions = _positions(boxes / stride, aligned)
-            pooled.append(on_level * _by_products(x, positions, size, sampling_ratio))
+            pooled.append(is_on_level * _by_products(x, positions, size, sampling_ratio))
         return tf.add_n(pooled)
     # All levels lie on one canvas, below each other, so that one call pools each box once.
     bordered = [_bordered(x) for x in maps]

@@ -121,10 +121,10 @@ def score_lvis(annotations: Annotations, predictions: Sequence[dict], iou_type: 
 
 
 def _best_of_each_image(detections, count):
-    by_image = collections.defaultdict(list)
+    records_of = collections.defaultdict(list)
     for detection in detections:
-        by_image[detection["image_id"]].append(detection)
-    for in_image in by_image.values():
+        records_of[detection["image_id"]].append(detection)
+    for in_image in records_of.values():
         yield from sorted(in_image, key=lambda detection: -detection["score"])[:count]
 
 

@@ -94,7 +94,7 @@ def _surface_at(maps, place):
         uv: float DxPx2 in [0, 1].
     """
     size, rows = maps.shape[1], np.arange(len(maps))[:, None]
-    inside = ((place >= 0) & (place < size)).all(axis=-1)
+    is_inside = ((place >= 0) & (place < size)).all(axis=-1)
     place = np.clip(place, 0, size - 1e-3)
     x, y = np.moveaxis(place.astype(int), -1, 0)
     part = maps[rows, y, x, 0].astype(int)
@@ -106,7 +106,7 @@ def _surface_at(maps, place):
         weight = np.abs(1 - np.array(corner) - share).prod(axis=-1) * (cell[..., 0] == part)
         total = total + weight
         uv = uv + weight[..., None] * cell[..., 1:]
-    return np.where(inside, part, 0), uv / total[..., None] / 255
+    return np.where(is_inside, part, 0), uv / total[..., None] / 255
 
 
 class _Evaluation(COCOeval):
