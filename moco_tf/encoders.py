@@ -17,9 +17,13 @@ from moco_tf.data.recipes.recipe import Recipe
 from moco_tf.interop import naming_schemes, old_encoders, torch_file, training_state
 from moco_tf.log import log
 from moco_tf.pretraining import config as config_lib
+from moco_tf.training import checkpoint as checkpoints
 
 STANDARD_RECIPE = "moco:v2"  # for encoders without the config of their run
-RULE = "`--checkpoint` must be the workdir of a train.py run, an encoder's .keras or a PyTorch file"
+RULE = (
+    "`--checkpoint` must be the workdir of a train.py run, one of its checkpoints "
+    "(WORKDIR/checkpoints/step-N), an encoder's .keras or a PyTorch file"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +32,10 @@ class Loaded:
 
     Attributes:
         encoder: `Encoder`, which computes in float32, whatever it was trained in.
-        path: file that it was read from.
+        path: file, or checkpoint of a run, that it was read from.
         digest: `digest` of the encoder.
         run: `pretraining.config.Config` of its run, or None for a file without a workdir.
+        folder: folder of the run, or of the file.
     """
 
     encoder: Encoder
@@ -38,32 +43,59 @@ class Loaded:
     digest: str
     run: config_lib.Config | None
 
+    @property
+    def folder(self) -> str:
+        folder = os.path.dirname(self.path)
+        return os.path.dirname(folder) if checkpoints.step_path(self.path) else folder
+
 
 def load(checkpoint: str, random_init: bool = False, seed: int = 0) -> Loaded:
     """Loads the encoder of a checkpoint; call it in the strategy's scope.
 
     Args:
-        checkpoint: workdir of a train.py run, an encoder's .keras file, or a PyTorch file of
-            one of `naming_schemes.NAMING_SCHEMES`; local or gs://.
+        checkpoint: workdir of a train.py run, one of its checkpoints (RUN/checkpoints/step-N), an
+            encoder's .keras file, or a PyTorch file of one of `naming_schemes.NAMING_SCHEMES`;
+            local or gs://.
         random_init: replace the trained weights by new ones.
         seed: seed of the new weights.
 
     Raises:
         ValueError: if the checkpoint does not exist or cannot be read.
     """
-    path = checkpoint
-    if not path.endswith((".keras", *torch_file.ENDINGS)):
+    step_path = checkpoints.step_path(checkpoint)
+    path = step_path or checkpoint
+    if not path.endswith((".keras", *torch_file.ENDINGS)) and not step_path:
         path = os.path.join(checkpoint, "encoder.keras")
-    if not tf.io.gfile.exists(path):
-        raise ValueError(f"{RULE}. Received: {checkpoint!r}; there is no {path}.")
-    if path.endswith(".keras"):
+    if not tf.io.gfile.exists(f"{path}.index" if step_path else path):
+        raise ValueError(f"{RULE}. Received: {checkpoint!r}; there is no {path}. {_steps(path)}")
+    run = _run_of(path)
+    if step_path:
+        encoder = training_state.encoder_at(path, _require_run(run, path))
+    elif path.endswith(".keras"):
         encoder = _keras(path)
     else:
         encoder = training_state.encoder_of(naming_schemes.parse(torch_file.read(path)), repr(path))
     if random_init:
         keras.utils.set_random_seed(seed)
         encoder = encoder.clone()
-    return Loaded(encoder, path, digest(encoder), _run_of(path))
+    return Loaded(encoder, path, digest(encoder), run)
+
+
+def _steps(path):
+    """The checkpoints beside one that does not exist, in words; "" for another path."""
+    folder = os.path.dirname(path)
+    if not checkpoints.step_path(path) or not tf.io.gfile.isdir(folder):
+        return ""
+    names = [name for name in tf.io.gfile.listdir(folder) if name.endswith(".index")]
+    return f"The run has kept {', '.join(sorted(n.removesuffix('.index') for n in names))}."
+
+
+def _require_run(run, path):
+    if run is None:
+        raise ValueError(
+            f"{RULE}. Received: {path!r}, without the config.json of its run two folders up."
+        )
+    return run
 
 
 def _keras(path):
@@ -82,8 +114,12 @@ def _keras(path):
 
 
 def _run_of(path):
-    config = os.path.join(os.path.dirname(path), "config.json")
-    if os.path.basename(path) != "encoder.keras" or not tf.io.gfile.exists(config):
+    is_step = checkpoints.step_path(path) is not None
+    folder = os.path.dirname(os.path.dirname(path) if is_step else path)
+    config = os.path.join(folder, "config.json")
+    if not is_step and os.path.basename(path) != "encoder.keras":
+        return None
+    if not tf.io.gfile.exists(config):
         return None
     try:
         with tf.io.gfile.GFile(config) as file:

@@ -27,6 +27,7 @@ from moco_tf.evaluation.serving import load_classifier
 from moco_tf.evaluation.task import find_of
 from moco_tf.interop import naming_schemes, torch_file, training_state, weights
 from moco_tf.storage import save_model
+from moco_tf.training.checkpoint import step_path
 
 FLAGS = flags.FLAGS
 FORMATS = {
@@ -158,7 +159,7 @@ def _refuse_preprocessing(**options):
 def _state(loaded, checkpoint):
     """The training state of a workdir or a PyTorch file; the encoder alone of a .keras file."""
     if loaded.run and not checkpoint.endswith(".keras"):
-        return training_state.read(checkpoint, loaded.run)
+        return training_state.read(loaded.folder, loaded.run, step_path(checkpoint))
     if checkpoint.endswith(torch_file.ENDINGS):
         return naming_schemes.parse(torch_file.read(checkpoint))
     return naming_schemes.State(query=weights.arrays_of(loaded.encoder))

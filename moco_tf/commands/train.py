@@ -1,17 +1,26 @@
 r"""Pre-trains an encoder with MoCo.
 
     python train.py --config=configs/moco_v2.py --workdir=runs/v2 [--strategy=...] \
-        [--config.field=value ...]
+        [--init=WORKDIR-OR-FILE] [--config.field=value ...]
 
 The same command resumes a run that was stopped. It writes to the workdir:
 checkpoints/, encoder.keras, metrics.jsonl, tensorboard/ and report.html.
 """
 
-from moco_tf import distribute
+from absl import flags
+
+from moco_tf import distribute, warm_start
 from moco_tf.commands import run_flags, script
 from moco_tf.commands.signals import STOP
 from moco_tf.pretraining import config, report
 from moco_tf.pretraining.run import pretrain
+
+INIT = flags.DEFINE_string(
+    "init",
+    None,
+    "What a new run starts from, with a schedule of its own: the workdir of a run or one of its "
+    "checkpoints (encoders and queue), an encoder.keras or a PyTorch file.",
+)
 
 
 def check(rest):
@@ -24,7 +33,8 @@ def check(rest):
 def main(_):
     workdir, run_config = run_flags.require_workdir(), run_flags.CONFIG.value
     strategy = run_flags.start(run_config)
-    step = pretrain(run_config, workdir, strategy, stop=STOP.listen())
+    init = warm_start.init(INIT.value) if INIT.value else None
+    step = pretrain(run_config, workdir, strategy, STOP.listen(), init)
     if distribute.is_chief(strategy):
         print(report.summary(workdir, step))
 

@@ -129,7 +129,7 @@ class Classification(Task):
         predict_all = self.forward(network)
         folder = self.config.data.features_dir
         if folder is None:
-            folder = os.path.join(os.path.dirname(self.loaded.path), "features")
+            folder = os.path.join(self.loaded.folder, "features")
         cache = Cache(folder, self.strategy)
         train = self._cached_outputs(cache, predict_all, "train")
         test = self._cached_outputs(cache, predict_all, "test")

@@ -133,12 +133,26 @@ def remove(workdir: str):
             tf.io.gfile.remove(path)
 
 
-def restored(workdir: str, config: Config) -> MoCo:
-    """The compiled `MoCo` of a workdir's newest checkpoint.
+def encoder_at(step_path: str, config: Config) -> Encoder:
+    """The query encoder of one checkpoint, of a run with any mechanism.
+
+    Args:
+        step_path: checkpoint, such as RUN/checkpoints/step-100.
+        config: `Config` of the run.
+    """
+    with precision("float32"):
+        encoder = build.make_encoder(config.model)
+    checkpoint.load(step_path, model=tf.train.Checkpoint(encoder_q=encoder))
+    return encoder
+
+
+def restored(workdir: str, config: Config, step_path: str | None = None) -> MoCo:
+    """The compiled `MoCo` of a workdir's checkpoint.
 
     Args:
         workdir: folder of a train.py run.
         config: `Config` of the run.
+        step_path: checkpoint, such as RUN/checkpoints/step-100; None: the newest.
 
     Raises:
         ValueError: if there is no checkpoint, or the run has another mechanism than MoCo's queue.
@@ -150,6 +164,9 @@ def restored(workdir: str, config: Config) -> MoCo:
             "encoder alone, give its encoder.keras as `--checkpoint`."
         )
     model = _make_model(config)
+    if step_path:
+        checkpoint.load(step_path, model=model, optimizer=model.optimizer)
+        return model
     checkpoints = _checkpoints(model, workdir, write=False)
     if not checkpoints.latest:
         raise ValueError(f"The workdir must have a checkpoint. Received: {workdir!r}, without one.")
@@ -157,9 +174,9 @@ def restored(workdir: str, config: Config) -> MoCo:
     return model
 
 
-def read(workdir: str, config: Config) -> naming_schemes.State:
-    """The state of a workdir's newest checkpoint; arguments and errors as in `restored`."""
-    model = restored(workdir, config)
+def read(workdir: str, config: Config, step_path: str | None = None) -> naming_schemes.State:
+    """The state of a workdir's checkpoint; arguments and errors as in `restored`."""
+    model = restored(workdir, config, step_path)
     step = int(model.optimizer.iterations.numpy())
     return naming_schemes.State(
         query=weights.arrays_of(model.encoder_q),

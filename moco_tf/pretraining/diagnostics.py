@@ -84,8 +84,8 @@ class Diagnostics(Observer):
         if self.model.has_queue and fill < 1 and not self.has_logged_filling:
             self.has_logged_filling = True
             log.info(
-                "The queue is filling with keys (%.0f %%). Until it is full the loss may rise: the "
-                "random start makes easy negatives. That is normal.",
+                "The queue is filling with this run's keys (%.0f %%). Until it is full the loss "
+                "may rise: random or old keys make easy negatives. That is normal.",
                 100 * fill,
             )
         at_chance = fill == 1 and abs(loss - self.chance) < 0.01 * self.chance

@@ -8,11 +8,16 @@ import tensorflow as tf
 from moco_tf import distribute, schema
 from moco_tf.data import recipes, sources
 from moco_tf.data.two_views import require_index
-from moco_tf.pretraining import build, diagnostics, mechanism, report
+from moco_tf.pretraining import build, diagnostics, initial, mechanism, report
 from moco_tf.pretraining.config import Config
 from moco_tf.probes import monitor as monitors
 from moco_tf.training import checkpoint, fit
 from moco_tf.training import plan as plan_lib
+
+WAY_ON = (
+    "To go on with another config (more epochs, another batch, queue or data), start a new "
+    "--workdir from this one's encoders and queue by --init={}."
+)
 
 
 def pretrain(
@@ -20,6 +25,7 @@ def pretrain(
     workdir: str,
     strategy: tf.distribute.Strategy,
     stop: Callable[[], bool] = lambda: False,
+    init: initial.Init | None = None,
 ) -> int:
     """Runs or resumes a pre-training run.
 
@@ -28,11 +34,13 @@ def pretrain(
         workdir: folder of the run, local or gs://.
         strategy: strategy from `strategies.make_strategy`.
         stop: function that says whether to stop early.
+        init: what a new run starts from, see `warm_start.init`; None: random weights.
 
     Returns:
         Steps done in all.
 
     Raises:
+        ValueError: if the workdir is of another config, or was started from something else.
         loop.Stopped: if it was asked to stop before the end.
     """
     layout = plan_lib.make_layout(
@@ -51,7 +59,8 @@ def pretrain(
     with strategy.scope():
         model = build.make_model(config, plan.num_images, plan.steps_per_epoch)
     scores = monitors.make_scores(config, model, recipe, strategy, plan)
-    checkpoint.claim_workdir(schema.to_dict(config), workdir, strategy)
+    checkpoint.claim_workdir(schema.to_dict(config), workdir, strategy, WAY_ON.format(workdir))
+    initial.start(model, init, workdir, config.seed, strategy)
     build.describe(config, layout, source)
     done = fit.fit(
         model,

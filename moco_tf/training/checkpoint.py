@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 
 import keras
 import numpy as np
@@ -27,6 +28,8 @@ FREE_FIELDS = (
 CONFIG = "config.json"  # in a workdir: config and version of the run
 VERSION_KEY = "moco_tf"  # key of the version in config.json; 0.1.0 wrote none
 DIGEST_BYTES = 16
+STEP = re.compile(r"(.*/checkpoints/step-\d+)(\.index|\.data-\S+)?")
+NOTHING_TO_KEEP = (CONFIG, "metrics.jsonl", "tensorboard", "init.json")  # without anything else
 STORAGE_ERRORS = (  # errors that say nothing about the checkpoint itself
     tf.errors.PermissionDeniedError,
     tf.errors.UnauthenticatedError,
@@ -138,6 +141,33 @@ def read(path: str):
     storage.with_retries(lambda: _read(path))
 
 
+def step_path(path: str) -> str | None:
+    """The checkpoint that a path names, such as RUN/checkpoints/step-100; None for other paths.
+
+    Example:
+        >>> step_path("runs/v2/checkpoints/step-100.index")
+        'runs/v2/checkpoints/step-100'
+    """
+    match = STEP.fullmatch(path.rstrip("/"))
+    return match[1] if match else None
+
+
+def load(path: str, **parts):
+    """Sets objects to what a checkpoint saved of them.
+
+    Args:
+        path: checkpoint, such as RUN/checkpoints/step-100.
+        parts: objects by their names in the checkpoint, such as model=... or optimizer=...
+
+    Raises:
+        OSError: if the checkpoint is damaged.
+    """
+    read(path)
+    checkpoint = tf.train.Checkpoint(**parts)
+    status = storage.with_retries(lambda: checkpoint.restore(path))
+    status.assert_existing_objects_matched().expect_partial()
+
+
 def _read(path):
     try:
         reader = tf.train.load_checkpoint(path)
@@ -149,35 +179,49 @@ def _read(path):
         raise OSError(f"The checkpoint {path} is not whole: {error}") from error
 
 
-def claim_workdir(new: dict, workdir: str, strategy: tf.distribute.Strategy):
+def claim_workdir(new: dict, workdir: str, strategy: tf.distribute.Strategy, way_on: str = ""):
     """Writes the config to a new workdir, or checks that an old workdir has the same config.
+
+    A workdir without a checkpoint or a result has nothing to keep, and is new.
 
     Args:
         new: config, as a dict from `schema.to_dict`.
         workdir: local or gs:// folder; the chief makes it.
         strategy: strategy of the run; all its processes must have the same config and code.
+        way_on: advice to the user for another config, a sentence.
 
     Raises:
         ValueError: as in `check_workdir`, or on every process if one has another config or code.
     """
     path = os.path.join(workdir, CONFIG)
-    if distribute.is_chief(strategy) and not tf.io.gfile.exists(path):
+    if distribute.is_chief(strategy) and _is_new(workdir):
         tf.io.gfile.makedirs(workdir)
         content = {VERSION_KEY: VERSION, **new}
         storage.write_text(path, json.dumps(content, indent=2) + "\n")
     _require_same_on_all_workers(new, path, strategy)
     # After the comparison of workers, in which the others would wait for a worker refused here.
-    check_workdir(new, workdir)
+    check_workdir(new, workdir, way_on)
 
 
-def check_workdir(new: dict, workdir: str):
+def _is_new(workdir):
+    """Whether a workdir does not exist, or holds nothing worth keeping."""
+    if not tf.io.gfile.exists(workdir):
+        return True
+    names = {name.rstrip("/") for name in tf.io.gfile.listdir(workdir)}
+    return CONFIG not in names or names <= set(NOTHING_TO_KEEP)
+
+
+def check_workdir(new: dict, workdir: str, way_on: str = ""):
     """Raises ValueError if version 0.1.0 or another config made a workdir.
 
     Args:
         new: config, as a dict from `schema.to_dict`.
         workdir: local or gs:// folder.
+        way_on: advice to the user for another config, a sentence.
     """
-    old = _read_config(os.path.join(workdir, CONFIG)) or {VERSION_KEY: VERSION, **new}
+    if _is_new(workdir):
+        return
+    old = _read_config(os.path.join(workdir, CONFIG))
     if not old.pop(VERSION_KEY, None):
         raise ValueError(
             f"The workdir {workdir!r} was made by moco_tf 0.1.0, whose runs cannot be resumed by "
@@ -186,10 +230,19 @@ def check_workdir(new: dict, workdir: str):
         )
     differences = [d for d in schema.differences(old, new) if d.split(":")[0] not in FREE_FIELDS]
     if differences:
+        free = [name for name in FREE_FIELDS if _has_field(new, name)]
         raise ValueError(
             f"The workdir {workdir!r} was made by another config. Differing fields (workdir -> "
-            f"now): {'; '.join(differences)}. Use the same config to resume, or another --workdir."
+            f"now): {'; '.join(differences)}. Use the same config to resume, or another --workdir. "
+            + (f"{way_on} " if way_on else "")
+            + f"A resumed run may change --config. {', '.join(free)}."
         )
+
+
+def _has_field(values, name):
+    """Whether a dict of `schema.to_dict` has a field of a dotted name."""
+    first, _, rest = name.partition(".")
+    return first in values and (not rest or _has_field(values[first], rest))
 
 
 def _require_same_on_all_workers(new, path, strategy):

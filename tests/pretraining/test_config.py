@@ -213,7 +213,9 @@ def test_a_workdir_is_refused_to_another_config_but_not_to_a_longer_run(tmp_path
             schema.to_dict(config), str(tmp_path), tf.distribute.get_strategy()
         )
 
+    claim(tiny.config(seed=1))  # a workdir without a checkpoint or a result is new
     claim(tiny.config())
+    (tmp_path / "checkpoints").mkdir()
     claim(tiny.config(stop_after_steps=9, log_every_steps=1))
     with pytest.raises(ValueError, match=r"model.dim: 8 -> 16; seed: 0 -> 2"):
         claim(tiny.config(seed=2, model__dim=16))
@@ -222,6 +224,7 @@ def test_a_workdir_is_refused_to_another_config_but_not_to_a_longer_run(tmp_path
 def test_a_workdir_of_version_0_1_0_is_refused_with_what_to_do(tmp_path):
     old = schema.to_dict(tiny.config()) | {"stop_after_steps": 0, "profile_steps": []}
     (tmp_path / "config.json").write_text(json.dumps(old))
+    (tmp_path / "encoder.keras").touch()
     with pytest.raises(ValueError, match=r"moco_tf 0.1.0.*new --workdir.*--checkpoint=.*keras"):
         checkpoint.check_workdir(schema.to_dict(tiny.config()), str(tmp_path))
 

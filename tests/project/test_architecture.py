@@ -22,6 +22,7 @@ LEVELS = [
     {"pretraining"},
     {"interop"},
     {"encoders"},
+    {"warm_start"},
     {"evaluation"},
     {"detection", "segmentation"},
     {"commands"},
