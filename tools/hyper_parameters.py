@@ -45,6 +45,7 @@ LEFT_OUT = {
         roi_align.CHUNK densepose_head.MAPS retinanet.STAGES""",
     "Controls, subsets and early ends": """random_init backbone seed stop_after_steps monitor.linear
         data.fraction data.subset_seed""",
+    "How much of the images a page shows and measures": "data.gallery queries shown pairs",
     "What happens to unusable images and steps": "data.max_bad_fraction max_skipped_steps",
 }
 LEFT_OUT = {title: names.split() for title, names in LEFT_OUT.items()}
@@ -114,8 +115,11 @@ def _unused(config):
             names.add("optimizer.warmup_factor")
         if config.optimizer.schedule == "step":
             names.add("optimizer.first_epoch")
+            at = f"milestones_{unit}"
+            is_given = getattr(config.optimizer, at)
+            names.add("optimizer.milestones" if is_given else f"optimizer.{at}")
         else:
-            names |= {f"optimizer.milestones_{unit}", "optimizer.factor"}
+            names |= {f"optimizer.milestones_{unit}", "optimizer.milestones", "optimizer.factor"}
     if isinstance(config, Config):
         if config.model.head == "linear":
             names.add("model.hidden")

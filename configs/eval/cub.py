@@ -19,7 +19,7 @@ def get_config():
     return Finetune(
         data=Data(train="tfds:caltech_birds2011:train", test="tfds:caltech_birds2011:test"),
         optimizer=Optimizer(
-            learning_rate=0.025, weight_decay=1e-4, schedule="step", milestones_epochs=(70, 90)
+            learning_rate=0.025, weight_decay=1e-4, schedule="step", milestones=(0.7, 0.9)
         ),
         batch_size=64,
     )

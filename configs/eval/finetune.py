@@ -13,5 +13,5 @@ from moco_tf.evaluation.config import Finetune
 
 
 def get_config():
-    """lr .025, weight decay 1e-4, batch 256, 100 epochs, x.1 at 70 and 90."""
+    """lr .025, weight decay 1e-4, batch 256, 100 epochs, x.1 at 70 and 90 %."""
     return Finetune()

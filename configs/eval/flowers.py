@@ -21,7 +21,7 @@ def get_config():
     return Finetune(
         data=Data(train="tfds:oxford_flowers102:train", test="tfds:oxford_flowers102:test"),
         optimizer=Optimizer(
-            learning_rate=0.025, weight_decay=1e-4, schedule="step", milestones_epochs=(70, 90)
+            learning_rate=0.025, weight_decay=1e-4, schedule="step", milestones=(0.7, 0.9)
         ),
         batch_size=32,
     )

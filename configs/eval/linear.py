@@ -11,5 +11,5 @@ from moco_tf.evaluation.config import Linear
 
 
 def get_config():
-    """lr 30, no weight decay, batch 256, 100 epochs, x.1 at 60 and 80."""
+    """lr 30, no weight decay, batch 256, 100 epochs, x.1 at 60 and 80 %."""
     return Linear()

@@ -94,6 +94,7 @@ class Classification(Task):
                 "train_images": splits.train.num_examples,
                 "test_images": len(self.outcome.labels),
                 "classes": splits.num_classes,
+                "chance": results.chance(self.outcome.labels),
                 "class_names": list(splits.classes),
             },
         }
@@ -177,7 +178,7 @@ class Classification(Task):
         limit = self.config.data.max_bad_fraction
         if len(bad) > limit * max(len(outputs.ok), 1000) or len(bad) == len(outputs.ok):
             raise ValueError(
-                f"At most data.max_bad_fraction={limit} of the images may be undecodable. "
+                f"At most --config.data.max_bad_fraction={limit} of the images may be undecodable. "
                 f"Received: {len(bad)} of {len(outputs.ok)} in {address!r}. Fix the data or "
                 "raise the limit."
             )

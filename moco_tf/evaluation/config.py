@@ -74,7 +74,8 @@ class Knn(Task):
         (200, 100, 20, 10),
         at_least=1,
         min_items=1,
-        help="values of k, all in one pass; the first gives the main result",
+        help="values of k, all in one pass; the first of at most the training images a class gives "
+        "the main result",
     )
     temperature: float = option(0.07, above=0, help="temperature of the votes")
 
@@ -133,7 +134,7 @@ class Linear(Supervised):
 
     optimizer: Optimizer = field(
         default_factory=lambda: Optimizer(
-            learning_rate=30.0, weight_decay=0.0, schedule="step", milestones_epochs=(60, 80)
+            learning_rate=30.0, weight_decay=0.0, schedule="step", milestones=(0.6, 0.8)
         )
     )
 
@@ -144,7 +145,7 @@ class Finetune(Supervised):
 
     optimizer: Optimizer = field(
         default_factory=lambda: Optimizer(
-            learning_rate=0.025, weight_decay=1e-4, schedule="step", milestones_epochs=(70, 90)
+            learning_rate=0.025, weight_decay=1e-4, schedule="step", milestones=(0.7, 0.9)
         )
     )
     head_factor: float = option(
@@ -153,6 +154,48 @@ class Finetune(Supervised):
     bn_group_size: int | None = option(
         None, at_least=1, help="rows that share BN statistics; none: all rows of a replica"
     )
+
+
+@dataclass
+class Unlabelled:
+    """Images without labels."""
+
+    source: str | None = option(
+        None, help="address, see moco_tf/data/sources; none: the run's own images"
+    )
+    data_dir: str | None = option(None, help="folder of prepared TFDS data sets; none: the run's")
+    num_examples: int | None = option(
+        None, at_least=1, help="records of a tfrecord: source; none counts them"
+    )
+    recipe: str | None = option(
+        None, help="augmentation of the views; none: the run's, moco:v2 without a run"
+    )
+    image_size_px: int | None = option(None, at_least=1, help="side of the crops; none: the run's")
+    resize_px: int | None = option(
+        None,
+        at_least=1,
+        help="short side before a center crop; none: the run's, or 8/7 of the size",
+    )
+    gallery: int = option(
+        4096, at_least=1, help="images among which neighbours are searched, evenly over the source"
+    )
+
+
+@dataclass
+class Neighbours:
+    """Nearest neighbours of images without labels, alignment and uniformity.
+
+    Source: arXiv:2005.10242, for the last two.
+    """
+
+    data: Unlabelled = field(default_factory=Unlabelled)
+    queries: int = option(16, at_least=1, help="images whose neighbours are shown")
+    shown: int = option(8, at_least=1, help="neighbours shown of each")
+    pairs: int = option(1024, at_least=2, help="images of two views, for alignment and uniformity")
+    random_init: bool = option(False, help="the same architecture untrained, as the baseline")
+    seed: int = option(0, at_least=0, help="seed of new weights and of the views")
+    deterministic: bool = option(False, help="bitwise repeatable ops, slower on GPU")
+    rows: int = option(128, at_least=1, help="images at a time, over all replicas")
 
 
 def check_data(config: Task):
@@ -173,6 +216,6 @@ def check_supervised(config: Supervised):
         require(
             config,
             "optimizer.milestones_epochs",
-            lambda v: v and max(v) < end,
-            f"below the number of epochs, {end}, such as {(round(0.6 * end), round(0.8 * end))}",
+            lambda v: not v or max(v) < end,
+            f"below the number of epochs, {end}, or empty for `--config.optimizer.milestones`",
         )

@@ -9,8 +9,20 @@ from moco_tf.log import log
 from moco_tf.probes import knn
 
 
+def main_k(neighbours: tuple[int, ...], images_per_class: int) -> int:
+    """The k of the main result: the first of at most the images a class, else the smallest.
+
+    With a larger k the other classes' images have most of the votes, however good the features.
+
+    Example:
+        >>> main_k((200, 100, 20, 10), images_per_class=37)
+        20
+    """
+    return next((k for k in neighbours if k <= images_per_class), min(neighbours))
+
+
 class KnnTask(Classification):
-    """kNN accuracy; the main result is for the first k, on backbone features."""
+    """kNN accuracy on backbone features; the main result is for the k of `main_k`."""
 
     name = "knn"
     Config = Knn
@@ -19,10 +31,19 @@ class KnnTask(Classification):
     def classify(self):
         train, test = self.encoder_outputs()
         labels = test.labels[test.ok]
+        per_class = max(int(train.ok.sum()) // self.splits.num_classes, 1)
+        self.k = main_k(self.config.neighbours, per_class)
+        if self.k != self.config.neighbours[0]:
+            log.warning(
+                "The main result is for k = %d, not for %d: there are %d training images a class.",
+                self.k,
+                self.config.neighbours[0],
+                per_class,
+            )
         by_features = {}
         scores, by_features["backbone"] = self._nearest(train, test, 0, "backbone")
         _, by_features["projection"] = self._nearest(train, test, 1, "projection")
-        k = min(self.config.neighbours[0], int(train.ok.sum()))
+        k = min(self.k, int(train.ok.sum()))
         return Outcome(
             scores=scores,
             labels=labels,
@@ -34,7 +55,7 @@ class KnnTask(Classification):
         )
 
     def _nearest(self, train, test, output, title):
-        """Scores for the first k, and the accuracy for each k by its name.
+        """Scores for the main k, and the accuracy for each k by its name.
 
         Args:
             train: `features.Outputs` of the training images.
@@ -47,7 +68,7 @@ class KnnTask(Classification):
         queries = test.x[output][test.ok]
         cosine, index = knn.nearest(bank, queries, max(config.neighbours), title=title)
         neighbour_labels = train.labels[train.ok][index]
-        first, accuracies = None, {}
+        main, accuracies = None, {}
         for k in config.neighbours:
             scores = knn.votes(
                 cosine[:, :k],
@@ -56,12 +77,12 @@ class KnnTask(Classification):
                 config.temperature,
             )
             scores /= scores.sum(axis=1, keepdims=True)
-            first = scores if first is None else first
+            main = scores if k == self.k else main
             measured = results.measure(scores, test.labels[test.ok])
             accuracies[str(k)] = measured["top1"]["value"]
         line = ", ".join(f"k={k} {value:.1%}" for k, value in accuracies.items())
         log.info("kNN on the %s: %s", title, line)
-        return first, accuracies
+        return main, accuracies
 
 
 def _by_k(by_features):

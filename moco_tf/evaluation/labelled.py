@@ -50,7 +50,8 @@ def open_pair(data: configs.Data, run: Config | None) -> Labelled:
     data_dir = data.data_dir or (run.data.data_dir if run else None)
     sizes = (data.num_train, data.num_test)
     train, test = (
-        sources.open_source(a, data_dir, n) for a, n in zip(addresses, sizes, strict=True)
+        sources.open_source(address, data_dir, size, f"--config.data.{name}")
+        for name, address, size in zip(("train", "test"), addresses, sizes, strict=True)
     )
     num_classes = data.num_classes or _count_classes(train, addresses[0])
     _check_labels(train, addresses[0], num_classes)
@@ -106,6 +107,11 @@ def _addresses(data, run):
 
 
 def _count_classes(train, address):
+    if len(train.classes) == 1:
+        raise ValueError(
+            "Evaluation needs training images of two classes or more, a sub-folder each. Received: "
+            f"one class, {train.classes[0]}, in {address!r}."
+        )
     if train.classes:
         return len(train.classes)
     if not isinstance(train, Stream) and train.labels is not None:

@@ -52,7 +52,7 @@ class LinearCachedTask(Classification):
             sweep, held_out = self._sweep(x, y)
             best = best_of(sweep, held_out)
             rate, decay = best["learning_rate"], best["weight_decay"]
-            self._warn_at_the_end(rate)
+            self._explain(sweep, rate)
         log.info("Learning rate %g and weight decay %g, on all training images.", rate, decay)
         final = self._fit(x, y, [rate], [decay], "final")
         if not np.isfinite(final.losses[0]):
@@ -76,7 +76,7 @@ class LinearCachedTask(Classification):
             numbers=np.flatnonzero(test.ok),
             protocol=protocol,
             details={"sweep": sweep, "learning_rate": rate, "weight_decay": decay},
-            curves=self._curves(sweep),
+            curves=self._curves(sweep, rate),
         )
 
     def _fit(self, x, y, rates, decays, title):
@@ -123,16 +123,25 @@ class LinearCachedTask(Classification):
             )
         return sweep, len(held_out)
 
-    def _warn_at_the_end(self, rate):
-        rates = self.config.learning_rates
-        if len(rates) > 1 and rate in (min(rates), max(rates)):
-            log.warning(
-                "The best learning rate, %g, is at an end of `--config.learning_rates`. Try more "
-                "rates.",
+    def _explain(self, sweep, rate):
+        """Logs why the rate was chosen; warns if the best accuracy is at an end of the rates."""
+        top = max(entry["accuracy"] for entry in sweep)
+        best = sorted({e["learning_rate"] for e in sweep if e["accuracy"] == top and e["finite"]})
+        if rate not in best:
+            log.info(
+                "Learning rate %g is the smallest within one standard error of the best, %g.",
                 rate,
+                best[0],
+            )
+        if more := more_rates(best, self.config.learning_rates):
+            log.warning(
+                "The best accuracy is at the end of the learning rates tried, %s. Try more: "
+                "--config.learning_rates=%s",
+                ",".join(f"{r:g}" for r in best),
+                ",".join(f"{r:g}" for r in more),
             )
 
-    def _curves(self, sweep):
+    def _curves(self, sweep, rate):
         if not sweep:
             return []
         accuracies = {
@@ -142,7 +151,7 @@ class LinearCachedTask(Classification):
             for decay in self.config.weight_decays
         }
         rates = np.log10(self.config.learning_rates)
-        title = "sweep, on held-out training images"
+        title = f"sweep, on held-out training images; chosen: {rate:g}"
         return [(title, "log10(learning rate)", rates, accuracies)]
 
     def _save(self, classifiers):
@@ -153,6 +162,29 @@ class LinearCachedTask(Classification):
         network = keras.Model(images, head(backbone(images)), name="classifier")
         head.set_weights([classifiers.weights[0], classifiers.biases[0]])
         network.save(os.path.join(self.workdir, "classifier.keras"))
+
+
+def more_rates(best: list[float], rates: tuple[float, ...]) -> list[float]:
+    """Rates to try next if the best ones are at one end of those tried; [] if they are not.
+
+    Args:
+        best: rates with the best accuracy, ascending.
+        rates: all rates that were tried.
+
+    Example:
+        >>> more_rates([30.0], (0.1, 1.0, 30.0))
+        [0.1, 1.0, 30.0, 100.0, 300.0]
+        >>> more_rates([1.0, 30.0], (0.1, 1.0, 30.0))
+        []
+    """
+    tried = sorted(rates)
+    if len(tried) < 2 or len(best) > 1:
+        return []
+    if best[0] == tried[-1]:
+        return [*tried, float(f"{best[0] * 3.3:.1g}"), float(f"{best[0] * 10:.1g}")]
+    if best[0] == tried[0]:
+        return [float(f"{best[0] / 10:.1g}"), float(f"{best[0] / 3.3:.1g}"), *tried]
+    return []
 
 
 def best_of(sweep: list[dict], num_images: int) -> dict:

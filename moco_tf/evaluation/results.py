@@ -48,6 +48,16 @@ def measure(scores: np.ndarray, labels: np.ndarray) -> dict:
     return accuracies
 
 
+def chance(labels: np.ndarray) -> float:
+    """Top-1 of a guess that is always the most frequent class: a share in [0, 1].
+
+    Example:
+        >>> chance(np.array([0, 1, 1, 2]))
+        0.5
+    """
+    return float(np.bincount(labels).max() / len(labels))
+
+
 def _share(hits):
     n, p = len(hits), float(np.mean(hits))
     center = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
@@ -126,7 +136,12 @@ def read(workdir: str) -> dict:
 
 
 def percent(metric: dict) -> str:
-    """A metric as text, such as "54.5 % (51.4 to 57.5)", or "54.5 %" without an interval."""
+    """A metric as text, such as "54.5 % (51.4 to 57.5)", or "54.5 %" without an interval.
+
+    A metric with `is_share` false is no share, and shown as it is: "-3.12".
+    """
+    if not metric.get("is_share", True):
+        return f"{metric['value']:.3f}"
     text = f"{100 * metric['value']:.1f} %"
     if "interval" in metric:
         low, high = metric["interval"]
@@ -146,6 +161,8 @@ def summary(results: dict) -> str:
         text += f"; {data['test_images']} test images"
     if "classes" in data:
         text += f" of {data['classes']} classes"
+    if "chance" in data:
+        text += f", chance {100 * data['chance']:.1f} %"
     return f"{text}."
 
 
@@ -169,7 +186,7 @@ def compare(workdirs: list[str]) -> tuple[list[str], list[list[str]]]:
         for name, metric in results["metrics"].items():
             mark = " (95 %)" if "interval" in metric else titles.get(name, "").partition(" (95")[1]
             titles[name] = title_of(name, results) + (" (95 %)" if mark else "")
-    header = ["run", "task", "encoder", *titles.values(), "test images", "protocol"]
+    header = ["run", "task", "encoder", *titles.values(), "chance", "test images", "protocol"]
     runs = [os.path.basename(os.path.normpath(workdir)) for workdir in workdirs]
     if len(set(runs)) < len(runs):
         runs = workdirs
@@ -182,12 +199,17 @@ def compare(workdirs: list[str]) -> tuple[list[str], list[list[str]]]:
                 percent(results["metrics"][name]) if name in results["metrics"] else ""
                 for name in titles
             ),
+            _chance(results.get("data", {})),
             _test_images(results.get("data", {})),
             results["protocol"],
         ]
         for run, results in zip(runs, evaluations, strict=True)
     ]
     return header, rows
+
+
+def _chance(data):
+    return f"{100 * data['chance']:.1f} %" if "chance" in data else ""
 
 
 def _test_images(data):

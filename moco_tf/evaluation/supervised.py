@@ -112,11 +112,10 @@ class Supervised(Classification):
         lines = callbacks.read_metrics(os.path.join(self.workdir, "metrics.jsonl"))
         outputs = self.outputs(self.predict_all, "test", "test")
         losses = [line for line in lines if "loss" in line]
-        last_epoch = losses[-self.plan.steps_per_epoch :]
-        loss = float(np.mean([line["loss"] for line in last_epoch]))
+        means = epoch_means([line["loss"] for line in losses], self.plan.steps_per_epoch)
         protocol = self._protocol()
-        details = {"training_loss": loss}
-        if self._diverged(loss):
+        details = {"training_loss": means[-1]}
+        if self._diverged(means):
             details["diverged"] = True
             protocol += ", DIVERGED"
         return Outcome(
@@ -140,18 +139,30 @@ class Supervised(Classification):
             text += f", stopped early of {plan.total / plan.steps_per_epoch:g}"
         return f"{text}, lr {self.config.optimizer.learning_rate:g}"
 
-    def _diverged(self, loss):
-        """Whether the last epoch's training loss is far above chance; warns if it is."""
+    def _diverged(self, means):
+        """Whether the loss of an epoch after the first is far above chance; warns if it is."""
         chance = math.log(self.splits.num_classes)
-        if loss <= 2 * chance:
+        worst = max(means[1:] or means)
+        if worst <= 2 * chance:
             return False
         log.warning(
-            "The training loss of the last epoch, %.3g, is far above chance, %.3g: it diverged. %s",
-            loss,
+            "The training loss of an epoch, %.3g, is far above chance, %.3g: it diverged. %s",
+            worst,
             chance,
             self.remedy_for_divergence,
         )
         return True
+
+
+def epoch_means(losses: list[float], steps_per_epoch: int) -> list[float]:
+    """Mean loss of each epoch; the last may be incomplete.
+
+    Example:
+        >>> epoch_means([4.0, 2.0, 1.0], steps_per_epoch=2)
+        [3.0, 1.0]
+    """
+    starts = range(0, len(losses), steps_per_epoch)
+    return [float(np.mean(losses[i : i + steps_per_epoch])) for i in starts]
 
 
 def _curve(title, label, lines, name):

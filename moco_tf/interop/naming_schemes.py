@@ -1,7 +1,7 @@
 """Naming schemes: names of the weights in PyTorch checkpoints of MoCo, by implementation.
 
-Source: moco/builder.py and main_lincls.py of the official code; the MoCo of lightly, solo-learn,
-mmselfsup and mmpretrain; torchvision's ResNet.
+Source: moco/builder.py and main_lincls.py of the official code and of MoCo v3's; the MoCo of
+lightly and its benchmarks, solo-learn, mmselfsup and mmpretrain; torchvision's ResNet.
 """
 
 import dataclasses
@@ -25,11 +25,13 @@ class NamingScheme(NamedTuple):
         rules: pairs of a pattern and the common name. A common name is "q/..." in the query
             encoder, "k/..." in the key encoder, "queue" or "queue_ptr". The first match counts.
         left_out: pattern of names that are ignored.
+        lost: what `left_out` leaves out of the encoders, in words for the log; "" for nothing.
     """
 
     mark: str
     rules: tuple
     left_out: str = "(?!)"  # matches nothing
+    lost: str = ""
 
 
 NAMING_SCHEMES = {
@@ -59,6 +61,22 @@ NAMING_SCHEMES = {
         ),
         r"encoder_k\.steps|(data_preprocessor|head)\..*",
     ),
+    "MoCo v3": NamingScheme(
+        r"(base|momentum)_encoder\..*",
+        ((r"base_encoder\.(?!fc\.)(.*)", r"q/\1"),),
+        r"base_encoder\.fc\..*|(momentum_encoder|predictor)\..*",
+        "the projector and predictor, which have batch normalization, and the momentum encoder",
+    ),
+    "lightly's benchmarks": NamingScheme(  # their `backbone` is the momentum encoder
+        r"query_backbone\..*",
+        (
+            (r"query_backbone\.(.*)", r"q/\1"),
+            (r"backbone\.(.*)", r"k/\1"),
+            (r"query_projection_head\.layers\.(.*)", r"q/fc.\1"),
+            (r"projection_head\.layers\.(.*)", r"k/fc.\1"),
+        ),
+        r"(criterion|online_classifier)\..*",
+    ),
     "lightly": NamingScheme(
         r"backbone\.0\.weight",
         (
@@ -82,6 +100,10 @@ NAMING_SCHEMES = {
     ),
     "a backbone alone": NamingScheme(
         r"backbone\.conv1\..*", ((r"backbone\.(.*)", r"q/\1"),), r"(neck|head).*"
+    ),
+    "a sequence of torchvision's layers": NamingScheme(
+        r"4\.0\.conv1\.weight",
+        tuple((rf"{i}\.(.*)", rf"q/{name}.\1") for i, name in CHILDREN.items()),
     ),
     "torchvision": NamingScheme(r"conv1\.weight", ((r"(.*)", r"q/\1"),)),
 }
@@ -212,6 +234,10 @@ def _rename(arrays):
         raise ValueError(
             f"A file with the names of {marked[0]} must have no other names. Received: "
             f"{', '.join(unknown[:5])} ({len(unknown)} in all). Was the model changed?"
+        )
+    if scheme.lost:
+        log.warning(
+            "Of a file of %s the backbone alone is read, without %s.", marked[0], scheme.lost
         )
     return marked[0], parts, names
 

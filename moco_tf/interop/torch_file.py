@@ -104,8 +104,10 @@ class _Unpickler(pickle._Unpickler):  # the C one allocates the sizes that a fil
         raise _Refused(
             "A PyTorch file must hold only tensors, numbers, texts and containers, because "
             f"anything else could run code. Received: a file that asks for {module}.{name}. If you "
-            "trust it, save its weights alone with PyTorch: torch.save({'state_dict': "
-            "torch.load(FILE, weights_only=False)['state_dict']}, NEW)."
+            "trust it, load it with PyTorch and the code that made it, and save its weights alone: "
+            "x = torch.load(FILE, map_location='cpu', weights_only=False). If x is a checkpoint, "
+            "such as Lightning's: torch.save(x['state_dict'], NEW). If x is a whole model, saved "
+            "by torch.save(model): torch.save(x.state_dict(), NEW)."
         )
 
     def persistent_load(self, pid):

@@ -22,7 +22,7 @@ def make_backbone(model):
     Raises:
         ValueError: for an unknown address, or a field that the backbone's builder does not take.
     """
-    make = addresses.resolve(backbones, model.backbone, "model.backbone")
+    make = addresses.resolve(backbones, model.backbone, "--config.model.backbone")
     arguments = inspect.signature(make).parameters.values()
     takes_any = any(argument.kind == argument.VAR_KEYWORD for argument in arguments)
     names = {argument.name for argument in arguments}
@@ -89,6 +89,13 @@ def describe(config, layout, source):
         layout.replica_rows,
         layout.group_rows,
     )
+    left_out = source.num_examples % layout.batch
+    if left_out:
+        log.info(
+            "Each pass leaves out %d of the %d images, others each time, to have whole batches.",
+            left_out,
+            source.num_examples,
+        )
     if config.model.shuffle and layout.shuffling == "none":
         log.warning(
             "There is one BN group in all, so there is nothing to shuffle, and BN statistics may "
@@ -105,9 +112,9 @@ def describe(config, layout, source):
             source.num_examples,
             max(half, config.batch_size * (2 if config.model.symmetric else 1)),
         )
-    if config.mixed_bfloat16 and not _accelerators():
+    if config.mixed_bfloat16 and not accelerators():
         log.warning("bfloat16 is about ten times slower than float32 on CPU.")
-    if config.jit_compile and not _accelerators():
+    if config.jit_compile and not accelerators():
         log.warning("On CPU the step is slower under XLA than without it.")
 
 
@@ -117,7 +124,8 @@ def steps_per_call(config, strategy):
     return config.steps_per_call or (config.log_every_steps if on_tpu else 1)
 
 
-def _accelerators():
+def accelerators():
+    """GPUs and TPUs that TensorFlow sees."""
     return tf.config.list_logical_devices("GPU") + tf.config.list_logical_devices("TPU")
 
 
@@ -149,12 +157,12 @@ def augment_on(config):
     """Where the photometric half runs, "host" or "device"; "auto" prefers a GPU or TPU."""
     if config.data.augment_on != "auto":
         return config.data.augment_on
-    return "device" if _accelerators() else "host"
+    return "device" if accelerators() else "host"
 
 
 def input_remedy(config):
     """Advice for a run that waits for its input pipeline."""
-    if _accelerators() and augment_on(config) == "host":
+    if accelerators() and augment_on(config) == "host":
         return "Leave colors and blur to the device: data.augment_on=device."
     remedy = "Give the host more cores"
     if config.data.source.startswith("synthetic:"):

@@ -13,6 +13,8 @@ from moco_tf.pretraining.config import Config
 from moco_tf.pretraining.mechanism import chance_loss
 from moco_tf.training.round import Observer
 
+COLLAPSED = 0.02  # share of the dimensions, beyond one, below which the keys' rank is a collapse
+
 
 class Diagnostics(Observer):
     """Measures the state of the keys, and warns in the log if the loss stays at chance.
@@ -30,6 +32,7 @@ class Diagnostics(Observer):
         self.chance = chance_loss(config)
         self.where = layout.shuffling if config.model.shuffle else "none"
         self.num_at_chance = 0
+        self.num_collapsed = 0
         self.has_logged_filling = False
 
     def measure(self, round):
@@ -41,6 +44,7 @@ class Diagnostics(Observer):
         if round.last % self.state_every == 0 and math.isfinite(loss):
             if self.model.has_queue:
                 values |= self.queue_state(round.last)
+                self._watch_collapse(values)
             if self.model.keys_share_batch:
                 values["positives_in_group"] = self.positives_in_group(round.last)
         self._explain(round.last, loss)
@@ -78,6 +82,21 @@ class Diagnostics(Observer):
             order = np.concatenate([o + h * layout.host_rows for h, o in enumerate(orders)])
         group = layout.group_rows
         return float(np.mean(order // group == np.arange(layout.batch) // group))
+
+    def _watch_collapse(self, values):
+        """Warns once if the keys of a full queue stay in few directions."""
+        dim, rank = self.model.queue.shape[1], values["key_effective_rank"]
+        is_collapsed = values["queue_fill"] == 1 and rank < 1 + COLLAPSED * (dim - 1)
+        self.num_collapsed = self.num_collapsed + 1 if is_collapsed else 0
+        if self.num_collapsed == 5:
+            log.warning(
+                "The keys have nearly collapsed: their effective rank is %.1f of %d dimensions. "
+                "What usually helps: a lower --config.optimizer.learning_rate or a warm-up, "
+                "--config.model.momentum nearer to 1, and BN groups smaller than the batch "
+                "(--config.model.bn_group_size) with --config.model.shuffle=true.",
+                rank,
+                dim,
+            )
 
     def _explain(self, step, loss):
         fill = self.model.filled(step, self.layout.batch)

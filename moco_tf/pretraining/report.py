@@ -23,6 +23,7 @@ from moco_tf.reports import pages
 from moco_tf.training.callbacks import read_metrics
 
 PAIRS, QUERIES, NEIGHBOURS, GALLERY = 12, 8, 8, 1024
+ROWS = 16  # images at a time: a report must not need more memory than a training step
 
 
 def write(
@@ -103,6 +104,9 @@ def _headline(metrics):
     text = f"kNN accuracy {accuracies[-1][1]:.1%} at step {accuracies[-1][0]}"
     if accuracies[0][0] == 0 and len(accuracies) > 1:
         text += f"; the same encoder untrained {accuracies[0][1]:.1%}"
+    last = metrics[[line["step"] for line in metrics].index(accuracies[-1][0])]
+    if "knn_chance" in last:
+        text += f" ({last['knn_classes']:.0f} classes, chance {last['knn_chance']:.1%})"
     return text + "."
 
 
@@ -157,8 +161,15 @@ def _pairs(source, recipe, recipe_k, config):
 
 
 def _neighbours(images, recipe, encoder):
-    blocks = [normalized(recipe, images[i : i + 64]) for i in range(0, len(images), 64)]
-    bank = np.concatenate([encoder.backbone(x, training=False) for x in blocks]).astype(np.float32)
+    # As a graph: eagerly, a Keras model holds the outputs of all its layers until its end.
+    @tf.function(
+        autograph=False, input_signature=[tf.TensorSpec([None, *images.shape[1:]], tf.uint8)]
+    )
+    def features(x):
+        return tf.cast(encoder.backbone(normalized(recipe, x), training=False), tf.float32)
+
+    blocks = (images[i : i + ROWS] for i in range(0, len(images), ROWS))
+    bank = np.concatenate([features(block).numpy() for block in blocks])
     queries = np.linspace(0, len(images) - 1, min(QUERIES, len(images))).astype(int)
     _, nearest = knn.nearest(bank, bank[queries], NEIGHBOURS + 1, block=len(queries))
     return pages.grid([images[row] for row in nearest])

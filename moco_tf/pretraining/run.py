@@ -8,7 +8,7 @@ import tensorflow as tf
 from moco_tf import distribute, schema
 from moco_tf.data import recipes, sources
 from moco_tf.data.two_views import require_index
-from moco_tf.pretraining import build, diagnostics, initial, mechanism, report
+from moco_tf.pretraining import build, diagnostics, initial, mechanism, memory, report
 from moco_tf.pretraining.config import Config
 from moco_tf.probes import monitor as monitors
 from moco_tf.training import checkpoint, fit
@@ -58,6 +58,8 @@ def pretrain(
     )
     with strategy.scope():
         model = build.make_model(config, plan.num_images, plan.steps_per_epoch)
+    if not build.accelerators():  # elsewhere the device's allocator says what it lacks
+        memory.check(model, config, layout, memory.machine())
     scores = monitors.make_scores(config, model, recipe, strategy, plan)
     checkpoint.claim_workdir(schema.to_dict(config), workdir, strategy, WAY_ON.format(workdir))
     initial.start(model, init, workdir, config.seed, strategy)

@@ -114,7 +114,10 @@ class Monitor(keras.callbacks.Callback):
 
 
 def make_scores(config, model, recipe, strategy, plan):
-    """The `Probe` of a config; None, with a line in the log, if it is off or nothing has labels."""
+    """The `Probe` of a config; None, with a line in the log, if it is off or nothing has labels.
+
+    Its scores also have `knn_chance`, the share of the most frequent class, and `knn_classes`.
+    """
     monitor, data = config.monitor, config.data
     if not plan.monitor_every:
         log.info("The kNN monitor is off.")
@@ -135,7 +138,8 @@ def make_scores(config, model, recipe, strategy, plan):
             "`--config.monitor.source` must be auto, off or BANK,QUERIES, two addresses with a "
             f"comma between. Received: {monitor.source!r}."
         )
-    bank, queries = (sources.open_source(a, data.data_dir) for a in addresses)
+    field = "--config.data.source" if monitor.source == "auto" else "--config.monitor.source"
+    bank, queries = (sources.open_source(a, data.data_dir, field=field) for a in addresses)
     for address, source in zip(addresses, (bank, queries), strict=True):
         if isinstance(source, Stream) or source.labels is None:
             rule = "The kNN monitor needs labelled images with random access"
@@ -143,7 +147,16 @@ def make_scores(config, model, recipe, strategy, plan):
                 raise ValueError(f"{rule}. Received: {address!r}. Set --config.monitor.source.")
             log.info("The kNN monitor is off. %s, which %s is not.", rule, address)
             return None
-    return Probe(
+    num_classes = len(np.unique(bank.labels))
+    if num_classes < 2:
+        rule = "The kNN monitor needs images of two classes or more"
+        if monitor.source != "auto":
+            raise ValueError(f"{rule}. Received: one, in {addresses[0]!r}.")
+        log.info("The kNN monitor is off. %s; %s has one.", rule, addresses[0])
+        return None
+    chance = float(np.bincount(queries.labels).max() / queries.num_examples)
+    _describe(monitor, bank, queries, num_classes, chance)
+    probe = Probe(
         model.encoder_q,
         bank,
         queries,
@@ -156,6 +169,27 @@ def make_scores(config, model, recipe, strategy, plan):
         linear=monitor.linear,
         strategy=strategy,
     )
+    return lambda: probe() | {"knn_chance": chance, "knn_classes": float(num_classes)}
+
+
+def _describe(monitor, bank, queries, num_classes, chance):
+    """Logs what the scores mean, and warns of a k that they suffer from."""
+    log.info(
+        "kNN monitor: %d images of %d classes classify %d others; chance is %.1f %%.",
+        bank.num_examples,
+        num_classes,
+        queries.num_examples,
+        100 * chance,
+    )
+    per_class = max(bank.num_examples // num_classes, 1)
+    if monitor.neighbours > per_class:
+        log.warning(
+            "The kNN monitor lets %d neighbours vote, but there are %d images a class, so other "
+            "classes have most of the votes. Set --config.monitor.neighbours=%d or less.",
+            monitor.neighbours,
+            per_class,
+            per_class,
+        )
 
 
 def _forward(encoder, output, recipe, strategy):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -165,8 +166,11 @@ class Progress(Observer):
         self.bar.close()
 
 
+MOST_SECONDS = 600  # between two checkpoints
+
+
 class Save(Observer):
-    """Saves a checkpoint every so many steps, and at the end.
+    """Saves a checkpoint every so many steps, at least every ten minutes, and at the end.
 
     Args:
         checkpoints: `Checkpoints` of the run.
@@ -178,12 +182,15 @@ class Save(Observer):
         self.checkpoints = checkpoints
         self.every = every
         self.metrics = metrics
+        self.saved_at = time.monotonic()
 
     def round_end(self, round):
-        if round.steps and round.last % self.every == 0:
+        is_late = time.monotonic() - self.saved_at > MOST_SECONDS
+        if round.steps and (round.last % self.every == 0 or is_late):
             if self.metrics:
                 self.metrics.flush()
             self.checkpoints.save()
+            self.saved_at = time.monotonic()
 
     def end(self):
         self.checkpoints.save()

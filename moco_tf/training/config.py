@@ -22,6 +22,13 @@ class Optimizer:
     first_epoch: int = option(
         0, at_least=0, help="number of the first epoch, for the cosine; 1 in the CIFAR-10 demo"
     )
+    milestones: tuple[float, ...] = option(
+        (),
+        above=0,
+        below=1,
+        increasing=True,
+        help="shares of the run after which the rate falls, for step; the next count if given",
+    )
     milestones_epochs: tuple[int, ...] = option(
         (), at_least=1, increasing=True, help="epochs at which the rate falls, for step"
     )
@@ -140,6 +147,9 @@ def check_optimizer(config):
         require(config, "epochs", bool, "positive, unless `--config.steps` is given")
         require(config, "optimizer.milestones_steps", lambda v: not v, "empty in runs of epochs")
         require(config, "optimizer.warmup_steps", lambda v: not v, "0 in runs of epochs")
+        if config.optimizer.schedule == "cosine":
+            rule = f"below the number of epochs, {config.epochs}: the rate is 0 from that epoch on"
+            require(config, "optimizer.first_epoch", lambda v: v < config.epochs, rule)
     else:
         require(config, "optimizer.milestones_epochs", lambda v: not v, "empty in runs of steps")
         require(config, "optimizer.warmup_epochs", lambda v: not v, "0 in runs of steps")

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from moco_tf import distribute
 from moco_tf.log import log
-from moco_tf.training import callbacks, checkpoint, guard, loop
+from moco_tf.training import callbacks, checkpoint, forecast, guard, loop
 from moco_tf.training.plan import Plan
 from moco_tf.training.round import Observer
 
@@ -71,8 +71,9 @@ def fit(
     )
     start = checkpoints.restore()
     log.info(
-        "%d steps of %d images, %d an epoch; %s",
+        "%d %s of %d images, %d an epoch; %s",
         plan.stop,
+        "step" if plan.stop == 1 else "steps",
         config.batch_size,
         plan.steps_per_epoch,
         f"resuming after step {start}" if start else "from the start",
@@ -95,6 +96,8 @@ def fit(
         watching.append(callbacks.Scores(test, plan))
     if is_chief:
         watching += [metrics, callbacks.Progress(plan)]
+    # On every worker, since a round must end at the same step on all.
+    watching.append(forecast.Forecast(plan, config.batch_size, start, steps_per_call))
     if profile_steps:
         watching.append(callbacks.Profile(workdir, *profile_steps))
     watching.append(callbacks.Save(checkpoints, config.checkpoint_every_steps, metrics))

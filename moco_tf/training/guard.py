@@ -59,7 +59,11 @@ class Guard(Observer):
             self._write_steps(round, step)
             raise FloatingPointError(
                 "Loss and gradients must be finite"
-                + (f", but for max_skipped_steps={self.max_skipped}" if self.max_skipped else "")
+                + (
+                    f", but for --config.max_skipped_steps={self.max_skipped}"
+                    if self.max_skipped
+                    else ""
+                )
                 + f". Received: loss {loss} at step {step}. Such a step changes nothing. "
                 f"The last checkpoint, a good one, is {self.checkpoints.latest}. {self.remedy}"
             )
@@ -76,9 +80,9 @@ class Guard(Observer):
             self._write_steps(round, round.last)
             names = ", ".join(sorted(self.named)[:3]) or "those named by other workers"
             raise ValueError(
-                f"At most data.max_bad_fraction={self.max_bad} of the images may be undecodable. "
-                f"Received: {self.num_bad} of {self.num_images} up to step {round.last}, such as "
-                f"{names}. Fix the data or raise the limit."
+                f"At most --config.data.max_bad_fraction={self.max_bad} of the images may be "
+                f"undecodable. Received: {self.num_bad} of {self.num_images} up to step {round.last}, such "
+                f"as {names}. Fix the data or raise the limit."
             )
 
     def _watch_input(self, round):

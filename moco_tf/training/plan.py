@@ -69,7 +69,8 @@ def make_schedule(config, epoch):
         "warmup_factor": o.warmup_factor,
     }
     if o.schedule == "step":
-        milestones = o.milestones_steps or [e * epoch for e in o.milestones_epochs]
+        shares = [round(share * length.total_steps(epoch)) for share in o.milestones]
+        milestones = o.milestones_steps or [e * epoch for e in o.milestones_epochs] or shares
         return optim.Steps(base, milestones, o.factor, **warmup)
     if length.steps:  # no epochs: the rate changes every step
         return optim.Cosine(base, length.steps, 1, **warmup)

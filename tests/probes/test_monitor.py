@@ -19,6 +19,7 @@ from moco_tf.data.sources import synthetic
 from moco_tf.evaluation import config as configs
 from moco_tf.evaluation.knn import KnnTask
 from moco_tf.evaluation.task import evaluate
+from moco_tf.pretraining import report
 from moco_tf.probes import knn
 from moco_tf.probes import monitor as monitors
 
@@ -185,3 +186,27 @@ def test_monitor_and_evaluation_measure_without_tf32(encoder, tmp_path, monkeypa
         tf.distribute.get_strategy(),
     )
     assert observed == [False] * 3 and is_on()
+
+
+def test_chance_and_classes_stand_beside_the_score_and_a_large_k_is_warned_of(
+    encoder, tmp_path, caplog
+):
+    write(tmp_path, "train", "abc")
+    write(tmp_path, "val", "ab")
+    with caplog.at_level(logging.INFO):
+        scores = make(config_of(tmp_path, source="auto", neighbours=9), encoder)()
+    assert scores["knn_chance"] == 0.5 and scores["knn_classes"] == 3
+    assert "24 images of 3 classes classify 16 others; chance is 50.0 %" in caplog.text
+    assert "Set --config.monitor.neighbours=8 or less" in caplog.text
+    lines = [{"step": 0, "knn": 0.4}, {"step": 8, "knn": 0.9, **scores, "loss": 1.0}]
+    headline = "kNN accuracy 90.0% at step 8; the same encoder untrained 40.0% "
+    lines[1]["knn"] = 0.9
+    assert report._headline(lines) == headline + "(3 classes, chance 50.0%)."
+
+
+def test_a_bank_of_one_class_is_no_bank(encoder, tmp_path, caplog):
+    write(tmp_path, "train", "a")
+    write(tmp_path, "val", "a")
+    with caplog.at_level(logging.INFO):
+        assert make(config_of(tmp_path, source="auto"), encoder) is None
+    assert "two classes or more" in caplog.text

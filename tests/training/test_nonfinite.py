@@ -65,7 +65,9 @@ def test_a_run_skips_as_many_as_its_config_says(tmp_path, monkeypatch, caplog):
     text = (tmp_path / "metrics.jsonl").read_text()
     assert all(json.loads(line, parse_constant=pytest.fail) for line in text.splitlines())
     monkeypatch.undo()
-    with pytest.raises(FloatingPointError, match="but for max_skipped_steps=1. .* at step 4"):
+    with pytest.raises(
+        FloatingPointError, match="but for --config.max_skipped_steps=1. .* at step 4"
+    ):
         run(tmp_path / "less", monkeypatch, plant, max_skipped_steps=1)
 
 

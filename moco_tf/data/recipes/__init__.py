@@ -5,13 +5,13 @@ from moco_tf.data import recipes
 from moco_tf.data.recipes.recipe import Recipe
 
 
-def find(address: str, field: str = "data.recipe") -> Recipe:
+def find(address: str, field: str = "--config.data.recipe") -> Recipe:
     """Returns the recipe of an address.
 
     Args:
         address: "MODULE:NAME" of a module in moco_tf/data/recipes, or of any other module that
             Python can import.
-        field: name of the option, for the error.
+        field: name of the option as it is typed, for the error.
 
     Raises:
         ValueError: if there is no such recipe.
@@ -34,4 +34,4 @@ def find_both(recipe: str, recipe_k: str | None = None) -> tuple[Recipe, Recipe]
         ValueError: if there is no such recipe.
     """
     query = find(recipe)
-    return query, find(recipe_k, "data.recipe_k") if recipe_k else query
+    return query, find(recipe_k, "--config.data.recipe_k") if recipe_k else query

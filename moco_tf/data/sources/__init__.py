@@ -26,7 +26,10 @@ __all__ = [
 
 
 def open_source(
-    address: str, data_dir: str | None = None, num_examples: int | None = None
+    address: str,
+    data_dir: str | None = None,
+    num_examples: int | None = None,
+    field: str = "--config.data.source",
 ) -> Source | Stream:
     """Opens the source of an address.
 
@@ -35,6 +38,7 @@ def open_source(
             "synthetic:shapes[:SPLIT]", or "my_module:REST" of a module that Python can import.
         data_dir: folder of prepared TFDS data sets; None for TFDS' default.
         num_examples: number of records of a `tfrecord:` source, to spare counting them.
+        field: name of the option as it is typed, for errors.
 
     Raises:
         ValueError: for an unknown address, or one without data.
@@ -44,7 +48,7 @@ def open_source(
         >>> source.num_examples, source.image(0).shape
         (1024, TensorShape([32, 32, 3]))
     """
-    module, rest = addresses.module_of(sources, address, "data.source")
+    module, rest = addresses.module_of(sources, address, field)
     return module.open(rest, data_dir=data_dir, num_examples=num_examples)
 
 
@@ -55,7 +59,7 @@ def labelled_splits(address: str, data_dir: str | None = None) -> tuple[str, str
         address: address of the source, as for `open_source`.
         data_dir: folder of prepared TFDS data sets; None for TFDS' default.
     """
-    module, rest = addresses.module_of(sources, address, "data.source")
+    module, rest = addresses.module_of(sources, address, "--config.data.source")
     if not hasattr(module, "labelled_splits"):
         return None
     return module.labelled_splits(rest, data_dir=data_dir)

@@ -64,9 +64,9 @@ def labelled_splits(rest: str, **_) -> tuple[str, str] | None:
 
 
 def _classes(names):
-    """Names of the classes and the label of each image; no labels unless there are two classes."""
+    """Names of the classes and the label of each image; none if an image is in no sub-folder."""
     folders = [name.split(os.sep)[0] if os.sep in name else None for name in names]
-    if None in folders or len(set(folders)) < 2:
+    if None in folders:
         return (), None
     classes, labels = np.unique(folders, return_inverse=True)
     return tuple(classes.tolist()), labels.astype(np.int64)

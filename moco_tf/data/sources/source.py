@@ -143,7 +143,7 @@ class Stream:
         count, first = shard_files
         if len(self.shards) < count:
             raise ValueError(
-                "`data.shard_files` needs at least one file for each host. Received: "
+                "`--config.data.shard_files` needs at least one file for each host. Received: "
                 f"{len(self.shards)} files, {count} hosts."
             )
         columns = _columns(self.shards[first::count])

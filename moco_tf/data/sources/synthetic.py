@@ -26,7 +26,7 @@ def open(rest: str, **_) -> Source:
     split = split or "train"
     if content != "shapes" or split not in SPLITS:
         raise ValueError(
-            f"`data.source` must be synthetic:shapes[:{'|'.join(SPLITS)}]. "
+            f"The address must be synthetic:shapes[:{'|'.join(SPLITS)}]. "
             f"Received: 'synthetic:{rest}'."
         )
     return from_arrays(*shapes(*SPLITS[split]), classes=NAMES)
