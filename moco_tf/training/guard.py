@@ -81,8 +81,8 @@ class Guard(Observer):
             names = ", ".join(sorted(self.named)[:3]) or "those named by other workers"
             raise ValueError(
                 f"At most --config.data.max_bad_fraction={self.max_bad} of the images may be "
-                f"undecodable. Received: {self.num_bad} of {self.num_images} up to step {round.last}, such "
-                f"as {names}. Fix the data or raise the limit."
+                f"undecodable. Received: {self.num_bad} of {self.num_images} up to step "
+                f"{round.last}, such as {names}. Fix the data or raise the limit."
             )
 
     def _watch_input(self, round):
