@@ -1,8 +1,17 @@
 """Momentum Contrast (MoCo v1 and v2) for Keras 3 on TensorFlow."""
 
+import keras
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        "moco_tf needs Keras' TensorFlow backend. Received: "
+        f"{keras.backend.backend()}. Set KERAS_BACKEND=tensorflow before Python starts."
+    )
+
 from moco_tf.backbones import heads, resnet
 from moco_tf.backbones.batch_norm import BatchNorm
 from moco_tf.backbones.encoder import Encoder
+from moco_tf.mechanisms import EndToEnd, MemoryBank
 from moco_tf.moco import MoCo
 from moco_tf.optim import SGD, Cosine, Steps
 from moco_tf.version import VERSION as __version__
@@ -12,6 +21,8 @@ __all__ = [
     "BatchNorm",
     "Cosine",
     "Encoder",
+    "EndToEnd",
+    "MemoryBank",
     "MoCo",
     "Steps",
     "__version__",

@@ -9,16 +9,18 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from moco_tf import distribute, updates
+from moco_tf import distribute, fit_data, updates
+from moco_tf.trainer import Trainer
 
 
-class Contrastive(keras.Model):
+class Contrastive(Trainer):
     """Trains an encoder to tell the other view of an image from negatives.
 
-    A mechanism is a subclass with a `step`; `--config.model.mechanism` finds it by its `mechanism`
-    or by its import path. Each argument of its constructor must become an attribute of the same
-    name, so that the model can be saved and loaded. A run fills the arguments from the fields of
-    the same name in its config's `model`, and from seed, gradient_accumulation and num_images.
+    A mechanism is a subclass with a `step`, and with a `score` for `evaluate` and validation data.
+    `--config.model.mechanism` finds it by its `mechanism` or by its import path. Each argument of
+    its constructor must become an attribute of the same name, so that the model can be saved and
+    loaded. A run fills the arguments from the fields of the same name in its config's `model`, and
+    from seed, gradient_accumulation and num_images.
 
     Args:
         encoder: functional or built Sequential `keras.Model` from images to NxC embeddings.
@@ -30,7 +32,7 @@ class Contrastive(keras.Model):
 
     Attributes:
         mechanism: name for `--config.model.mechanism`.
-        METRICS: names of what `step` returns.
+        METRICS: names of what `step` and `score` return.
         symmetric: whether both views serve as queries.
         has_queue: whether `queue` holds keys of earlier steps, which `queue_ptr` overwrites next.
         needs_index: whether batches must bring `index`, the images' numbers.
@@ -75,7 +77,6 @@ class Contrastive(keras.Model):
         self.gradient_accumulation = gradient_accumulation
         self.seed = seed
         self.encoder_q = encoder
-        self._means = [keras.metrics.Mean(name) for name in self.METRICS]
         self.built = True
 
     @classmethod
@@ -121,18 +122,15 @@ class Contrastive(keras.Model):
         Raises:
             ValueError: for anything else, or a batch of unknown size.
         """
-        if not isinstance(batch, dict):
-            require(
-                isinstance(batch, (tuple, list)) and len(batch) == 2,
-                "The dataset must yield `(x_q, x_k)`, two batches of views of the same images",
-                batch=tf.nest.map_structure(lambda x: getattr(x, "shape", x), batch),
-            )
-            batch = {"x_q": batch[0], "x_k": batch[1]}
+        batch = fit_data.pair(batch)
         require({"x_q", "x_k"} <= batch.keys(), "A batch must have x_q and x_k", keys=set(batch))
         x_q = batch["x_q"]
         x_k = batch["x_k"]
         n = x_q.shape[0]
-        rule = "The batch size must be fixed: use `dataset.batch(n, drop_remainder=True)`"
+        rule = (
+            "The batch size must be fixed: use `dataset.batch(n, drop_remainder=True)`, or "
+            "`drop_last=True` in a DataLoader"
+        )
         require(n is not None, rule, shape=x_q.shape)
         rule = "x_q and x_k must be views of the same images"
         require(n == x_k.shape[0], rule, x_q=n, x_k=x_k.shape[0])
@@ -141,6 +139,19 @@ class Contrastive(keras.Model):
         if self.shuffle and "order" not in batch:
             x_k, order = distribute.shuffle(x_k, [self.seed, self.optimizer.iterations.value])
         return x_q, x_k, row, order
+
+    def aligned(self, batch):
+        """The views of a batch, of which x_k[i] shows the image of x_q[i]: `(x_q, x_k)`.
+
+        Args:
+            batch: same as in `unpack`, of any size.
+        """
+        batch = fit_data.pair(batch)
+        require({"x_q", "x_k"} <= batch.keys(), "A batch must have x_q and x_k", keys=set(batch))
+        x_k = batch["x_k"]
+        if "order" in batch:
+            x_k = tf.gather(distribute.in_global_order(x_k, batch["order"]), batch["row"])
+        return batch["x_q"], x_k
 
     def minimize(self, loss_fn, views):
         """One optimizer step on the mean loss over the micro-batches of `views`.
@@ -162,7 +173,9 @@ class Contrastive(keras.Model):
         old_values = updates.values(statistics)
 
         def gradients_and_logs(views):
-            return updates.gradients(lambda: loss_fn(views), variables, self.gradient_accumulation)
+            return updates.gradients(
+                self.optimizer, lambda: loss_fn(views), variables, self.gradient_accumulation
+            )
 
         zeros = [tf.zeros(v.shape) for v in variables]
         initial = zeros, dict.fromkeys(self.METRICS, 0.0)
@@ -206,28 +219,6 @@ class Contrastive(keras.Model):
         )
         updates.assign(statistics, [value / m for value in after])
         return total
-
-    def train_step(self, data):
-        """`step` for `model.fit`: returns the running means over the epoch."""
-        logs = self.step(data)
-        for mean in self._means:
-            mean.update_state(logs[mean.name])
-        return {mean.name: mean.result() for mean in self._means}
-
-    def call(self, images, training=False):
-        """Embeddings of the query encoder, NxC, not normalized."""
-        return self.encoder_q(images, training=training)
-
-    @property
-    def metrics(self):
-        return self._means
-
-    @property
-    def trainable_variables(self):
-        """The query encoder's: all that the optimizer may change."""
-        return self.encoder_q.trainable_variables
-
-    trainable_weights = trainable_variables
 
     def get_config(self):
         config = {name: getattr(self, name) for name in self.arguments()}

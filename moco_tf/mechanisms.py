@@ -9,7 +9,7 @@ Wu et al. (arXiv:1805.01978).
 import keras
 import tensorflow as tf
 
-from moco_tf import distribute
+from moco_tf import distribute, fit_data
 from moco_tf.contrastive import Contrastive, info_nce, normalize, random_keys, require
 
 BANK_MOMENTUM = 0.5  # Wu et al., in lemniscate.pytorch
@@ -47,6 +47,20 @@ class EndToEnd(Contrastive):
 
         logs, _ = self.minimize(loss_fn, (x_q, x_k))
         return logs
+
+    def score(self, batch):
+        """Loss and accuracies of a batch in inference mode, which changes nothing.
+
+        Args:
+            batch: same as in `step`. The negatives are this replica's other keys.
+        """
+        x_q, x_k = self.aligned(batch)
+        q = normalize(self.encoder_q(x_q, training=False))  # queries: NxC
+        k = normalize(self.encoder_q(x_k, training=False))  # keys: NxC
+        similarity = tf.matmul(q, k, transpose_b=True)  # NxN
+        nothing = tf.fill(tf.shape(similarity)[:1], -float("inf"))
+        l_neg = tf.linalg.set_diag(similarity, nothing)
+        return info_nce(tf.linalg.diag_part(similarity), l_neg, self.temperature)
 
 
 @keras.saving.register_keras_serializable("moco_tf")
@@ -93,26 +107,48 @@ class MemoryBank(Contrastive):
         Returns:
             Same as in `Contrastive`.
         """
-        rule = "A memory bank needs x_q and index: use `two_view_dataset(..., with_index=True)`"
-        keys = set(batch) if isinstance(batch, dict) else type(batch).__name__
-        require(isinstance(batch, dict) and {"x_q", "index"} <= keys, rule, batch=keys)
-        index = batch["index"]  # N
+        x_q, index = self._images(batch)
+        contrast = self._against_bank(index)
+
+        def loss_fn(x):
+            q = normalize(self.encoder_q(x, training=True))  # queries: NxC
+            return contrast(q) | {"q": q}
+
+        logs, counts = self.minimize(loss_fn, x_q)
+        self._remember(logs.pop("q"), index, counts)
+        return logs
+
+    def score(self, batch):
+        """Loss and accuracies of a batch in inference mode, which changes nothing.
+
+        Args:
+            batch: same as in `step`; only images that have an entry in the bank can be measured.
+        """
+        x_q, index = self._images(batch)
+        return self._against_bank(index)(normalize(self.encoder_q(x_q, training=False)))
+
+    def _images(self, batch):
+        """Query views and images' numbers of a batch: `(x_q, index)`."""
+        rule = "A memory bank needs x_q and index: use `moco_tf.two_views(..., with_index=True)`"
+        batch = fit_data.pair(batch)
+        require({"x_q", "index"} <= batch.keys(), rule, batch=set(batch))
+        return batch["x_q"], batch["index"]
+
+    def _against_bank(self, index):
+        """Function from queries, NxC, of images `index`, to their loss and accuracies."""
         drawn = self._draw()  # K
         # `value`, the variable itself, is read in these rows alone; the bank may be large.
         k = tf.gather(self.bank.value, index)  # NxC
         negatives = tf.gather(self.bank.value, drawn)  # KxC
 
-        def loss_fn(x):
-            q = normalize(self.encoder_q(x, training=True))  # queries: NxC
+        def contrast(q):
             l_pos = tf.reduce_sum(q * k, axis=1)  # N
             l_neg = tf.matmul(q, negatives, transpose_b=True)  # NxK
             is_own_entry = index[:, None] == drawn  # NxK
             l_neg = tf.where(is_own_entry, -float("inf"), l_neg)
-            return info_nce(l_pos, l_neg, self.temperature) | {"q": q}
+            return info_nce(l_pos, l_neg, self.temperature)
 
-        logs, counts = self.minimize(loss_fn, batch["x_q"])
-        self._remember(logs.pop("q"), index, counts)
-        return logs
+        return contrast
 
     @staticmethod
     def num_negatives(queue_size, batch_size):

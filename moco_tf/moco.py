@@ -113,11 +113,7 @@ class MoCo(Contrastive):
             if self.symmetric:
                 x, row = sides[1]
                 other = self._contrast(x, row, k1)
-                logs = {
-                    "loss": logs["loss"] + other["loss"],
-                    "top1": (logs["top1"] + other["top1"]) / 2,
-                    "top5": (logs["top5"] + other["top5"]) / 2,
-                }
+                logs = _both(logs, other)
             return logs
 
         logs, counts = self.minimize(loss_fn, sides)
@@ -125,10 +121,33 @@ class MoCo(Contrastive):
         self._dequeue_and_enqueue(tf.concat([k1, k2], axis=0) if self.symmetric else k2, counts)
         return logs
 
+    def score(self, batch):
+        """Loss and accuracies of a batch in inference mode, against the queue as it is.
+
+        Nothing is changed, and each row is measured alone, so a batch may have any size.
+
+        Args:
+            batch: same as in `step`.
+
+        Returns:
+            Dict of loss, top1 and top5, as `step` returns.
+        """
+        x_q, x_k = self.aligned(batch)
+        logs = self._score(x_q, x_k)
+        return _both(logs, self._score(x_k, x_q)) if self.symmetric else logs
+
+    def _score(self, x_q, x_k):
+        q = normalize(self.encoder_q(x_q, training=False))  # queries: NxC
+        k = normalize(self.encoder_k(x_k, training=False))  # keys: NxC
+        return self._info_nce(q, k)
+
     def _contrast(self, x, row, keys):
         """Loss and accuracies of query views x, NxHxWxc of global rows `row`, against keys, BxC."""
         q = normalize(self.encoder_q(x, training=True))  # queries: NxC
-        k = tf.gather(keys, row)  # keys: NxC
+        return self._info_nce(q, tf.gather(keys, row))
+
+    def _info_nce(self, q, k):
+        """Loss and accuracies of queries, NxC, against their keys, NxC, and the queue."""
         l_pos = tf.reduce_sum(q * k, axis=1)  # positive logits: N
         l_neg = tf.matmul(q, self.queue, transpose_b=True)  # negative logits: NxK
         return info_nce(l_pos, l_neg, self.temperature)
@@ -174,3 +193,12 @@ class MoCo(Contrastive):
         self.queue.value.scatter_update(tf.IndexedSlices(keys, rows))
         new = tf.where(counts, n, 0)
         self.queue_ptr.assign((self.queue_ptr + tf.cast(new, tf.int64)) % self.queue_size)
+
+
+def _both(logs, other):
+    """Logs of a symmetric loss: the sum of the two losses, the means of the accuracies."""
+    return {
+        "loss": logs["loss"] + other["loss"],
+        "top1": (logs["top1"] + other["top1"]) / 2,
+        "top5": (logs["top5"] + other["top5"]) / 2,
+    }

@@ -1,5 +1,6 @@
 """One optimizer step, or none at all where the loss or a gradient is not finite on any replica."""
 
+import keras
 import tensorflow as tf
 
 from moco_tf import distribute, optim
@@ -20,16 +21,19 @@ def minimize(optimizer, loss_fn, variables, statistics=()):
         bool scalar, the same on all replicas, false if it was.
     """
     old_values = values(statistics)
-    steps, logs = gradients(loss_fn, variables)
+    steps, logs = gradients(optimizer, loss_fn, variables)
     logs, counts = apply_if_finite(optimizer, steps, variables, logs)
     restore_unless(counts, statistics, old_values)
     return logs, counts
 
 
-def gradients(loss_fn, variables, micro_batches=1):
+def gradients(optimizer, loss_fn, variables, micro_batches=1):
     """Gradients of a loss, whose sums over replicas and micro-batches are those of the mean loss.
 
+    An optimizer with a loss scale gets them multiplied by it, as it expects.
+
     Args:
+        optimizer: same as in `minimize`.
         loss_fn: same as in `minimize`.
         variables: Keras variables.
         micro_batches: number of calls whose gradients will be added up.
@@ -40,21 +44,26 @@ def gradients(loss_fn, variables, micro_batches=1):
     with tf.GradientTape() as tape:
         logs = loss_fn()
         # The optimizer adds up the gradients of the replicas.
-        scaled = logs["loss"] / (micro_batches * distribute.num_replicas())
+        share = logs["loss"] / (micro_batches * distribute.num_replicas())
+        scaled = optimizer.scale_loss(share)
     return tape.gradient(scaled, variables), logs
 
 
 def apply_if_finite(optimizer, gradients, variables, logs):
     """Applies gradients, unless the loss or a gradient of any replica is not finite.
 
-    Then all gradients become NaN, and so does the loss in `logs`. `optim.SGD` skips such gradients.
-    Any other optimizer's step is taken back, which costs a copy of its variables and the weights.
+    Then all gradients become NaN, and so does the loss in `logs`. `optim.SGD` skips such gradients,
+    and so does a `LossScaleOptimizer`, which then halves its scale. Any other optimizer's step is
+    taken back, which costs a copy of its variables and the weights.
+
+    With a loss scale, gradients that overflow are no fault: a finite loss stays as it is in `logs`.
 
     Returns:
         Same as `minimize`.
     """
     guarded = []
-    if not isinstance(optimizer, optim.SGD):
+    has_scale = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    if not (has_scale or isinstance(optimizer, optim.SGD)):
         state = [v for v in optimizer.variables if v is not optimizer.iterations]
         guarded = [*variables, *state]
     old_values = values(guarded)
@@ -65,7 +74,7 @@ def apply_if_finite(optimizer, gradients, variables, logs):
     gradients = [g + tf.cast(nothing, g.dtype) for g in gradients]
     optimizer.apply(gradients, variables)
     restore_unless(counts, guarded, old_values)
-    return logs | {"loss": logs["loss"] + nothing}, counts
+    return logs if has_scale else logs | {"loss": logs["loss"] + nothing}, counts
 
 
 def restore_unless(counts, variables, old_values):

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from moco_tf import distribute
 from moco_tf.data.labelled import evaluation_dataset, normalized
+from moco_tf.log import log
 
 
 class Outputs(NamedTuple):
@@ -26,6 +27,20 @@ class Outputs(NamedTuple):
 def unit(x: np.ndarray) -> np.ndarray:
     """Scales the rows of x, NxC, to unit length."""
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+
+def warn_if_equal(x: np.ndarray):
+    """Warns if the rows of x, NxC, all point the same way, so that no image can be told apart."""
+    some = unit(x[:: max(1, len(x) // 100)].astype(np.float64))
+    if len(some) < 2 or np.min(some @ some.T) < 1 - 1e-5:
+        return
+    log.warning(
+        "The features of all images are equal (cosine above 0.99999), so they tell no image from "
+        "another. The encoder may have been built for other input: it gets normalized images, "
+        "with means near 0. A backbone that rescales pixels itself, such as EfficientNet of "
+        "keras.applications, expects 0 to 255; put `keras.layers.Rescaling` in front of it, or "
+        "build it without."
+    )
 
 
 def forward(network, recipe, strategy):

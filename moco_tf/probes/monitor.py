@@ -67,6 +67,9 @@ class Probe:
         self.take_first()  # as they are saved
         with without_tf32():  # as evaluate.py measures
             (bank, bank_labels), (queries, labels) = map(self._features, self.sources)
+            if "equal" not in self.warned:
+                self.warned.add("equal")
+                features.warn_if_equal(bank)
             options = dict(neighbours=self.neighbours, temperature=self.temperature)
             scores = {"knn": knn.accuracy(bank, bank_labels, queries, labels, **options)}
             if self.linear:
@@ -89,7 +92,7 @@ class Monitor(keras.callbacks.Callback):
     Put it before callbacks that use its scores, such as `CSVLogger`.
 
     Args:
-        every_epochs: epochs between measurements.
+        every_epochs: epochs between measurements; those between log the last scores again.
         **kwargs: arguments of `Probe` except `encoder` (the model's query encoder) and `strategy`.
     """
 
@@ -101,16 +104,16 @@ class Monitor(keras.callbacks.Callback):
         self.probe = Probe(
             self.model.encoder_q, **self.kwargs, strategy=self.model.distribute_strategy
         )
-        self._measure("untrained", {})
+        self._measure("untrained")
 
     def on_epoch_end(self, epoch, logs):
         if (epoch + 1) % self.every_epochs == 0:
-            self._measure(f"epoch {epoch + 1}", logs)
+            self._measure(f"epoch {epoch + 1}")
+        logs.update(self.scores)  # each epoch has all columns, as CSVLogger and History expect
 
-    def _measure(self, when, logs):
-        scores = self.probe()
-        logs.update(scores)
-        log.info("%s: %s", when, ", ".join(f"{name} {v:.1%}" for name, v in scores.items()))
+    def _measure(self, when):
+        self.scores = self.probe()
+        log.info("%s: %s", when, ", ".join(f"{name} {v:.1%}" for name, v in self.scores.items()))
 
 
 def make_scores(config, model, recipe, strategy, plan):

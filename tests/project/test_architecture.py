@@ -14,7 +14,8 @@ PACKAGE = tiny.ROOT / "moco_tf"
 LEVELS = [
     {"rules"},
     {"log", "addresses", "schema", "presets", "version", "optim", "distribute", "strategies"},
-    {"storage", "backbones", "updates"},
+    {"storage", "backbones", "updates", "fit_data"},
+    {"trainer"},
     {"contrastive"},
     {"data", "moco", "mechanisms"},
     {"training", "reports"},

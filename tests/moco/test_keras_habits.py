@@ -1,0 +1,458 @@
+"""What Keras' users do with a model: precision, validation, data of every form, callbacks, files.
+
+The encoder is one dense layer, so that hardly more than Keras itself is run.
+"""
+
+import pickle
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from moco_tf import SGD, BatchNorm, EndToEnd, MemoryBank, MoCo
+from moco_tf.data.recipes import moco as recipes
+from moco_tf.data.sources import from_arrays
+from moco_tf.probes.monitor import Monitor
+
+ROWS, BATCHES, DIM, QUEUE = 8, 4, 5, 16
+X_Q, X_K = np.random.default_rng(0).normal(size=(2, ROWS * BATCHES, 4, 4, 3)).astype(np.float32)
+LABELS = np.arange(ROWS * BATCHES) % 3
+
+
+def encoder():
+    keras.utils.set_random_seed(1)
+    return keras.Sequential([keras.Input((4, 4, 3)), layers.Flatten(), layers.Dense(DIM)])
+
+
+def normalizing_encoder():
+    keras.utils.set_random_seed(1)
+    stem = [keras.Input((4, 4, 3)), layers.Conv2D(4, 3), BatchNorm(), layers.ReLU()]
+    head = [layers.Flatten(), layers.Dense(DIM), layers.Activation("linear", dtype="float32")]
+    return keras.Sequential([*stem, *head])
+
+
+def moco(make_encoder=encoder, make_optimizer=SGD, **options):
+    options = {"queue_size": QUEUE, "momentum": 0.9, "temperature": 0.2, **options}
+    model = MoCo(make_encoder(), **options)
+    model.compile(make_optimizer(0.1))
+    return model
+
+
+def pairs(rows=ROWS):
+    return tf.data.Dataset.from_tensor_slices((X_Q, X_K)).batch(rows, drop_remainder=True)
+
+
+def state(model):
+    return [v.numpy() for v in model.variables]
+
+
+def assert_equal_states(got, want, atol=0):
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=atol)
+
+
+# mixed_float16 ----------------------------------------------------------------------------------
+
+
+def trained_in(policy, replicas=None, **options):
+    previous = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        with (replicas or tf.distribute.get_strategy()).scope():
+            model = moco(normalizing_encoder, **options)
+    finally:
+        keras.config.set_dtype_policy(previous)
+    before = [v.numpy() for v in model.trainable_variables]
+    model.fit(pairs(), epochs=2, verbose=0)
+    after = [v.numpy() for v in model.trainable_variables]
+    return model, [b - a for a, b in zip(before, after)]
+
+
+@pytest.mark.parametrize("replicas, optimizer", ((1, SGD), (2, keras.optimizers.SGD)))
+def test_in_mixed_float16_weights_move_as_in_float32(replicas, optimizer, mirrored):
+    """In 0.1.0 they moved 10,000 times too little."""
+    options = {"replicas": mirrored(replicas), "make_optimizer": optimizer}
+    _, want = trained_in("float32", **options)
+    model, got = trained_in("mixed_float16", **options)
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    got, want = (np.concatenate([x.ravel() for x in moves]) for moves in (got, want))
+    assert np.linalg.norm(got - want) < 0.1 * np.linalg.norm(want)
+
+
+def test_loss_scale_and_guard_agree_on_which_steps_count():
+    def scaled(rate):
+        return keras.optimizers.LossScaleOptimizer(SGD(rate), initial_scale=2.0**18)
+
+    model, _ = trained_in("mixed_float16", make_optimizer=scaled)
+    total = 2 * BATCHES
+    skipped = int(18 - np.log2(float(model.optimizer.dynamic_scale)))
+    assert 0 < skipped < total
+    assert int(model.optimizer.iterations) == total - skipped
+    assert int(model.queue_ptr) == (total - skipped) * ROWS % QUEUE
+    assert np.isfinite(model.history.history["loss"]).all()
+
+
+def test_an_encoder_in_float16_scales_the_loss_whatever_the_policy_is():
+    half = keras.Sequential(
+        [
+            keras.Input((4, 4, 3)),
+            layers.Flatten(),
+            layers.Dense(DIM, dtype="mixed_float16"),
+            layers.Activation("linear", dtype="float32"),
+        ]
+    )
+    model = moco(lambda: half)
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+# validation -------------------------------------------------------------------------------------
+
+
+def scores(model, x_q, x_k):
+    """Loss, top-1 and top-5 by NumPy: each key against the queue as it is."""
+    q, k = (np.asarray(net(x)) for net, x in ((model.encoder_q, x_q), (model.encoder_k, x_k)))
+    q, k = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (q, k))
+    logits = np.concatenate([(q * k).sum(axis=1)[:, None], q @ model.queue.numpy().T], axis=1)
+    shifted = logits / 0.2 - (logits / 0.2).max(axis=1, keepdims=True)
+    losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[:, 0]
+    rank = (logits[:, 1:] > logits[:, :1]).sum(axis=1)
+    return np.array([losses.mean(), (rank < 1).mean(), (rank < 5).mean()])
+
+
+@pytest.mark.parametrize("symmetric", (False, True))
+def test_evaluation_measures_and_moves_nothing(symmetric):
+    """In 0.1.0 there was none: "No loss to compute"."""
+    model = moco(normalizing_encoder, symmetric=symmetric)
+    model.fit(pairs(), verbose=0)
+    before = state(model)
+    got = model.evaluate(pairs(), verbose=0, return_dict=True)
+    want = scores(model, X_Q, X_K)
+    if symmetric:
+        other = scores(model, X_K, X_Q)
+        want = np.array([want[0] + other[0], *(want + other)[1:] / 2])
+    np.testing.assert_allclose([got[name] for name in model.METRICS], want, rtol=1e-4)
+    assert_equal_states(state(model), before)
+    # The last of 5 + 5 + 5 + 5 + 5 + 5 + 2 rows weighs as much as the first.
+    uneven = model.evaluate(X_Q, X_K, batch_size=5, verbose=0)
+    np.testing.assert_allclose(uneven, want, rtol=1e-4)
+    np.testing.assert_allclose(model.test_on_batch(X_Q, X_K), want, rtol=1e-4)
+
+
+def test_evaluation_on_replicas_is_that_of_one(mirrored):
+    with mirrored(2).scope():
+        model = moco(shuffle=False)
+    got = model.evaluate(pairs(), verbose=0)
+    np.testing.assert_allclose(got, scores(model, X_Q, X_K), rtol=1e-4)
+
+
+def test_the_other_mechanisms_are_measured_too():
+    for model, batch in (
+        (EndToEnd(encoder(), shuffle=False), (X_Q[:ROWS], X_K[:ROWS])),
+        (
+            MemoryBank(encoder(), num_images=ROWS, queue_size=QUEUE),
+            {"x_q": X_Q[:ROWS], "index": np.arange(ROWS)},
+        ),
+    ):
+        model.compile(SGD(0.0))
+        data = tf.data.Dataset.from_tensors(batch)
+        before = state(model)
+        measured = model.evaluate(data, verbose=0)
+        assert_equal_states(state(model), before)
+        # Nothing in the encoder depends on training, so the training step has the same scores.
+        trained = model.fit(data, verbose=0).history
+        np.testing.assert_allclose(measured, [trained[n][0] for n in model.METRICS], rtol=1e-4)
+
+
+def test_a_mechanism_without_scores_is_refused_before_the_first_epoch():
+    class Unscored(EndToEnd):
+        score = MoCo.__mro__[2].score
+
+    model = Unscored(encoder())
+    model.compile(SGD())
+    with pytest.raises(NotImplementedError, match="Unscored must define `score`"):
+        model.fit(pairs(), validation_data=pairs(), verbose=0)
+    assert int(model.optimizer.iterations) == 0
+
+
+# refusals ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    ({"loss": "mse"}, {"metrics": ["accuracy"]}, {"weighted_metrics": []}, {"loss_weights": [1]}),
+)
+def test_losses_and_metrics_are_refused(options):
+    model = MoCo(encoder(), queue_size=QUEUE)
+    with pytest.raises(ValueError, match=r"its own loss and reports loss, top1, top5.*Received: "):
+        model.compile(SGD(), **options)
+
+
+def labelled(form):
+    views = tf.data.Dataset.from_tensor_slices((X_Q, X_K, LABELS))
+    return views.map(form).batch(ROWS, drop_remainder=True)
+
+
+@pytest.mark.parametrize(
+    "form, advice",
+    (
+        (lambda q, k, label: ((q, k), label), r"second .*\.map\(lambda views, label: views\)"),
+        (lambda q, k, label: (q, label), r"second element looks like labels.*moco_tf.two_views"),
+        (lambda q, k, label: (q, tf.one_hot(label, 3)), "second element looks like labels"),
+        (lambda q, k, label: (q, k, label), r"third .*\.map\(lambda x_q, x_k, label: \(x_q, x_k\)"),
+        (lambda q, k, label: {"image": q, "label": label}, r"image: float32 \(8, 4, 4, 3\)"),
+        (lambda q, k, label: q, "moco_tf.two_views"),
+    ),
+)
+def test_labelled_data_are_named(form, advice):
+    model = moco()
+    rule = r"(?s)must yield `\(x_q, x_k\)`.*Received: .*"
+    with pytest.raises(ValueError, match=rule + advice):
+        model.fit(labelled(form), verbose=0)
+    with pytest.raises(ValueError, match=r"must yield `\(x_q, x_k\)`"):
+        model.evaluate(labelled(form), verbose=0)
+
+
+# forms of data ----------------------------------------------------------------------------------
+
+
+class Batches(keras.utils.PyDataset):
+    """Pairs in batches of `size`, the last of which may be smaller."""
+
+    def __init__(self, size, rows=ROWS * BATCHES, **options):
+        super().__init__(**options)
+        self.size, self.rows = size, rows
+
+    def __len__(self):
+        return -(-self.rows // self.size)
+
+    def __getitem__(self, i):
+        part = slice(i * self.size, min((i + 1) * self.size, self.rows))
+        return X_Q[part], X_K[part]
+
+
+def generator(size):
+    batches = Batches(size)
+    yield from (batches[i] for i in range(len(batches)))
+
+
+FORMS = {
+    "PyDataset": (lambda size: (Batches(size),), {"shuffle": False}),
+    "PyDataset with workers": (lambda size: (Batches(size, workers=2),), {"shuffle": False}),
+    "generator": (lambda size: (generator(size),), {}),
+    "arrays": (lambda size: (X_Q, X_K), {"shuffle": False}),
+    "tuple of arrays": (lambda size: ((X_Q, X_K),), {"shuffle": False}),
+    "dict of arrays": (lambda size: ({"x_q": X_Q, "x_k": X_K},), {"shuffle": False}),
+    "tensors": (lambda size: (tf.constant(X_Q), tf.constant(X_K)), {"shuffle": False}),
+}
+
+
+@pytest.mark.parametrize("size", (8, 12), ids=("full", "last one smaller"))
+@pytest.mark.parametrize("form", FORMS)
+def test_all_forms_of_data_train_alike(form, size):
+    """In 0.1.0 all but `tf.data` were refused, with advice for `tf.data`."""
+    model, reference = moco(), moco()
+    reference.fit(pairs(size), verbose=0)
+    make, options = FORMS[form]
+    batch_size = size if "array" in form or form == "tensors" else None
+    model.fit(*make(size), batch_size=batch_size, verbose=0, **options)
+    assert model.optimizer.iterations == reference.optimizer.iterations
+    assert_equal_states(state(model), state(reference), atol=1e-6)
+
+
+def test_batch_by_batch_trains_as_fit():
+    model, reference = moco(), moco()
+    history = reference.fit(pairs(), verbose=0).history
+    losses = [model.train_on_batch(*batch, return_dict=True)["loss"] for batch in generator(ROWS)]
+    np.testing.assert_allclose(np.mean(losses), history["loss"][0], rtol=1e-5)
+    assert_equal_states(state(model), state(reference), atol=1e-6)
+    model.train_on_batch(X_Q[:4], X_K[:4])  # of another size
+    assert int(model.queue_ptr) == (ROWS * BATCHES + 4) % QUEUE
+
+
+def test_fit_may_be_called_again_with_another_batch():
+    model = moco()
+    for rows in (ROWS, 4, 16):
+        model.fit(pairs(rows), verbose=0)
+    assert int(model.optimizer.iterations) == BATCHES + 2 * BATCHES + BATCHES // 2
+
+
+def test_replicas_train_on_a_py_dataset(mirrored):
+    with mirrored(2).scope():
+        model = moco(shuffle=False)
+    reference = moco(shuffle=False)
+    model.fit(Batches(ROWS), shuffle=False, verbose=0)
+    reference.fit(pairs(), verbose=0)
+    assert_equal_states(state(model), state(reference), atol=1e-5)
+
+
+def test_too_few_rows_weights_and_unequal_arrays_are_refused():
+    model = moco()
+    for arguments, message in (
+        ((X_Q[:10], X_K[:10]), r"at least one batch of 32 rows. Received: 10"),
+        ((X_Q, X_K[:10]), r"views of the same images. Received: rows \{'x_q': 32, 'x_k': 10\}"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.fit(*arguments, verbose=0)
+    with pytest.raises(ValueError, match="weigh the same"):
+        model.fit(pairs(), class_weight={0: 1}, verbose=0)
+    with pytest.raises(ValueError, match="`validation_split` needs arrays"):
+        model.fit(pairs(), validation_split=0.5, verbose=0)
+
+
+@pytest.mark.filterwarnings("error")
+def test_keras_warns_of_nothing_that_the_user_did_not_write():
+    """In 0.1.0: "`shuffle=True` was passed, but will be ignored"."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        moco().fit(pairs(), verbose=0)
+        moco().fit(X_Q, X_K, batch_size=ROWS, validation_split=0.25, verbose=0)
+
+
+# callbacks --------------------------------------------------------------------------------------
+
+
+def test_every_callback_of_keras_works(tmp_path):
+    """Right in 0.1.0, but for those that watch a validation loss."""
+    made = keras.callbacks
+    at_epoch = []
+    callbacks = [
+        made.ModelCheckpoint(tmp_path / "best.keras", monitor="val_loss", save_best_only=True),
+        made.ModelCheckpoint(tmp_path / "{epoch}.weights.h5", save_weights_only=True),
+        made.EarlyStopping("val_loss", patience=1, min_delta=100, restore_best_weights=True),
+        made.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=100),
+        made.LearningRateScheduler(lambda epoch, rate: rate),
+        made.CSVLogger(tmp_path / "log.csv"),
+        made.TensorBoard(tmp_path / "board", histogram_freq=1, write_graph=False),
+        made.TerminateOnNaN(),
+        made.LambdaCallback(on_epoch_end=lambda epoch, logs: at_epoch.append(state(model))),
+        made.ProgbarLogger(),
+    ]
+    model = moco()
+    history = model.fit(
+        X_Q, X_K, batch_size=ROWS, validation_split=0.25, epochs=5, verbose=0, callbacks=callbacks
+    ).history
+    expected = {f"{part}{name}" for part in ("", "val_") for name in model.METRICS}
+    assert set(history) == {*expected, "learning_rate"}
+    assert len(history["val_loss"]) == 2  # ended early
+    assert_equal_states(state(model), at_epoch[0])  # and the best weights are back
+    best = keras.models.load_model(tmp_path / "best.keras")
+    assert_equal_states(state(best), at_epoch[np.argmin(history["val_loss"])])
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.05)
+    header = (tmp_path / "log.csv").read_text().splitlines()[0].split(",")
+    assert {"loss", "val_loss", "val_top1"} <= set(header)
+    assert list((tmp_path / "board").rglob("events*"))
+
+
+def monitor(**options):
+    """A monitor of random images with the labels of their brightness."""
+    images = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3), np.uint8)
+    source = from_arrays(images, images.mean(axis=(1, 2, 3)) > 128)
+    crop = {"image_size_px": 4, "resize_px": 4, "features": "projection", "neighbours": 3}
+    return Monitor(bank=source, queries=source, recipe=recipes.v2, **crop, **options)
+
+
+def test_a_monitor_of_every_second_epoch_fills_its_column(tmp_path):
+    """In 0.1.0 CSVLogger had no column for it, and History a shorter list."""
+    callbacks = [monitor(every_epochs=2), keras.callbacks.CSVLogger(tmp_path / "log.csv")]
+    history = moco().fit(pairs(), epochs=3, verbose=0, callbacks=callbacks).history
+    assert len(history["knn"]) == 3
+    assert history["knn"][1] == history["knn"][2]  # measured after epoch 2
+    header, *lines = (tmp_path / "log.csv").read_text().splitlines()
+    column = header.split(",").index("knn")
+    assert [float(line.split(",")[column]) for line in lines] == pytest.approx(history["knn"])
+
+
+def test_a_monitor_warns_of_an_encoder_that_sees_no_difference(caplog):
+    def blind():
+        images = keras.Input((4, 4, 3))
+        # As a backbone that expects 0 to 255.
+        x = layers.Dense(DIM, bias_initializer="ones")(layers.Rescaling(1 / 2**20)(images))
+        return keras.Model(images, layers.GlobalAveragePooling2D()(x))
+
+    for make_encoder, warned in ((blind, 1), (encoder, 0)):
+        caplog.clear()
+        moco(make_encoder).fit(pairs(), epochs=2, verbose=0, callbacks=[monitor()])
+        assert caplog.text.count("features of all images are equal") == warned
+
+
+def test_a_run_that_was_backed_up_goes_on(tmp_path):
+    class Killed(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    backup = keras.callbacks.BackupAndRestore(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        moco().fit(pairs(), epochs=3, verbose=0, callbacks=[backup, Killed()])
+    model, reference = moco(), moco()
+    backup = keras.callbacks.BackupAndRestore(tmp_path)
+    model.fit(pairs(), epochs=3, verbose=0, callbacks=[backup])
+    reference.fit(pairs(), epochs=3, verbose=0)
+    assert_equal_states(state(model), state(reference))
+
+
+# copies and files -------------------------------------------------------------------------------
+
+MECHANISMS = {
+    "queue": lambda: moco(),
+    "end_to_end": lambda: EndToEnd(encoder()),
+    "memory_bank": lambda: MemoryBank(encoder(), num_images=ROWS * BATCHES, queue_size=QUEUE),
+}
+
+
+def batches_of(mechanism):
+    batch = {"x_q": X_Q, "x_k": X_K}
+    if mechanism == "memory_bank":
+        batch["index"] = np.arange(ROWS * BATCHES)
+    return tf.data.Dataset.from_tensor_slices(batch).batch(ROWS, drop_remainder=True)
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+@pytest.mark.parametrize("replicas", (1, 2))
+def test_a_loaded_model_trains_on_as_the_unbroken_run(mechanism, replicas, mirrored, tmp_path):
+    """Right for MoCo in 0.1.0; the others were not located."""
+    data = batches_of(mechanism)
+    with mirrored(replicas).scope():
+        model, unbroken = MECHANISMS[mechanism](), MECHANISMS[mechanism]()
+        for each in (model, unbroken):
+            each.compile(SGD(0.1))
+    model.fit(data, verbose=0)
+    model.save(tmp_path / "model.keras")
+    with mirrored(replicas).scope():
+        model = keras.models.load_model(tmp_path / "model.keras")
+    model.fit(data, verbose=0)
+    unbroken.fit(data, epochs=2, verbose=0)
+    assert_equal_states(state(model), state(unbroken))
+    model.save(tmp_path / "model.keras")
+    one = keras.models.load_model(tmp_path / "model.keras")  # on one device again
+    assert_equal_states(state(one), state(unbroken))
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_a_model_is_pickled_and_cloned(mechanism):
+    model = MECHANISMS[mechanism]()
+    model.compile(SGD(0.1))
+    model.fit(batches_of(mechanism), verbose=0)
+    again = pickle.loads(pickle.dumps(model))
+    assert_equal_states(state(again), state(model))
+    assert again.optimizer.iterations == model.optimizer.iterations
+    copy = keras.models.clone_model(model)
+    assert [v.shape for v in copy.variables] == [v.shape for v in model.variables]
+    assert copy.get_config() == model.get_config()
+    assert any(np.any(a != b) for a, b in zip(state(copy), state(model)))
+
+
+def test_the_summary_counts_keys_and_queue_as_not_trained():
+    """In 0.1.0 the key encoder was in neither column."""
+    model = moco()
+    lines = []
+    model.summary(print_fn=lines.append)
+    text = "\n".join(lines)
+    weights = 4 * 4 * 3 * DIM + DIM
+    assert f"Trainable params: {weights}" in text
+    assert f"Non-trainable params: {weights + QUEUE * DIM + 1}" in text
+    assert f"Total params: {2 * weights + QUEUE * DIM + 1}" in text
+    assert model.count_params() == 2 * weights + QUEUE * DIM + 1
