@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from moco_tf.data import sources
 from moco_tf.data.sources import Source, Stream
+from moco_tf.data.split import balanced
 from moco_tf.evaluation import config as configs
 from moco_tf.log import log
 from moco_tf.pretraining.config import Config
@@ -64,26 +65,6 @@ def open_pair(data: configs.Data, run: Config | None) -> Labelled:
     if not isinstance(train, Stream):
         check_classes(train.labels, addresses[0], classes)
     return Labelled(train, test, num_classes, classes, addresses)
-
-
-def balanced(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Chooses a random share of each class' images, at least one each.
-
-    Args:
-        labels: int N.
-        fraction: share in (0, 1].
-        seed: seed of the choice.
-
-    Returns:
-        Numbers of the images, int64, ascending.
-    """
-    rng = np.random.default_rng(seed)
-    chosen = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        count = max(1, round(fraction * len(members)))
-        chosen.append(rng.permutation(members)[:count])
-    return np.sort(np.concatenate(chosen))
 
 
 def _addresses(data, run):

@@ -8,7 +8,15 @@ import tensorflow as tf
 from moco_tf import distribute, schema
 from moco_tf.data import recipes, sources
 from moco_tf.data.two_views import require_index
-from moco_tf.pretraining import build, diagnostics, initial, mechanism, memory, report
+from moco_tf.pretraining import (
+    build,
+    data_record,
+    diagnostics,
+    initial,
+    mechanism,
+    memory,
+    report,
+)
 from moco_tf.pretraining.config import Config
 from moco_tf.probes import monitor as monitors
 from moco_tf.training import checkpoint, fit
@@ -53,6 +61,8 @@ def pretrain(
     source = sources.open_source(config.data.source, config.data.data_dir, config.data.num_examples)
     if mechanism.find(config.model.mechanism).needs_index:
         require_index(source)
+    identity = data_record.identity(source)
+    source, queries = monitors.hold_out(config, source)
     plan = plan_lib.make_plan(
         config, source.num_examples, config.monitor.every, config.model.bn_group_size
     )
@@ -60,8 +70,12 @@ def pretrain(
         model = build.make_model(config, plan.num_images, plan.steps_per_epoch)
     if not build.accelerators():  # elsewhere the device's allocator says what it lacks
         memory.check(model, config, layout, memory.machine())
-    scores = monitors.make_scores(config, model, recipe, strategy, plan)
-    checkpoint.claim_workdir(schema.to_dict(config), workdir, strategy, WAY_ON.format(workdir))
+    held_out = (source, queries) if queries else None
+    scores = monitors.make_scores(config, model, recipe, strategy, plan, held_out)
+    movable = data_record.movable(workdir, identity)
+    way_on = WAY_ON.format(workdir)
+    checkpoint.claim_workdir(schema.to_dict(config), workdir, strategy, way_on, movable)
+    data_record.write(workdir, identity, strategy)
     initial.start(model, init, workdir, config.seed, strategy)
     build.describe(config, layout, source)
     done = fit.fit(

@@ -7,11 +7,13 @@ import tensorflow as tf
 from moco_tf import distribute
 from moco_tf.backbones.encoder import Encoder
 from moco_tf.backbones.precision import without_tf32
-from moco_tf.data import sources
+from moco_tf.data import sources, split
 from moco_tf.data.sources import Stream
 from moco_tf.log import log
 from moco_tf.probes import features, knn
 from moco_tf.probes import linear as linear_probe
+
+HELD_OUT = 0.1  # share of each class that `hold_out` splits off
 
 
 class Probe:
@@ -116,8 +118,45 @@ class Monitor(keras.callbacks.Callback):
         log.info("%s: %s", when, ", ".join(f"{name} {v:.1%}" for name, v in self.scores.items()))
 
 
-def make_scores(config, model, recipe, strategy, plan):
+def hold_out(config, source):
+    """Splits off the queries of the monitor where the data have labels but no held-out split.
+
+    Args:
+        config: `pretraining.config.Config`.
+        source: `Source` or `Stream` of the run.
+
+    Returns:
+        `(source, held_out)`: the images to train on, and the queries or None.
+    """
+    if config.monitor.source != "auto" or config.monitor.every is None:
+        return source, None
+    if isinstance(source, Stream) or source.labels is None or len(set(source.labels)) < 2:
+        return source, None
+    if sources.labelled_splits(config.data.source, config.data.data_dir):
+        return source, None
+    rest, held_out = split.hold_out(source, HELD_OUT, config.seed)
+    if not held_out.num_examples:
+        return source, None
+    log.info(
+        "The data have labels but no held-out split: %d of %d images, a tenth of each class, are "
+        "not trained on, but classified by the kNN monitor. --config.monitor.source=off trains on "
+        "all.",
+        held_out.num_examples,
+        source.num_examples,
+    )
+    return rest, held_out
+
+
+def make_scores(config, model, recipe, strategy, plan, held_out=None):
     """The `Probe` of a config; None, with a line in the log, if it is off or nothing has labels.
+
+    Args:
+        config: `pretraining.config.Config`.
+        model: mechanism of the run.
+        recipe: `Recipe` of its query views.
+        strategy: strategy of the model.
+        plan: `Plan` of the run.
+        held_out: `(bank, queries)` of `hold_out`, or None.
 
     Its scores also have `knn_chance`, the share of the most frequent class, and `knn_classes`.
     """
@@ -125,37 +164,15 @@ def make_scores(config, model, recipe, strategy, plan):
     if not plan.monitor_every:
         log.info("The kNN monitor is off.")
         return None
-    if monitor.source == "auto":
-        addresses = sources.labelled_splits(data.source, data.data_dir)
-    else:
-        addresses = monitor.source.split(",")
-    if addresses is None:
-        log.info(
-            "The kNN monitor is off: %s has no labelled splits. Name two by "
-            "--config.monitor.source=BANK,QUERIES.",
-            data.source,
-        )
+    bank, queries = held_out or _open(monitor, data)
+    if bank is None:
         return None
-    if len(addresses) != 2:
-        raise ValueError(
-            "`--config.monitor.source` must be auto, off or BANK,QUERIES, two addresses with a "
-            f"comma between. Received: {monitor.source!r}."
-        )
-    field = "--config.data.source" if monitor.source == "auto" else "--config.monitor.source"
-    bank, queries = (sources.open_source(a, data.data_dir, field=field) for a in addresses)
-    for address, source in zip(addresses, (bank, queries), strict=True):
-        if isinstance(source, Stream) or source.labels is None:
-            rule = "The kNN monitor needs labelled images with random access"
-            if monitor.source != "auto":
-                raise ValueError(f"{rule}. Received: {address!r}. Set --config.monitor.source.")
-            log.info("The kNN monitor is off. %s, which %s is not.", rule, address)
-            return None
     num_classes = len(np.unique(bank.labels))
     if num_classes < 2:
         rule = "The kNN monitor needs images of two classes or more"
         if monitor.source != "auto":
-            raise ValueError(f"{rule}. Received: one, in {addresses[0]!r}.")
-        log.info("The kNN monitor is off. %s; %s has one.", rule, addresses[0])
+            raise ValueError(f"{rule}. Received: one, in {monitor.source!r}.")
+        log.info("The kNN monitor is off. %s; its bank has one.", rule)
         return None
     chance = float(np.bincount(queries.labels).max() / queries.num_examples)
     _describe(monitor, bank, queries, num_classes, chance)
@@ -173,6 +190,36 @@ def make_scores(config, model, recipe, strategy, plan):
         strategy=strategy,
     )
     return lambda: probe() | {"knn_chance": chance, "knn_classes": float(num_classes)}
+
+
+def _open(monitor, data):
+    """Bank and queries of a config; None twice, with a line in the log, if the monitor is off."""
+    if monitor.source == "auto":
+        addresses = sources.labelled_splits(data.source, data.data_dir)
+    else:
+        addresses = monitor.source.split(",")
+    if addresses is None:
+        log.info(
+            "The kNN monitor is off: %s has no labelled splits. Name two by "
+            "--config.monitor.source=BANK,QUERIES.",
+            data.source,
+        )
+        return None, None
+    if len(addresses) != 2:
+        raise ValueError(
+            "`--config.monitor.source` must be auto, off or BANK,QUERIES, two addresses with a "
+            f"comma between. Received: {monitor.source!r}."
+        )
+    field = "--config.data.source" if monitor.source == "auto" else "--config.monitor.source"
+    bank, queries = (sources.open_source(a, data.data_dir, field=field) for a in addresses)
+    for address, source in zip(addresses, (bank, queries), strict=True):
+        if isinstance(source, Stream) or source.labels is None:
+            rule = "The kNN monitor needs labelled images with random access"
+            if monitor.source != "auto":
+                raise ValueError(f"{rule}. Received: {address!r}. Set --config.monitor.source.")
+            log.info("The kNN monitor is off. %s, which %s is not.", rule, address)
+            return None, None
+    return bank, queries
 
 
 def _describe(monitor, bank, queries, num_classes, chance):

@@ -29,7 +29,8 @@ CONFIG = "config.json"  # in a workdir: config and version of the run
 VERSION_KEY = "moco_tf"  # key of the version in config.json; 0.1.0 wrote none
 DIGEST_BYTES = 16
 STEP = re.compile(r"(.*/checkpoints/step-\d+)(\.index|\.data-\S+)?")
-NOTHING_TO_KEEP = (CONFIG, "metrics.jsonl", "tensorboard", "init.json")  # without anything else
+# A workdir with nothing else is new.
+NOTHING_TO_KEEP = (CONFIG, "metrics.jsonl", "tensorboard", "init.json", "data.json")
 STORAGE_ERRORS = (  # errors that say nothing about the checkpoint itself
     tf.errors.PermissionDeniedError,
     tf.errors.UnauthenticatedError,
@@ -179,7 +180,13 @@ def _read(path):
         raise OSError(f"The checkpoint {path} is not whole: {error}") from error
 
 
-def claim_workdir(new: dict, workdir: str, strategy: tf.distribute.Strategy, way_on: str = ""):
+def claim_workdir(
+    new: dict,
+    workdir: str,
+    strategy: tf.distribute.Strategy,
+    way_on: str = "",
+    movable: tuple[str, ...] = (),
+):
     """Writes the config to a new workdir, or checks that an old workdir has the same config.
 
     A workdir without a checkpoint or a result has nothing to keep, and is new.
@@ -189,6 +196,7 @@ def claim_workdir(new: dict, workdir: str, strategy: tf.distribute.Strategy, way
         workdir: local or gs:// folder; the chief makes it.
         strategy: strategy of the run; all its processes must have the same config and code.
         way_on: advice to the user for another config, a sentence.
+        movable: fields that may differ besides `FREE_FIELDS`.
 
     Raises:
         ValueError: as in `check_workdir`, or on every process if one has another config or code.
@@ -200,7 +208,7 @@ def claim_workdir(new: dict, workdir: str, strategy: tf.distribute.Strategy, way
         storage.write_text(path, json.dumps(content, indent=2) + "\n")
     _require_same_on_all_workers(new, path, strategy)
     # After the comparison of workers, in which the others would wait for a worker refused here.
-    check_workdir(new, workdir, way_on)
+    check_workdir(new, workdir, way_on, movable)
 
 
 def _is_new(workdir):
@@ -211,13 +219,14 @@ def _is_new(workdir):
     return CONFIG not in names or names <= set(NOTHING_TO_KEEP)
 
 
-def check_workdir(new: dict, workdir: str, way_on: str = ""):
+def check_workdir(new: dict, workdir: str, way_on: str = "", movable: tuple[str, ...] = ()):
     """Raises ValueError if version 0.1.0 or another config made a workdir.
 
     Args:
         new: config, as a dict from `schema.to_dict`.
         workdir: local or gs:// folder.
         way_on: advice to the user for another config, a sentence.
+        movable: fields that may differ besides `FREE_FIELDS`.
     """
     if _is_new(workdir):
         return
@@ -228,7 +237,8 @@ def check_workdir(new: dict, workdir: str, way_on: str = ""):
             f"{VERSION}. Start a new --workdir. The old run's encoder can be evaluated: "
             f"--checkpoint={os.path.join(workdir, 'encoder.keras')}."
         )
-    differences = [d for d in schema.differences(old, new) if d.split(":")[0] not in FREE_FIELDS]
+    may_differ = {*FREE_FIELDS, *movable}
+    differences = [d for d in schema.differences(old, new) if d.split(":")[0] not in may_differ]
     if differences:
         free = [name for name in FREE_FIELDS if _has_field(new, name)]
         raise ValueError(
