@@ -11,6 +11,7 @@ COMMANDS = {
     "import_torch": "make a workdir of a PyTorch checkpoint",
     "client": "embed images by a served model",
     "convert": "copy a folder of images into TFRecord shards",
+    "check": "check annotated images before anything is trained on them",
     "report": "write the report of a run again",
 }
 

@@ -62,6 +62,17 @@ class Data:
     check_images: bool = option(
         True, help="decode all images before training, which takes minutes for COCO"
     )
+    keep_empty: bool = option(
+        False, help="train on images without objects too, as background; false leaves them out"
+    )
+    keypoint_pairs: tuple[str, ...] = option(
+        (), help="keypoints that swap in a mirrored image, NAME:NAME; those not given go by name"
+    )
+    keypoint_sigmas: tuple[float, ...] | None = option(
+        None,
+        above=0,
+        help="OKS' constant of each keypoint; none: COCO's for its 17, else PCK is the score",
+    )
 
 
 @dataclass

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from pycocotools import mask as coco_mask
 
 from moco_tf import storage
 from moco_tf.data import image_ops
 from moco_tf.detection.data import densepose
 from moco_tf.detection.data.annotations import Annotations
+from moco_tf.detection.drawing import draw
+from moco_tf.detection.scoring import pck
 from moco_tf.detection.scoring.coco import CURVES_AT
 from moco_tf.evaluation import results
 from moco_tf.reports import pages, plots
@@ -22,8 +22,7 @@ from moco_tf.training.callbacks import read_metrics
 
 SHOWN, LOWEST = 8, 0.5  # test images, and the lowest score of detections drawn in them
 HEADS = ("mask", "keypoint", "densepose")  # first words of the names of their losses
-COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR", "APr", "APc", "APf")
-COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#00b7b7", "#f032e6", "#9a6324")
+COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR", "APr", "APc", "APf", *pck.SHARES)
 
 
 def write(
@@ -56,9 +55,10 @@ def write(
         _precisions(scores),
     ]
     for head, of_head in scores.items():
-        ap = {name: value / 100 for name, value in of_head["per_class"].items() if value == value}
-        parts.append(f"<h2>{head} AP of each class</h2>")
-        parts.append(plots.bars(list(ap.values()), list(ap), "AP"))
+        metric, of_each = ("PCK10", "keypoint") if "PCK10" in of_head else ("AP", "class")
+        shares = {n: v / 100 for n, v in of_head[f"per_{of_each}"].items() if v == v}
+        parts.append(f"<h2>{head} {metric} of each {of_each}</h2>")
+        parts.append(plots.bars(list(shares.values()), list(shares), metric))
     parts += [
         "<h2>Test images</h2><p>Left: the truth, dashed for crowds and difficult objects. Right: "
         f"detections with a score of {LOWEST} and more.</p>",
@@ -75,13 +75,15 @@ def _percent(value):
 
 
 def _curves(workdir, finished):
-    """The losses, and the AP of the tests during training and of the last test."""
+    """The losses, and the AP (PCK) of the tests during training and of the last test."""
     lines = read_metrics(os.path.join(workdir, "metrics.jsonl"))
     steps = [line for line in lines if "loss" in line]
     names = [n for n in steps[0] if n.startswith(("loss", "rpn_", "box_", *HEADS))]
     losses = {name: [line[name] for line in steps if name in line] for name in names}
     x = [line["step"] for line in steps]
-    ap = {name: m["value"] for name, m in finished["metrics"].items() if name.endswith("ap50")}
+    ends = ("ap50", "pck10")
+    ap = {name: m["value"] for name, m in finished["metrics"].items() if name.endswith(ends)}
+    ap = {name: float("nan") if value is None else value for name, value in ap.items()}
     tests = [line for line in lines if "test_box_ap50" in line]
     curves = {
         results.title_of(name, finished): [*(line[f"test_{name}"] for line in tests), value]
@@ -96,6 +98,8 @@ def _curves(workdir, finished):
 def _precisions(scores):
     curves = []
     for head, of_head in scores.items():
+        if "precision" not in of_head:
+            continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # there may be no objects to find
             means = np.nanmean(of_head["precision"], axis=-1)
@@ -113,13 +117,13 @@ def _examples(annotations, predictions):
             image = image_ops.decode(tf.constant(file.read())).numpy()
         figure = Figure(figsize=(10, 0.4 + 5 * image.shape[0] / image.shape[1]))
         left, right = figure.subplots(1, 2)
-        _draw(left, image, annotations.classes, **_truth(annotations, number))
-        _draw(right, image, annotations.classes, **_detections(predictions[number]))
+        draw(left, image, annotations.classes, **_truth(annotations, number))
+        draw(right, image, annotations.classes, **_detections(predictions[number]))
         yield pages.figure(figure)
 
 
 def _truth(annotations, number):
-    """The objects of an image, as arguments of `_draw`."""
+    """The objects of an image, as arguments of `draw`."""
     rows = slice(*annotations.offsets[number : number + 2])
     packed = annotations.densepose_points
     return {
@@ -133,7 +137,7 @@ def _truth(annotations, number):
 
 
 def _detections(predicted):
-    """The detections in an image with a high score, as arguments of `_draw`."""
+    """The detections in an image with a high score, as arguments of `draw`."""
     kept = np.flatnonzero(predicted["score"] >= LOWEST)
     return {
         "boxes": predicted["boxes"][kept],
@@ -153,54 +157,3 @@ def _surface(predicted, kept):
         x = x1 + (2 * columns + 0.5) * (x2 - x1) / len(cells)
         y = y1 + (2 * rows + 0.5) * (y2 - y1) / len(cells)
         yield np.stack([x, y, cells[2 * rows, 2 * columns, 0]], axis=1)
-
-
-def _draw(
-    axis,
-    image,
-    classes,
-    boxes,
-    label,
-    rles=None,
-    keypoints=None,
-    surface=None,
-    score=None,
-    dashed=None,
-):
-    """Draws objects into an image.
-
-    The color of a box shows its class, that of a mask its instance, that of the surface its part.
-
-    Args:
-        axis: Matplotlib axes.
-        image: uint8 HxWx3.
-        classes: K names.
-        boxes: float nx4, px.
-        label: int n, classes.
-        rles: n masks, RLE; or None.
-        keypoints: float nxJx3; or None.
-        surface: list of float Px3 or wider: x, y, part; or None.
-        score: float n, for detections; or None.
-        dashed: bool n, boxes to draw with dashed lines; or None.
-    """
-    axis.imshow(image)
-    axis.set_axis_off()
-    for i, (x1, y1, x2, y2) in enumerate(boxes):
-        color = COLORS[label[i] % len(COLORS)]
-        line = "--" if dashed is not None and dashed[i] else "-"
-        box = Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, color=color, ls=line)
-        axis.add_patch(box)
-        text = plots.plain(classes[label[i]]) + ("" if score is None else f" {score[i]:.2f}")
-        axis.text(x1, y1, text, fontsize=6, color="white", backgroundcolor=color)
-        if rles is not None:
-            mask = coco_mask.decode(rles[i])
-            shade = COLORS[i % len(COLORS)]
-            axis.contourf(mask, levels=[0.5, 1], colors=[shade], alpha=0.4)
-        if keypoints is not None:
-            points = keypoints[i][keypoints[i][:, 2] > 0]
-            axis.scatter(
-                points[:, 0] - 0.5, points[:, 1] - 0.5, s=6, color=color, edgecolors="white"
-            )
-    for points in surface or ():
-        x, y, part = points[:, :3].T
-        axis.scatter(x - 0.5, y - 0.5, 3, part, cmap="nipy_spectral", vmin=0, vmax=densepose.PARTS)

@@ -11,6 +11,7 @@ from moco_tf.detection import report
 from moco_tf.detection.build import make_detector
 from moco_tf.detection.data import annotations as records
 from moco_tf.detection.data import densepose_surface, pipeline
+from moco_tf.detection.data.classes import match_classes
 from moco_tf.detection.model.detector import (
     estimate_statistics,
 )
@@ -18,6 +19,7 @@ from moco_tf.detection.model.network import make_network
 from moco_tf.detection.model.retinanet import make_retinanet
 from moco_tf.detection.scoring import cityscapes as cityscapes_scoring
 from moco_tf.detection.scoring import coco as coco_scoring
+from moco_tf.detection.scoring import pck
 from moco_tf.detection.serving import export_detection
 from moco_tf.detection.tester import IOU_TYPES, Tester
 from moco_tf.evaluation.task import Task
@@ -27,6 +29,7 @@ from moco_tf.training import plan as plans
 from moco_tf.training.config import Length
 
 AVERAGE_PRECISIONS = ("AP", "AP50", "AP75")
+NO_TRUTH = "the test images have no object that it could be measured by"
 
 
 class DetectionTask(Task):
@@ -38,11 +41,11 @@ class DetectionTask(Task):
 
     name = "detection"
     Config = configs.Detection
-    TITLES = {  # noqa: RUF012
+    TITLES = {
         f"{output}_{ap.lower()}": f"{output} {ap}"
         for output in IOU_TYPES
         for ap in AVERAGE_PRECISIONS
-    }
+    } | {f"keypoint_{name.lower()}": f"keypoint {name}" for name in pck.SHARES}
     trains = True
 
     @classmethod
@@ -157,7 +160,10 @@ class DetectionTask(Task):
             storage.save_model(self.model.network, self._path)
         self.predictions, self.scores = self.tester.score("test" if chief else None)
         return {
-            "metrics": {name: {"value": value} for name, value in _metrics(self.scores).items()},
+            "metrics": {
+                name: {"value": value} if value == value else {"value": value, "why": NO_TRUTH}
+                for name, value in _metrics(self.scores).items()
+            },
             "protocol": _protocol(config, self.plan),
             "details": {output: _details(scores) for output, scores in self.scores.items()},
             "data": {
@@ -198,34 +204,31 @@ class DetectionTask(Task):
 
 def _open(config):
     """Opens the training and test `Annotations`; ValueError if they do not fit the config."""
+    data = config.data
     options = {
         "masks": config.masks,
         "keypoints": config.keypoints,
         "densepose": config.densepose,
+        "keypoint_pairs": data.keypoint_pairs,
+        "keypoint_sigmas": data.keypoint_sigmas,
     }
-    train = records.open_annotations(config.data.train, training=True, **options)
-    test = records.open_annotations(config.data.test, training=False, **options)
-    for name in ("classes", "keypoint_names"):
-        names = [list(getattr(annotations, name)) for annotations in (train, test)]
-        if names[0] != names[1]:
-            difference = sorted(set(names[0]) ^ set(names[1])) or ["another order"]
-            raise ValueError(
-                f"Training and test images must have the same {name.replace('_', ' ')}. Received: "
-                f"{len(names[0])} and {len(names[1])}. They differ in {', '.join(difference[:5])}."
-            )
-    if config.keypoints:
-        coco_scoring.require_joints(test)
+    train = records.open_annotations(
+        data.train, training=True, keep_empty=data.keep_empty, **options
+    )
+    test = records.open_annotations(data.test, training=False, **options)
+    test = match_classes(test, train)
     if config.metric == "cityscapes":
         cityscapes_scoring.require_truth(test)
     return train, test
 
 
 def _metrics(scores):
-    """AP, AP50 and AP75 of each output, shares, by their names in `DetectionTask.TITLES`."""
+    """AP, AP50 and AP75, or PCK, of each output, shares, by their names in the task's TITLES."""
     return {
-        f"{output}_{ap.lower()}": percent[ap] / 100
+        f"{output}_{name.lower()}": percent[name] / 100
         for output, percent in scores.items()
-        for ap in AVERAGE_PRECISIONS
+        for name in (*AVERAGE_PRECISIONS, *pck.SHARES)
+        if name in percent
     }
 
 

@@ -8,6 +8,7 @@ from moco_tf.detection.data.masks import pasted_rle
 from moco_tf.detection.scoring import cityscapes as cityscapes_scoring
 from moco_tf.detection.scoring import coco as coco_scoring
 from moco_tf.detection.scoring import densepose as densepose_scoring
+from moco_tf.detection.scoring import pck
 from moco_tf.detection.scoring import voc as voc_scoring
 
 # Outputs of a detector, and their `iouType` in COCO's evaluation.
@@ -71,8 +72,10 @@ class Tester:
         scores = {
             name: score(annotations, predictions, IOU_TYPES[name])
             for name in self.outputs
-            if name != "densepose"
+            if name != "densepose" and (name != "keypoint" or annotations.sigmas is not None)
         }
+        if "keypoint" in self.outputs and annotations.sigmas is None:
+            scores["keypoint"] = pck.score(annotations, predictions)
         if self.surface:
             scores["densepose"] = densepose_scoring.score(annotations, predictions, self.surface)
         return predictions, scores

@@ -85,11 +85,11 @@ def record(
         config: config of the task.
         loaded: evaluated encoder.
         began: start of the evaluation, seconds since the epoch.
-        measured: dict from `Task.test`: metrics, protocol and more.
+        measured: dict from `Task.test`: metrics, protocol and more; NaN becomes None.
     """
     return {
         "task": task,
-        **measured,
+        **_without_nan(measured),
         "titles": {name: titles.get(name, name) for name in measured["metrics"]},
         "checkpoint": {
             "path": loaded.path,
@@ -100,6 +100,15 @@ def record(
         "seconds": round(time.time() - began, 1),
         "versions": versions(),
     }
+
+
+def _without_nan(value):
+    """Nested dicts and lists with None in place of NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {name: _without_nan(v) for name, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def versions() -> dict[str, str]:
@@ -138,12 +147,15 @@ def read(workdir: str) -> dict:
 def percent(metric: dict) -> str:
     """A metric as text, such as "54.5 % (51.4 to 57.5)", or "54.5 %" without an interval.
 
-    A metric with `is_share` false is no share, and shown as it is: "-3.12".
+    A metric with `is_share` false is no share, and shown as it is: "-3.12". A metric without a
+    value says why, by its own `why`.
     """
+    if metric["value"] is None:
+        return f"no score ({metric['why']})" if "why" in metric else "no score"
     if not metric.get("is_share", True):
         return f"{metric['value']:.3f}"
     text = f"{100 * metric['value']:.1f} %"
-    if "interval" in metric:
+    if None not in metric.get("interval", [None]):
         low, high = metric["interval"]
         text += f" ({100 * low:.1f} to {100 * high:.1f})"
     return text

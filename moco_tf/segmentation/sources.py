@@ -5,12 +5,10 @@ import os
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from moco_tf import storage
 from moco_tf.data import image_ops
 from moco_tf.data.class_names import CAMVID, CITYSCAPES, VOC
-from moco_tf.data.tfdata import no_autograph
 from moco_tf.segmentation import label_png
 
 IGNORED = 255  # in label maps, pixels without a class
@@ -45,7 +43,11 @@ class Pairs:
 
     def image(self, index):
         """Image of an index, uint8 HxWx3. A graph function of an int64 scalar, as all below."""
-        return image_ops.decode(tf.io.read_file(_gather(self.images, index)))
+        return image_ops.decode(self.encoded(index))
+
+    def encoded(self, index):
+        """Bytes of the image's file, string scalar."""
+        return tf.io.read_file(_gather(self.images, index))
 
     def label(self, index):
         """Label map, int32 HxW: classes, `IGNORED`, or -1 for an invalid number."""
@@ -199,54 +201,3 @@ def _require_files(paths, address):
             f"The files of {address!r} must exist. Missing: {', '.join(missing[:3])} "
             f"({len(missing)} in all)."
         )
-
-
-def check(pairs: Pairs, address: str, quiet: bool = False) -> np.ndarray:
-    """Checks all images and label maps by reading them once.
-
-    Args:
-        pairs: images and label maps.
-        address: address of the pairs, for messages.
-        quiet: show no progress bar.
-
-    Returns:
-        Heights and widths of the images, int Nx2.
-
-    Raises:
-        ValueError: if a file cannot be decoded, a map has another size than its image, a number
-            in a map is neither a class nor ignored, or all pixels are ignored.
-    """
-
-    @no_autograph
-    def look(index):
-        image, numbers = pairs.image(index), pairs.numbers(index)
-        counts = tf.math.bincount(tf.reshape(numbers, [-1]), minlength=256)
-        return index, tf.shape(image)[:2], tf.shape(numbers), counts
-
-    data = tf.data.Dataset.range(pairs.num_examples).map(look, tf.data.AUTOTUNE)
-    data = data.ignore_errors(log_warning=False).as_numpy_iterator()
-    sizes, wrong, any_class = np.zeros((pairs.num_examples, 2), int), [], False
-    data = tqdm(data, "checking", pairs.num_examples, unit="pair", disable=quiet)
-    for index, size, label_size, counts in data:
-        sizes[index] = size
-        unknown = np.flatnonzero((counts > 0) & (pairs.table < 0))
-        any_class |= np.any(counts[(pairs.table >= 0) & (pairs.table != IGNORED)] > 0)
-        if (size != label_size).any():
-            wrong.append(f"{pairs.labels[index]} is {label_size}, its image {size} px")
-        elif len(unknown):
-            numbers = ", ".join(map(str, unknown[:5]))
-            wrong.append(f"{pairs.labels[index]} has {numbers}, which is no class")
-    unread = np.flatnonzero(sizes[:, 0] == 0)
-    wrong += [f"{pairs.images[i]} or its map cannot be decoded" for i in unread]
-    if wrong:
-        raise ValueError(
-            f"Label maps must have the size of their images, and hold only the "
-            f"{len(pairs.classes)} classes, 255 and --config.data.ignored. Received in "
-            f"{address!r}: {'; '.join(wrong[:3])} ({len(wrong)} in all). Ignore numbers by "
-            "--config.data.ignored, or fix the files."
-        )
-    if not any_class:
-        raise ValueError(
-            f"Label maps must have pixels of a class. Received in {address!r}: only ignored pixels."
-        )
-    return sizes

@@ -12,7 +12,7 @@ from moco_tf.data.labelled import fill_of, normalized
 from moco_tf.evaluation.task import Task
 from moco_tf.optim import SGD
 from moco_tf.segmentation import config as configs
-from moco_tf.segmentation import networks, pipeline, report, scoring, sources
+from moco_tf.segmentation import examination, networks, pipeline, report, scoring, sources
 from moco_tf.segmentation.segmenter import Segmenter, make_predict
 from moco_tf.segmentation.serving import export_segmentation
 from moco_tf.training import fit
@@ -54,8 +54,8 @@ class SegmentationTask(Task):
                 f"Received: {data.crop_px}."
             )
         quiet = not distribute.is_chief(self.strategy)
-        sources.check(self.train_set, data.train, quiet=quiet)
-        sizes = sources.check(self.test_set, data.test, quiet=quiet)
+        examination.check(self.train_set, data.train, quiet=quiet)
+        sizes = examination.check(self.test_set, data.test, quiet=quiet)
         with self.strategy.scope():
             keras.utils.set_random_seed(config.seed)
             backbone = require_resnet(self.loaded.encoder.backbone).rebuild(
@@ -153,7 +153,7 @@ class Tester:
         recipe: `Recipe` whose normalization to use.
         strategy: strategy of the model.
         pairs: test images and label maps.
-        sizes: heights and widths from `sources.check`, int Nx2.
+        sizes: heights and widths from `examination.check`, int Nx2.
         multiple: image sizes of the network are multiples of it, px.
     """
 

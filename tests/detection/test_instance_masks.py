@@ -6,7 +6,7 @@ import tensorflow as tf
 from detection_sets import COCO, tiny_coco
 from pycocotools import mask as coco_mask
 
-from moco_tf.detection.data import masks
+from moco_tf.detection.data import geometry, masks
 from moco_tf.detection.data.annotations import open_annotations
 
 
@@ -113,6 +113,7 @@ def test_cropped_and_pasted_masks_are_the_true_ones(as_rle, monkeypatch):
             self.add_rle(masks.rle_of_polygons([np.array(p) for p in polygons], 640, 640))
 
         monkeypatch.setattr(Objects, "add_polygons", add)
+        monkeypatch.setattr(geometry, "examine", lambda raw, pairs: None)  # wants the images' sizes
     kept = open_annotations(tiny_coco("train"), training=True, masks=True)
     whole = open_annotations(tiny_coco("train"), training=False, masks=True)
     number = [whole.ids.index(i) for i in kept.ids]

@@ -12,24 +12,24 @@ A reader is a module in this folder, or your own that Python can import. It has 
 the text after its first colon. The three flags say what the run needs besides boxes and classes: a
 reader that cannot give it raises a ValueError. `RawAnnotations` and `Objects` are described in
 objects.py; voc.py is a short reader, coco.py one with everything. CONTRIBUTING.md shows one.
+
+A reader reports a record that it cannot use to the findings of `RawAnnotations`, by a kind of
+problems.py. `examine` checks what all formats have in common.
 """
 
 import collections
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from moco_tf import addresses
-from moco_tf.data import image_ops
-from moco_tf.data.tfdata import no_autograph
-from moco_tf.detection.data import packing
+from moco_tf.data.findings import DROPPED, REFUSED, WARNING, Findings
+from moco_tf.detection.data import geometry, images, packing, problems, selection, skeletons
+from moco_tf.detection.data.objects import RawAnnotations
 from moco_tf.log import log
-
-SMALLEST_PX = 1  # a box to train on is wider and higher; VOC's boxes of one point are not
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,8 @@ class Annotations:
         rles: M masks of the whole image, RLE; None without masks, or for training.
         keypoints: float32 MxJx3, x, y in px and visibility 0 (not labeled), 1, 2; or None.
         keypoint_names: J names.
+        keypoint_pairs: given counterparts of keypoints, "NAME:NAME", see `skeletons.twins`.
+        keypoint_sigmas: given constants of OKS, J; None for COCO's, see `skeletons.sigmas_of`.
         densepose_points: M packed points (`densepose.pack_points`), no bytes where there are none;
             or None.
         densepose_masks: M packed masks (`densepose.pack_masks`), no bytes where there are none;
@@ -74,6 +76,8 @@ class Annotations:
     rles: tuple | None = None
     keypoints: np.ndarray | None = None
     keypoint_names: tuple = ()
+    keypoint_pairs: tuple = ()
+    keypoint_sigmas: tuple | None = None
     densepose_points: tuple | None = None
     densepose_masks: tuple | None = None
     source: str = ""
@@ -90,22 +94,42 @@ class Annotations:
 
     @property
     def mirrored_keypoints(self) -> np.ndarray:
-        """Number of each keypoint's counterpart in the mirrored image, by names: int64 J."""
-        sides, names = {"left": "right", "right": "left"}, list(self.keypoint_names)
-        twins = ["_".join(sides.get(w, w) for w in name.split("_")) for name in names]
-        twin_or_self = [names.index(t) if t in names else i for i, t in enumerate(twins)]
-        return np.array(twin_or_self, np.int64)
+        """Number of each keypoint's counterpart in the mirrored image: int64 J."""
+        return skeletons.twins(self.keypoint_names, self.keypoint_pairs)
+
+    @property
+    def sigmas(self) -> np.ndarray | None:
+        """The constants of OKS, float J; None for a skeleton that has none."""
+        return skeletons.sigmas_of(self.keypoint_names, self.keypoint_sigmas)
 
 
-def open_annotations(
+@dataclasses.dataclass(frozen=True)
+class Examination:
+    """What a check of annotations gives.
+
+    Attributes:
+        raw: all images and objects of the files that could be read.
+        findings: what is wrong with them, and what is left out.
+        annotations: what can be trained on or tested with; None if the findings refuse it.
+    """
+
+    raw: RawAnnotations
+    findings: Findings
+    annotations: Annotations | None
+
+
+def examine(
     address: str,
     *,
     training: bool,
     masks: bool = False,
     keypoints: bool = False,
     densepose: bool = False,
-) -> Annotations:
-    """Opens the images and annotations of an address.
+    keep_empty: bool = False,
+    keypoint_pairs: Sequence[str] = (),
+    keypoint_sigmas: Sequence[float] | None = None,
+) -> Examination:
+    """Reads the annotations of an address and checks them, without their images.
 
     For training, boxes are clipped to their images, and these are dropped: boxes at most 1 px wide
     or high; objects without a mask, if masks are needed; images without an object that is not a
@@ -121,48 +145,65 @@ def open_annotations(
         masks: whether masks are needed.
         keypoints: whether keypoints are needed; classes without keypoints are then left out.
         densepose: whether DensePose annotations are needed.
+        keep_empty: whether training keeps images without any object, as background.
+        keypoint_pairs, keypoint_sigmas: see `Annotations`.
 
     Raises:
-        ValueError: for an unknown address, files that are missing or broken, annotations of
-            unknown images or classes, and if no objects, masks or keypoints are left.
+        ValueError: for an unknown address, and for files that are missing or of another format.
     """
     reader, rest = addresses.module_of(sys.modules[__package__], address, "config.data")
     raw = reader.read(address, rest, masks=masks, keypoints=keypoints, densepose=densepose)
-    objects = raw.objects
-    image = np.array(objects.image, np.int64)
-    sizes = np.array(raw.sizes, np.int32).reshape(-1, 2)
-    boxes = np.array(objects.box).reshape(-1, 4)
-    points = None
-    if keypoints:
-        shape = len(objects), len(raw.keypoint_names), 3
-        points = np.array(objects.keypoints, np.float32).reshape(shape)
-    if len(set(raw.ids)) < len(raw.ids):
-        raise ValueError(f"Images of {address!r} must have different ids. Received: some twice.")
-    if not np.isfinite(boxes).all():
-        path = raw.images[image[~np.isfinite(boxes).all(axis=1)][0]]
-        raise ValueError(f"Boxes must be finite numbers. Received others, for {path}. Fix them.")
+    findings = raw.findings
+    for name, count in collections.Counter(raw.ids).items():
+        if count > 1:
+            findings.add(problems.SAME_IMAGE, raw.source, f"image {name!r}", count=count - 1)
+    geometry.examine(raw, keypoint_pairs)
+    selected = selection.select(
+        raw,
+        training=training,
+        masks=masks,
+        keypoints=keypoints,
+        densepose=densepose,
+        keep_empty=keep_empty,
+    )
+    if findings.kinds(REFUSED):
+        return Examination(raw, findings, None)
+    annotations = _packed(raw, selected, training, masks, keypoints, densepose)
+    annotations = dataclasses.replace(
+        annotations,
+        keypoint_pairs=tuple(keypoint_pairs),
+        keypoint_sigmas=None if keypoint_sigmas is None else tuple(keypoint_sigmas),
+    )
+    return Examination(raw, findings, annotations)
 
-    is_kept = np.full(len(objects), True)
-    is_shown = np.full(len(sizes), True)
-    dropped = ""
-    if training:
-        boxes = np.clip(boxes, 0, np.tile(sizes[image][:, ::-1], 2))
-        is_kept, is_shown, dropped = _trainable(
-            objects, image, boxes, points, len(sizes), masks=masks, densepose=densepose
-        )
-    order = np.flatnonzero(is_kept)
-    order = order[np.argsort(image[order], kind="stable")]
-    needed = "objects" + " with masks" * masks + " with keypoints" * keypoints
-    needed += " with dp_masks, dp_x, dp_y, dp_I, dp_U and dp_V" * densepose
-    lacking = masks and not objects.has_mask()[order].any()
-    lacking |= densepose and not objects.has_densepose()[order].any()
-    if not len(order) or lacking:
-        raise ValueError(
-            f"{address!r} must have {needed}. Received: {len(objects)} objects{dropped}."
-        )
-    log.info("%s: %d images with %d objects%s", address, is_shown.sum(), len(order), dropped)
-    counts = np.bincount(image[order], minlength=len(sizes))[is_shown]
-    shown = np.flatnonzero(is_shown)
+
+def open_annotations(address: str, **options) -> Annotations:
+    """Opens the images and annotations of an address, and logs what `examine` finds.
+
+    Args:
+        address: "READER:REST", such as coco:IMAGES_DIR,JSON; see the top of this file.
+        options: the other arguments of `examine`.
+
+    Raises:
+        ValueError: for what `examine` raises, and if a finding refuses training.
+    """
+    examination = examine(address, **options)
+    findings, annotations = examination.findings, examination.annotations
+    findings.refuse(address)
+    for kind in findings.kinds(WARNING, DROPPED):
+        log.warning("%s: %s", address, findings.describe(kind))
+    counts = annotations.num_examples, len(annotations.boxes)
+    log.info("%s: %d images with %d objects%s", address, *counts, findings.dropped())
+    return annotations
+
+
+def _packed(raw, selected, training, masks, keypoints, densepose):
+    """The `Annotations` of a selection."""
+    objects, order, boxes = raw.objects, selected.order, selected.boxes
+    sizes = np.array(raw.sizes, np.int32).reshape(-1, 2)
+    shown = np.flatnonzero(selected.is_shown)
+    counts = np.bincount(selected.image[order], minlength=len(sizes))[shown]
+    of_objects = sizes[selected.image]
 
     def column(values, dtype):
         return np.array(values, dtype)[order]
@@ -180,8 +221,8 @@ def open_annotations(
         classes=tuple(raw.classes),
         category_ids=np.array(raw.category_ids, np.int64),
         masks=packing.mask_crops(objects, order, boxes) if masks and training else None,
-        rles=packing.mask_rles(objects, order, sizes[image]) if masks and not training else None,
-        keypoints=points[order] if keypoints else None,
+        rles=packing.mask_rles(objects, order, of_objects) if masks and not training else None,
+        keypoints=objects.keypoints[order] if keypoints else None,
         keypoint_names=tuple(raw.keypoint_names),
         densepose_points=packing.densepose_points(objects, order) if densepose else None,
         densepose_masks=(
@@ -191,32 +232,8 @@ def open_annotations(
     )
 
 
-def _trainable(objects, image, boxes, points, num_images, *, masks, densepose):
-    """Selects the objects and images to train on: two bool arrays, and a text for the log."""
-    crowd = np.array(objects.crowd, bool)
-    is_kept = (boxes[:, 2:] - boxes[:, :2] > SMALLEST_PX).all(axis=1)
-    dropped = collections.Counter()
-    dropped[f"boxes at most {SMALLEST_PX} px wide or high"] = np.sum(~is_kept)
-    if masks:
-        has_mask = crowd | objects.has_mask()
-        dropped["objects without a mask"] = np.sum(is_kept & ~has_mask)
-        is_kept &= has_mask
-    is_useful = is_kept & ~crowd
-    needed = "objects"
-    if points is not None:
-        is_useful &= (points[:, :, 2] > 0).any(axis=1)
-        needed = "labeled keypoints"
-    if densepose:
-        is_useful &= objects.has_densepose()
-        needed = "DensePose's points"
-    is_shown = np.bincount(image[is_useful], minlength=num_images) > 0
-    dropped[f"images without {needed}"] = np.sum(~is_shown)
-    text = "".join(f"; {count:,} {what} dropped" for what, count in dropped.items() if count)
-    return is_kept & is_shown[image], is_shown, text
-
-
 def check(annotations: Annotations, address: str, quiet: bool = False) -> None:
-    """Decodes all images once, so that none can stop a run after days.
+    """Decodes all images once, so that none can stop a run after days, and logs what is odd.
 
     COCO train2017 takes about 15 minutes of one core, so a minute on most machines with GPUs.
 
@@ -228,30 +245,11 @@ def check(annotations: Annotations, address: str, quiet: bool = False) -> None:
     Raises:
         ValueError: if an image is missing, cannot be decoded or has another size than annotated.
     """
-    path_of = paths(annotations)
-    n = annotations.num_examples
-
-    @no_autograph
-    def size_of(index):
-        return index, tf.shape(image_ops.decode(tf.io.read_file(path_of(index))))[:2]
-
-    data = tf.data.Dataset.range(n).map(size_of, tf.data.AUTOTUNE)
-    data = data.ignore_errors(log_warning=False).as_numpy_iterator()
-    sizes = np.zeros((n, 2), int)
-    for index, size in tqdm(data, "checking", n, unit="image", disable=quiet):
-        sizes[index] = size
-    wrong = [
-        f"{annotations.images[i]} "
-        + ("is missing or cannot be decoded" if not sizes[i].any() else f"is {sizes[i]} px")
-        + f", annotated {annotations.sizes[i]} px"
-        for i in np.flatnonzero((sizes != annotations.sizes).any(axis=1))
-    ]
-    if wrong:
-        raise ValueError(
-            f"The images of {address!r} must exist and have the annotated heights and widths. "
-            f"Received: {'; '.join(wrong[:3])} ({len(wrong)} in all). Fix the files, or take these "
-            "images out of the annotations."
-        )
+    findings = Findings()
+    images.examine(annotations.images, annotations.sizes, findings, quiet=quiet)
+    findings.refuse(address)
+    for kind in findings.kinds(WARNING):
+        log.warning("%s: %s", address, findings.describe(kind))
 
 
 def paths(annotations: Annotations) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -4,13 +4,20 @@ import json
 import os
 from collections.abc import Callable
 
-import numpy as np
 import tensorflow as tf
 
 from moco_tf import storage
-from moco_tf.detection.data.objects import Objects, RawAnnotations
+from moco_tf.detection.data import coco_lists, coco_records, problems
+from moco_tf.detection.data.objects import RawAnnotations
 
 ADDRESSES = ("coco:IMAGES_DIR,JSON",)
+# Fields of other tools' files, and what to do with each.
+OTHERS = {
+    "shapes": "It looks like labelme's: use labelme:DIR",
+    "_via_img_metadata": "It looks like a project of VIA: use Annotation > Export (COCO format)",
+    "regions": "It looks like VIA's own JSON: use Annotation > Export (COCO format)",
+    "data": "It looks like Label Studio's own JSON: export as COCO, or as YOLO for yolo:DIR",
+}
 
 
 def read(
@@ -22,11 +29,11 @@ def read(
         address: the whole address, for messages.
         rest: text after the first colon of the address.
         masks: whether to read masks.
-        keypoints: whether to read keypoints, and only the objects that have them.
+        keypoints: whether to read keypoints, and only the classes that have them.
         densepose: whether to read DensePose annotations, where objects have them.
 
     Raises:
-        ValueError: for missing or broken files, and annotations of unknown images or classes.
+        ValueError: for missing files, and for a file in another format.
     """
     folder, path = folder_and_file(address, rest)
     return read_json(
@@ -63,119 +70,61 @@ def read_json(
         path: path of the file.
         image_path: function from an image's record in the file to the image's path.
         masks: whether to read masks.
-        keypoints: whether to read keypoints, and only the objects that have them.
+        keypoints: whether to read keypoints, and only the classes that have them.
         densepose: whether to read DensePose annotations, where objects have them.
     """
-    objects = Objects()
-
-    def keep(record):
-        # JSON calls this for every dict that it reads. The records of objects, which are many, are
-        # turned into numbers at once, so that the file is never in memory as Python objects.
-        if "image_id" not in record or "category_id" not in record:
-            return record
-        try:
-            if not keypoints or "keypoints" in record:
-                _add(objects, record, masks, keypoints, densepose)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                "Objects must have numbers image_id, category_id and bbox [x, y, width, height]; "
-                "segmentation, if any, must be polygons or run lengths. Received in "
-                f"{path!r}: annotation id {record.get('id')!r}, {type(error).__name__}: {error}."
-            ) from error
-        return None
-
+    records = coco_records.ObjectRecords(path, masks, keypoints, densepose)
     with tf.io.gfile.GFile(path) as file:
         text = file.read()
     try:
-        content = json.loads(text, object_hook=keep)
-        images = content["images"]
-        categories = sorted(content["categories"], key=lambda c: c["id"])
-        raw = RawAnnotations(
-            images=[image_path(i) for i in images],
-            ids=[i["id"] for i in images],
-            sizes=[(i["height"], i["width"]) for i in images],
-            classes=tuple(c["name"] for c in categories),
-            category_ids=[c["id"] for c in categories],
-            objects=objects,
-            source=path,
-        )
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(
-            "A file of annotations must be COCO's JSON, with images (id, file_name, height, "
-            f"width), categories (id, name) and annotations. Received: {path!r}, "
-            f"{type(error).__name__}: {error}. Download it again, or fix it."
-        ) from error
-    if keypoints:
-        _read_keypoints(path, raw, [c.get("keypoints") for c in categories])
-    objects.image = _numbers(path, "image_id", objects.image, raw.ids)
-    objects.label = _numbers(path, "category_id", objects.label, raw.category_ids)
+        # The hook takes the records of objects, which are many, as soon as they are read, so that
+        # the file is never in memory as Python objects.
+        content = json.loads(text, object_hook=records.take)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(_other_format(path, f"{type(error).__name__}: {error}")) from error
+    del text
+    _require_lists(path, content)
+    findings = records.findings
+    for record in content.get("annotations") or []:
+        if record is not None:
+            findings.add(problems.BAD_FIELD, path, "an annotation", "annotation", record)
+    images = coco_lists.images(path, content["images"], image_path, findings)
+    classes = coco_lists.classes(path, content["categories"], findings)
+    raw = RawAnnotations(
+        images=[image.path for image in images],
+        ids=[image.id for image in images],
+        sizes=[image.size for image in images],
+        classes=tuple(c.name for c in classes),
+        category_ids=[c.id for c in classes],
+        objects=records.objects,
+        source=path,
+        findings=findings,
+    )
+    records.finish(raw, [c.keypoints for c in classes])
     return raw
 
 
-def _add(objects, record, masks, keypoints, densepose):
-    """Adds the object of a record."""
-    x, y, width, height = record["bbox"]
-    if masks:
-        mask = record.get("segmentation") or []
-        if isinstance(mask, dict):
-            objects.add_rle(mask)
-        else:
-            objects.add_polygons(mask)
-    if keypoints:
-        objects.keypoints.extend(record["keypoints"])
-    if densepose:
-        objects.add_densepose(record)
-    objects.add(
-        image=record["image_id"],
-        label=record["category_id"],
-        box=(x, y, x + width, y + height),
-        area=record.get("area"),
-        crowd=record.get("iscrowd", 0),
+def _require_lists(path, content):
+    """Raises ValueError unless the file has COCO's lists of images and categories."""
+    if isinstance(content, list):
+        names = set(content[0]) if content and isinstance(content[0], dict) else set()
+        raise ValueError(_other_format(path, "a list instead of a dict", names))
+    content = content or {}
+    for name in ("images", "categories"):
+        if not isinstance(content.get(name), list):
+            names = set(content)
+            for value in content.values():
+                names |= set(value) if isinstance(value, dict) else set()
+            problem = f"{name} = {content[name]!r:.40}" if name in content else f"no field {name}"
+            raise ValueError(_other_format(path, problem, names))
+    if not isinstance(content.get("annotations", []), list):
+        raise ValueError(_other_format(path, "annotations that are no list"))
+
+
+def _other_format(path, problem, names=()):
+    hints = [text for name, text in OTHERS.items() if name in names]
+    return (
+        "A file of annotations must be COCO's JSON, with images (id, file_name, height, width), "
+        f"categories (id, name) and annotations. Received: {path!r}, {problem}. "
+        f"{hints[0] if hints else 'Download it again, or fix it'}."
     )
-
-
-def _read_keypoints(path, raw, names):
-    """Keeps the classes with keypoints only, and makes the coordinates continuous.
-
-    Keypoints in the file are numbers of pixels, half a pixel less than continuous coordinates.
-    Source: detectron2/data/datasets/coco.py.
-
-    Args:
-        path: path of the file, for messages.
-        raw: `RawAnnotations`, changed in place.
-        names: names of the keypoints of each class; None where it has none.
-    """
-    kept = [i for i, keypoint_names in enumerate(names) if keypoint_names]
-    different = {tuple(names[i]) for i in kept}
-    points = np.array(raw.objects.keypoints, np.float32)
-    expected = len(raw.objects) * 3 * len(names[kept[0]]) if kept else 0
-    if len(different) != 1 or len(points) != expected:
-        raise ValueError(
-            "For keypoints, categories must name their keypoints, all the same, and each object "
-            f"have x, y and visibility of every one. Received in {path!r}: {len(different)} lists "
-            f"of keypoint names, {len(raw.objects)} objects with {len(points)} numbers. "
-            "COCO has them in person_keypoints_*.json."
-        )
-    points = points.reshape(-1, 3)
-    points[:, :2] += 0.5
-    points[points[:, 2] == 0] = 0
-    raw.objects.keypoints = points
-    raw.keypoint_names = tuple(names[kept[0]])
-    raw.classes = tuple(raw.classes[i] for i in kept)
-    raw.category_ids = [raw.category_ids[i] for i in kept]
-
-
-def _numbers(path, field, values, known):
-    """Position in `known` of each value, int64; ValueError for an unknown value."""
-    values = np.array(values, np.int64)
-    known = np.array(known, np.int64)
-    order = np.argsort(known)
-    place = order[np.searchsorted(known, values, sorter=order).clip(max=len(known) - 1)]
-    strange = np.flatnonzero(known[place] != values)
-    if len(strange):
-        raise ValueError(
-            f"Every {field} must be one of the file's own. Received in {path!r}: "
-            f"{sorted(set(values[strange].tolist()))[:3]} ({len(strange)} objects). Add the "
-            "missing records, or take these objects out."
-        )
-    return place

@@ -3,12 +3,14 @@
 import array
 import dataclasses
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from moco_tf.detection.data import densepose
+from moco_tf.data.findings import Findings
+from moco_tf.detection.data import densepose, run_lengths
 
 # Labels that are no class: a row without an object, and a region that holds many objects, none of
 # them outlined.
@@ -31,6 +33,7 @@ class Objects:
     """
 
     def __init__(self):
+        self.record = []
         self.image = array.array("q")
         self.label = array.array("q")
         self.box = array.array("d")
@@ -40,6 +43,7 @@ class Objects:
         self.points = array.array("d")  # of all polygons, x, y, x, y, ...
         self.polygon_ends = array.array("q", [0])  # in points, after a first 0
         self.object_ends = array.array("q", [0])  # in polygons, after a first 0
+        self.short_polygons = array.array("q")  # numbers of the objects that they belong to
         self.rles = {}  # number of the object: RLE of the whole image
         self.keypoints = array.array("f")
         self.densepose = {}  # number of the object: points and masks, see `densepose.read`
@@ -55,6 +59,7 @@ class Objects:
         area: float | None = None,
         crowd: bool = False,
         difficult: bool = False,
+        record: int | str | None = None,
     ) -> None:
         """Adds an object.
 
@@ -65,7 +70,10 @@ class Objects:
             area: area of the object, square px; None takes that of the box.
             crowd: whether it is a region of several objects.
             difficult: whether VOC's evaluation ignores it.
+            record: its id in the file, or another name that a message can call it by; None takes
+                its number among all objects.
         """
+        self.record.append(len(self) if record is None else record)
         self.image.append(image)
         self.label.append(label)
         self.box.extend(box)
@@ -77,19 +85,39 @@ class Objects:
         """Adds the mask of the next object, the union of polygons.
 
         Args:
-            polygons: x, y, x, y, ... of each, px; a polygon of less than three points is left out.
+            polygons: x, y, x, y, ... of each, px; a polygon of less than three points is left out,
+                and the object is listed in `short_polygons`.
+
+        Raises:
+            ValueError: for an odd number of coordinates, or one that is not finite; TypeError for
+                what is no list of numbers. Nothing is added then.
         """
         for points in polygons:
-            if len(points) >= 6 and len(points) % 2 == 0:
-                self.points.extend(points)
-                self.polygon_ends.append(len(self.points))
+            if len(points) % 2:
+                raise ValueError(f"a polygon of {len(points)} numbers, an odd one")
+            if not math.isfinite(sum(points)):
+                raise ValueError("a polygon with NaN or infinity")
+        for points in polygons:
+            if len(points) < 6:
+                self.short_polygons.append(len(self))
+                continue
+            self.points.extend(points)
+            self.polygon_ends.append(len(self.points))
         self.object_ends.append(len(self.polygon_ends) - 1)
 
     def add_rle(self, rle: dict) -> None:
-        """Adds the mask of the next object as COCO's RLE, with numbers, bytes or text as counts."""
+        """Adds the mask of the next object as COCO's RLE, with numbers, bytes or text as counts.
+
+        An empty mask counts as none.
+
+        Raises:
+            ValueError: for counts that do not add up to the size, or are in another format.
+        """
+        run_lengths.check(rle)
         if not isinstance(rle["counts"], (str, bytes)):
             rle = coco_mask.frPyObjects(rle, *rle["size"])
-        self.rles[len(self)] = rle
+        if coco_mask.area(rle):
+            self.rles[len(self)] = rle
         self.object_ends.append(len(self.polygon_ends) - 1)
 
     def add_densepose(self, record: dict) -> None:
@@ -118,7 +146,9 @@ class Objects:
 
 @dataclasses.dataclass
 class RawAnnotations:
-    """All images and objects that a reader finds at an address, nothing dropped.
+    """All images and objects that a reader finds at an address, and what is wrong with them.
+
+    An image or object that cannot be read is a finding that refuses training, and is left out here.
 
     Attributes:
         images: paths, N.
@@ -129,6 +159,8 @@ class RawAnnotations:
         objects: `Objects`.
         keypoint_names: names of the keypoints of an object, if keypoints are needed.
         source: the annotation file; "" if there are many.
+        files: annotation file of each image, N; None if there is one, `source`.
+        findings: what the reader has to say; problems.py has the kinds.
     """
 
     images: list
@@ -139,3 +171,14 @@ class RawAnnotations:
     objects: Objects
     keypoint_names: tuple = ()
     source: str = ""
+    files: list | None = None
+    findings: Findings = dataclasses.field(default_factory=Findings)
+
+    def file_of(self, image: int) -> str:
+        """The annotation file of an image."""
+        return self.files[image] if self.files else self.source
+
+    def place_of(self, number: int) -> tuple[str, str]:
+        """File and record of an object, for findings."""
+        file = self.file_of(self.objects.image[number])
+        return file, f"annotation {self.objects.record[number]!r}"

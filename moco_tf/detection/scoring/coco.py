@@ -28,14 +28,13 @@ from moco_tf.detection.data.annotations import Annotations
 IOU_TYPES = ("bbox", "segm", "keypoints")
 AREAS = {"all": "AP", "small": "APs", "medium": "APm", "large": "APl"}
 CURVES_AT = (0.5, 0.75)  # IoU
-OKS_JOINTS = 17
 
 
 def score(annotations: Annotations, predictions: Sequence[dict], iou_type: str) -> dict:
     """COCO's scores.
 
     Crowds follow COCO's rule: a detection inside one is neither right nor wrong. Objects that VOC
-    calls difficult count as crowds. Keypoints are compared by COCO's 17 constants.
+    calls difficult count as crowds. Keypoints are compared by `Annotations.sigmas`.
 
     Args:
         annotations: `Annotations`, opened for testing.
@@ -109,11 +108,12 @@ def score_lvis(annotations: Annotations, predictions: Sequence[dict], iou_type: 
     evaluation.params.maxDets = [300]
     _silently(evaluation.evaluate)
     for entry in filter(None, evaluation.evalImgs):
-        if entry["category_id"] in images[entry["image_id"]]["not_exhaustive_category_ids"]:
+        image = images[annotations.ids[entry["image_id"] - 1]]
+        if entry["category_id"] in image["not_exhaustive_category_ids"]:
             entry["dtIgnore"] |= entry["dtMatches"] == 0
     scores = _scores(annotations, evaluation)
     frequency = {c["id"]: c["frequency"] for c in content["categories"]}
-    groups = np.array([frequency[i] for i in annotations.category_ids.tolist()])
+    groups = np.array([frequency.get(i, "") for i in annotations.category_ids.tolist()])
     per_class = np.array(list(scores["per_class"].values())) / 100
     for group in "rcf":
         scores[f"AP{group}"] = _mean(per_class[groups == group])
@@ -178,14 +178,15 @@ def _evaluation(annotations, results, iou_type, make=COCOeval):
     """A `COCOeval` of results, not yet run."""
     if iou_type == "segm" and annotations.rles is None:
         raise ValueError("To score masks, open the annotations for testing and with masks.")
-    if iou_type == "keypoints":
-        require_joints(annotations)
+    # pycocotools sorts ids, so they are the images' numbers, from 1 on, whatever the file has.
+    number_of = {image: number for number, image in enumerate(annotations.ids, 1)}
+    results = [{**result, "image_id": number_of[result["image_id"]]} for result in results]
     truth, detections = COCO(), COCO()
     truth.dataset = {
         "info": {},
         "images": [
-            {"id": i, "height": int(h), "width": int(w)}
-            for i, (h, w) in zip(annotations.ids, annotations.sizes, strict=True)
+            {"id": number, "height": int(h), "width": int(w)}
+            for number, (h, w) in enumerate(annotations.sizes, 1)
         ],
         "categories": [
             {"id": int(i), "name": name}
@@ -202,14 +203,16 @@ def _evaluation(annotations, results, iou_type, make=COCOeval):
         detections.createIndex()
         return detections
 
-    return make(truth, _silently(load), iou_type)
-
-
-def require_joints(annotations: Annotations) -> None:
-    """Raises ValueError for other keypoints than COCO's, since the score uses their constants."""
-    joints = len(annotations.keypoint_names)
-    if joints != OKS_JOINTS:
-        raise ValueError(f"Keypoints must be COCO's {OKS_JOINTS}. Received: {joints}.")
+    evaluation = make(truth, _silently(load), iou_type)
+    if iou_type == "keypoints":
+        if annotations.sigmas is None:
+            names = ", ".join(annotations.keypoint_names)
+            raise ValueError(
+                "COCO's score of keypoints needs a constant for each keypoint other than COCO's "
+                f"17. Received: {names}. Give `--config.data.keypoint_sigmas`, or use PCK."
+            )
+        evaluation.params.kpt_oks_sigmas = annotations.sigmas
+    return evaluation
 
 
 def _truths(annotations):
@@ -220,7 +223,7 @@ def _truths(annotations):
         truths.append(
             {
                 "id": i + 1,  # pycocotools takes 0 for no match
-                "image_id": annotations.ids[image[i]],
+                "image_id": int(image[i]) + 1,
                 "category_id": int(annotations.category_ids[annotations.labels[i]]),
                 "bbox": _bbox(box),
                 "area": float(annotations.area[i]),
@@ -248,12 +251,11 @@ def _scores(annotations, evaluation):
         AREAS[area]: _mean(precision[..., number]) for number, area in enumerate(params.areaRngLbl)
     }
     by_class = {name: precision[:, :, k, 0] for k, name in enumerate(annotations.classes)}
-    number_of = {image: number for number, image in enumerate(annotations.ids)}
     truths = np.zeros(annotations.num_examples, int)
     matched = np.zeros(annotations.num_examples, int)
     for entry in filter(None, evaluation.evalImgs):
         if entry["aRng"] == params.areaRng[0]:
-            number = number_of[entry["image_id"]]
+            number = entry["image_id"] - 1
             is_counted = ~np.asarray(entry["gtIgnore"], bool)
             truths[number] += is_counted.sum()
             matched[number] += np.sum(entry["gtMatches"][at_50][is_counted] > 0)

@@ -1,0 +1,174 @@
+"""Check of annotated images for detection: facts, classes, findings, and pictures."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+from matplotlib.figure import Figure
+
+from moco_tf.data import image_ops
+from moco_tf.detection.data import images
+from moco_tf.detection.data.annotations import examine
+from moco_tf.detection.data.objects import RawAnnotations
+from moco_tf.detection.drawing import draw
+from moco_tf.reports import pages
+from moco_tf.reports.checks import Check
+
+COLUMNS = 3  # pictures in a row
+AREAS = (32**2, 96**2)  # square px, between COCO's small, medium and large objects
+
+
+def check(
+    address: str,
+    *,
+    training: bool = True,
+    masks: bool = False,
+    keypoints: bool = False,
+    read_images: bool = True,
+    shown: int = 12,
+    quiet: bool = False,
+) -> Check:
+    """Checks the annotations of an address and its images.
+
+    Args:
+        address: address of the images, such as coco:IMAGES_DIR,JSON.
+        training: whether they are to be trained on, or to be a test set.
+        masks: whether masks are needed.
+        keypoints: whether keypoints are needed.
+        read_images: whether to decode all images.
+        shown: number of pictures.
+        quiet: shows no progress bar.
+
+    Raises:
+        ValueError: for an unknown address, and for files that are missing or of another format.
+
+    Example:
+        print(checks.text(check("voc:BCCD:trainval")))
+    """
+    examination = examine(address, training=training, masks=masks, keypoints=keypoints)
+    raw, findings = examination.raw, examination.findings
+    if read_images:
+        images.examine(raw.images, raw.sizes, findings, quiet=quiet)
+    table = _Columns(raw)
+    header, rows = _classes(raw, table)
+    facts = _facts(raw, table, masks, keypoints)
+    if examination.annotations is not None:
+        kept = examination.annotations
+        text = f"{kept.num_examples:,} images with {len(kept.boxes):,} objects"
+        facts.append(("for training" if training else "for the test", text))
+    return Check(address, findings, facts, header, rows, _pictures(raw, table, shown))
+
+
+class _Columns:
+    """Columns of the objects whose image and class are known."""
+
+    def __init__(self, raw):
+        image = np.asarray(raw.objects.image, np.int64)
+        label = np.asarray(raw.objects.label, np.int64)
+        self.rows = np.flatnonzero((image >= 0) & (label >= 0))
+        self.image, self.label = image[self.rows], label[self.rows]
+        self.boxes = np.array(raw.objects.box, float).reshape(-1, 4)[self.rows]
+        self.crowd = np.array(raw.objects.crowd, bool)[self.rows]
+        self.difficult = np.array(raw.objects.difficult, bool)[self.rows]
+        self.area = np.array(raw.objects.area, float)[self.rows]
+        self.counts = np.bincount(self.image, minlength=len(raw.images))
+
+
+def _facts(raw, table, masks, keypoints):
+    facts = [("images", f"{len(raw.images):,}")]
+    sizes = np.array(raw.sizes).reshape(-1, 2)
+    if len(sizes):
+        (h, w), (height, width) = sizes.min(axis=0), sizes.max(axis=0)
+        text = f"{w} x {h}" if (h, w) == (height, width) else f"{w} x {h} to {width} x {height}"
+        facts[0] = ("images", f"{len(sizes):,}, {text} px (width x height)")
+        facts.append(("without objects", f"{int(np.sum(table.counts == 0)):,}"))
+    facts.append(("objects", f"{len(table.rows):,} of {len(raw.classes)} classes"))
+    if not len(table.rows):
+        return facts
+    facts.append(
+        ("objects an image", f"median {np.median(table.counts):g}, at most {table.counts.max():,}")
+    )
+    groups = np.bincount(np.digitize(table.area, AREAS), minlength=3)
+    names = ("small (below 32 x 32 px)", "medium", "large (from 96 x 96 px)")
+    facts.append(
+        ("sizes", ", ".join(f"{n:,} {name}" for n, name in zip(groups, names, strict=True)))
+    )
+    for name, column in (("crowds", table.crowd), ("difficult", table.difficult)):
+        if column.any():
+            facts.append((name, f"{int(column.sum()):,}"))
+    if masks:
+        with_mask = raw.objects.has_mask()[table.rows].sum()
+        facts.append(("masks", f"{with_mask:,}, {len(raw.objects.rles):,} of them run lengths"))
+    if keypoints and raw.keypoint_names:
+        labeled = (raw.objects.keypoints[table.rows][..., 2] > 0).sum(axis=1)
+        names = ", ".join(raw.keypoint_names)
+        facts.append(("keypoints", f"{len(raw.keypoint_names)}: {names}"))
+        facts.append(("labeled", f"{labeled.sum():,} keypoints of {np.sum(labeled > 0):,} objects"))
+    return facts
+
+
+def _classes(raw, table):
+    """Header and rows of the table of classes."""
+    header = ["class", "id", "objects", "images", "crowds", "median width x height, px"]
+    rows = []
+    sides = table.boxes[:, 2:] - table.boxes[:, :2]
+    for number, (name, category) in enumerate(zip(raw.classes, raw.category_ids, strict=True)):
+        is_of_class = table.label == number
+        count = int(is_of_class.sum())
+        width, height = np.median(sides[is_of_class], axis=0) if count else (0, 0)
+        row = [name, category, f"{count:,}", f"{len(np.unique(table.image[is_of_class])):,}"]
+        row += [f"{int(table.crowd[is_of_class].sum()):,}"]
+        rows.append([*row, f"{width:.0f} x {height:.0f}" if count else ""])
+    return header, rows
+
+
+def _pictures(raw: RawAnnotations, table: _Columns, shown: int) -> Iterator[str]:
+    """One figure of images with their objects, spread over the set."""
+    candidates = np.flatnonzero(table.counts > 0)
+    candidates = candidates if len(candidates) else np.arange(len(raw.images))
+    if not len(candidates) or not shown:
+        return
+    places = np.unique(np.linspace(0, len(candidates) - 1, shown).astype(int))
+    pictures = [(number, _image(raw.images[number])) for number in candidates[places]]
+    pictures = [(number, image) for number, image in pictures if image is not None]
+    if not pictures:
+        return
+    lines = math.ceil(len(pictures) / COLUMNS)
+    tallest = max(min(image.shape[0] / image.shape[1], 2) for _, image in pictures)
+    figure = Figure(figsize=(4 * COLUMNS, lines * (4 * tallest + 0.3)))
+    axes = figure.subplots(lines, COLUMNS, squeeze=False).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, (number, image) in zip(axes, pictures, strict=False):
+        draw(axis, image, raw.classes, **_objects(raw, table, number))
+        axis.set_title(str(raw.images[number]).rsplit("/", 1)[-1].replace("$", r"\$"), fontsize=7)
+    yield pages.figure(figure)
+
+
+def _image(path):
+    """The image at a path, uint8 HxWx3; None if it cannot be read."""
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            return image_ops.decode(tf.constant(file.read())).numpy()
+    except (tf.errors.OpError, OSError):
+        return None
+
+
+def _objects(raw, table, number):
+    """The objects of an image, as arguments of `draw`."""
+    in_image = np.flatnonzero(table.image == number)
+    rows = table.rows[in_image]
+    has_masks = len(raw.objects.object_ends) == len(raw.objects) + 1
+    height, width = map(int, raw.sizes[number])
+    rles = [raw.objects.rles.get(row) for row in rows]
+    return {
+        "boxes": table.boxes[in_image],
+        "label": table.label[in_image],
+        "rles": [
+            r if r is not None and tuple(r["size"]) == (height, width) else None for r in rles
+        ],
+        "polygons": [raw.objects.polygons(row) for row in rows] if has_masks else None,
+        "keypoints": raw.objects.keypoints[rows] if raw.keypoint_names else None,
+        "dashed": (table.crowd | table.difficult)[in_image],
+    }
