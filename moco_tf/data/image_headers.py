@@ -48,6 +48,18 @@ def refuse(encoded) -> tf.Operation:
     )
 
 
+def size(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Height and width as the header has them, without decoding: int64 scalars, 0 if unknown.
+
+    Args:
+        encoded: string scalar, the bytes of an image file.
+    """
+    padded = tf.strings.join([tf.strings.substr(encoded, 0, 64), "\0" * 64])
+    head = tf.cast(tf.io.decode_raw(tf.strings.substr(padded, 0, 32), tf.uint8), tf.int64)
+    width, height = _size(encoded, padded, head)
+    return height, width
+
+
 def _size(encoded, padded, head):
     """Width and height as the header has them, 0 of an unknown format: int64 scalars."""
 

@@ -109,17 +109,19 @@ def _facts(raw, table, masks, keypoints):
 
 
 def _classes(raw, table):
-    """Header and rows of the table of classes."""
+    """Header and rows of the table of classes that have objects."""
     header = ["class", "id", "objects", "images", "crowds", "median width x height, px"]
     rows = []
     sides = table.boxes[:, 2:] - table.boxes[:, :2]
     for number, (name, category) in enumerate(zip(raw.classes, raw.category_ids, strict=True)):
         is_of_class = table.label == number
         count = int(is_of_class.sum())
-        width, height = np.median(sides[is_of_class], axis=0) if count else (0, 0)
+        if not count:
+            continue  # a finding lists the classes without an object
+        width, height = np.median(sides[is_of_class], axis=0)
         row = [name, category, f"{count:,}", f"{len(np.unique(table.image[is_of_class])):,}"]
         row += [f"{int(table.crowd[is_of_class].sum()):,}"]
-        rows.append([*row, f"{width:.0f} x {height:.0f}" if count else ""])
+        rows.append([*row, f"{width:.0f} x {height:.0f}"])
     return header, rows
 
 

@@ -45,7 +45,7 @@ class Check:
         if self.is_refused:
             return "Training would be refused."
         others = len(self.findings.kinds("warning", "dropped"))
-        return f"Can be trained on{f'; {others} things to look at' if others else ''}."
+        return f"Can be trained on{f', with {others} kinds of findings' if others else ''}."
 
 
 def text(check: Check) -> str:

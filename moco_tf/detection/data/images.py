@@ -8,7 +8,6 @@ from tqdm import tqdm
 
 from moco_tf.data import exif, image_ops
 from moco_tf.data.findings import Findings
-from moco_tf.data.tfdata import no_autograph
 from moco_tf.detection.data import problems
 
 
@@ -52,19 +51,23 @@ def examine(
 def _read(paths, quiet):
     """Height and width of each image, int Nx2, 0 if it cannot be decoded, and its orientation."""
     count = len(paths)
-    with tf.device("CPU"):
-        names = tf.constant(list(paths), tf.string)
-
-    @no_autograph
-    def look(index):
-        encoded = tf.io.read_file(tf.gather(names, index))
-        head = tf.strings.substr(encoded, 0, exif.HEAD_BYTES)
-        return index, tf.shape(image_ops.decode(encoded))[:2], head
-
-    data = tf.data.Dataset.range(count).map(look, tf.data.AUTOTUNE)
-    data = data.ignore_errors(log_warning=False).as_numpy_iterator()
     sizes, orientations = np.zeros((count, 2), int), np.ones(count, int)
+    if not count:
+        return sizes, orientations
+    data = tf.data.Dataset.from_tensor_slices((np.arange(count), list(paths)))
+    data = data.map(_size_and_head, tf.data.AUTOTUNE)
+    data = data.ignore_errors(log_warning=False).as_numpy_iterator()
     for index, size, head in tqdm(data, "checking", count, unit="image", disable=quiet):
         sizes[index] = size
         orientations[index] = exif.orientation(head)
     return sizes, orientations
+
+
+@tf.function(
+    autograph=False,
+    input_signature=[tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.string)],
+)
+def _size_and_head(index, path):
+    encoded = tf.io.read_file(path)
+    head = tf.strings.substr(encoded, 0, exif.HEAD_BYTES)
+    return index, tf.shape(image_ops.decode(encoded))[:2], head

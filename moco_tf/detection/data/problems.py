@@ -29,7 +29,12 @@ BAD_FIELD = Kind(
     "objects with a missing or unusable field",
     "An object needs image_id and category_id; area is a number, and iscrowd is 0 or 1.",
 )
-BAD_LINE = Kind(REFUSED, "lines that cannot be read", "Fix or remove these lines.")
+BAD_LINE = Kind(REFUSED, "lines or shapes that cannot be read", "Fix or remove them.")
+NO_SHARES = Kind(
+    REFUSED,
+    "lines with numbers above 1",
+    "YOLO's coordinates are shares of the image's width and height: divide px by them.",
+)
 BAD_MASK = Kind(
     REFUSED,
     "masks that are neither polygons nor COCO's run lengths",
@@ -230,5 +235,6 @@ MAYBE_TURNED = Kind(
     WARNING,
     "images that their EXIF orientation turns or mirrors",
     "Images are read as they are stored, but most tools annotate what viewers show: the boxes may "
-    "be upside down. Look at their pictures; `mogrify -auto-orient *.jpg` stores them turned.",
+    "be turned or upside down. Look at their pictures; `mogrify -auto-orient *.jpg` stores them "
+    "turned.",
 )
