@@ -85,6 +85,7 @@ class Findings:
     def __init__(self):
         self._counts = {}
         self._shown = {}
+        self._has_more = set()  # kinds with findings that are not shown
 
     def add(
         self,
@@ -108,6 +109,8 @@ class Findings:
         shown = self._shown.setdefault(kind, [])
         if len(shown) < SHOWN:
             shown.append(Finding(kind.severity, kind.what, file, record, field, value))
+        else:
+            self._has_more.add(kind)
 
     def add_each(self, kind: Kind, numbers: Sequence[int], describe) -> None:
         """Adds a finding for each number, and describes the first ones only.
@@ -135,19 +138,11 @@ class Findings:
         """The first findings of a kind."""
         return tuple(self._shown.get(kind, ()))
 
-    def extend(self, other: "Findings") -> None:
-        """Adds all findings of another collection."""
-        for kind in other.kinds():
-            places = other.shown(kind)
-            for finding in places:
-                self.add(kind, finding.file, finding.record, finding.field, finding.value)
-            self._counts[kind] += other.count(kind) - len(places)
-
     def describe(self, kind: Kind) -> str:
         """Count, problem, places and remedy of a kind, in one line."""
         count = self.count(kind)
         places = self.places(kind)
-        places += [f"{count} in all"] if places and kind.counted and count > len(places) else []
+        places += [f"{count} in all"] if kind in self._has_more else []
         text = (f"{count:,} " if kind.counted else "") + kind.what
         text += f" ({'; '.join(places)})" if places else ""
         return " ".join(part for part in (f"{text}.", kind.remedy) if part)

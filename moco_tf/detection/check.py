@@ -8,6 +8,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from moco_tf.data import image_ops
+from moco_tf.data.findings import REFUSED
 from moco_tf.detection.data import images
 from moco_tf.detection.data.annotations import examine
 from moco_tf.detection.data.objects import RawAnnotations
@@ -53,9 +54,9 @@ def check(
     table = _Columns(raw)
     header, rows = _classes(raw, table)
     facts = _facts(raw, table, masks, keypoints)
-    if examination.annotations is not None:
-        kept = examination.annotations
-        text = f"{kept.num_examples:,} images with {len(kept.boxes):,} objects"
+    if not findings.kinds(REFUSED):
+        kept = examination.selected
+        text = f"{kept.is_shown.sum():,} images with {len(kept.order):,} objects"
         facts.append(("for training" if training else "for the test", text))
     return Check(address, findings, facts, header, rows, _pictures(raw, table, shown))
 
@@ -137,9 +138,11 @@ def _pictures(raw: RawAnnotations, table: _Columns, shown: int) -> Iterator[str]
     if not pictures:
         return
     lines = math.ceil(len(pictures) / COLUMNS)
-    tallest = max(min(image.shape[0] / image.shape[1], 2) for _, image in pictures)
-    figure = Figure(figsize=(4 * COLUMNS, lines * (4 * tallest + 0.3)))
-    axes = figure.subplots(lines, COLUMNS, squeeze=False).ravel()
+    shapes = [min(image.shape[0] / image.shape[1], 2) for _, image in pictures]
+    heights = [4 * max(shapes[i : i + COLUMNS]) + 0.3 for i in range(0, len(shapes), COLUMNS)]
+    figure = Figure(figsize=(4 * COLUMNS, sum(heights)))
+    ratios = {"height_ratios": heights}
+    axes = figure.subplots(lines, COLUMNS, squeeze=False, gridspec_kw=ratios).ravel()
     for axis in axes:
         axis.set_axis_off()
     for axis, (number, image) in zip(axes, pictures, strict=False):

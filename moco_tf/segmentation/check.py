@@ -5,12 +5,14 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
-from moco_tf.reports import pages
+from moco_tf.reports import pages, plots
 from moco_tf.reports.checks import Check
 from moco_tf.segmentation import examination, sources
 
 SHOWN = 6  # images, each beside its map
+LEGEND = 20  # classes that a map's legend names
 
 
 def check(
@@ -79,6 +81,12 @@ def _pictures(pairs: sources.Pairs) -> Iterator[str]:
         is_class = (label >= 0) & (label != sources.IGNORED)
         shown = np.ma.masked_where(~is_class, label)
         right.imshow(shown, cmap="tab20", vmin=0, vmax=max(len(pairs.classes) - 1, 1))
+        present = np.unique(label[is_class])[:LEGEND]
+        handles = [
+            Patch(color=right.images[0].to_rgba(number), label=plots.plain(pairs.classes[number]))
+            for number in present
+        ]
+        right.legend(handles=handles, fontsize=6, loc="lower right")
         for axis in (left, right):
             axis.set_axis_off()
         yield pages.figure(figure)

@@ -6,10 +6,10 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from moco_tf.data import exif
+from moco_tf.data import exif, image_ops
 from moco_tf.data.findings import NOTE, REFUSED, WARNING, Findings, Kind
-from moco_tf.data.tfdata import no_autograph
 from moco_tf.log import log
+from moco_tf.segmentation import label_png
 from moco_tf.segmentation.sources import IGNORED, Pairs
 
 COLOR_MAP = Kind(
@@ -111,16 +111,9 @@ def examine(pairs: Pairs, quiet: bool = False) -> Examination:
         pairs: images and label maps.
         quiet: show no progress bar.
     """
-
-    @no_autograph
-    def look(index):
-        image, numbers = pairs.image(index), pairs.numbers(index)
-        counts = tf.math.bincount(tf.reshape(numbers, [-1]), minlength=256)
-        head = tf.strings.substr(pairs.encoded(index), 0, exif.HEAD_BYTES)
-        return index, tf.shape(image)[:2], tf.shape(numbers), counts, head
-
     findings = Findings()
-    data = tf.data.Dataset.range(pairs.num_examples).map(look, tf.data.AUTOTUNE)
+    files = np.arange(pairs.num_examples), list(pairs.images), list(pairs.labels)
+    data = tf.data.Dataset.from_tensor_slices(files).map(_look, tf.data.AUTOTUNE)
     data = data.ignore_errors(log_warning=False).as_numpy_iterator()
     sizes = np.zeros((pairs.num_examples, 2), int)
     pixels, images = np.zeros(256, int), np.zeros(256, int)
@@ -140,6 +133,23 @@ def examine(pairs: Pairs, quiet: bool = False) -> Examination:
         findings.add(*_problem(pairs, index))
     _look_at_numbers(findings, pairs, pixels)
     return Examination(findings, sizes, pixels, images)
+
+
+@tf.function(
+    autograph=False,
+    input_signature=[
+        tf.TensorSpec([], tf.int64),
+        tf.TensorSpec([], tf.string),
+        tf.TensorSpec([], tf.string),
+    ],
+)
+def _look(index, image_path, label_path):
+    """Index, sizes of image and map, pixels of each number in the map, start of the image file."""
+    encoded = tf.io.read_file(image_path)
+    numbers = tf.cast(label_png.decode(tf.io.read_file(label_path)), tf.int32)
+    counts = tf.math.bincount(tf.reshape(numbers, [-1]), minlength=256)
+    head = tf.strings.substr(encoded, 0, exif.HEAD_BYTES)
+    return index, tf.shape(image_ops.decode(encoded))[:2], tf.shape(numbers), counts, head
 
 
 def _look_at_size(findings, pairs, index, size, label_size, orientation):

@@ -43,11 +43,7 @@ class Pairs:
 
     def image(self, index):
         """Image of an index, uint8 HxWx3. A graph function of an int64 scalar, as all below."""
-        return image_ops.decode(self.encoded(index))
-
-    def encoded(self, index):
-        """Bytes of the image's file, string scalar."""
-        return tf.io.read_file(_gather(self.images, index))
+        return image_ops.decode(tf.io.read_file(_gather(self.images, index)))
 
     def label(self, index):
         """Label map, int32 HxW: classes, `IGNORED`, or -1 for an invalid number."""

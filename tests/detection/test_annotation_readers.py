@@ -142,7 +142,7 @@ def test_broken_annotations_are_named(tmp_path, change, message):
 def test_broken_files_are_named(tmp_path):
     address = write_coco(tmp_path / "set", [(40, 50)], [annotation(1, (5, 5, 20, 20))])
     with pytest.raises(ValueError, match="must be one of .*cityscapes:DIR:SPLIT, coco:IMAGES_DIR"):
-        open_annotations("yolo:x", training=True)
+        open_annotations("nonsense:x", training=True)
     with pytest.raises(ValueError, match="must be coco:IMAGES_DIR,JSON, a folder and a file that"):
         open_annotations(address + "x", training=True)
     annotations = open_annotations(address, training=True)

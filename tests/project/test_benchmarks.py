@@ -1,5 +1,6 @@
 """The benchmarks run, on workloads of seconds and without their peers; figures are not tested."""
 
+import importlib
 import json
 import sys
 
@@ -118,3 +119,12 @@ def test_a_slice_gathers_every_type_and_a_program_that_does_not_compile_is_named
     dtypes = ("float32", "int32", "bool", "uint8", "int64")
     assert facts.keys() == {f"all_gather_{dtype}" for dtype in dtypes}
     assert not any("error" in row for row in facts.values())
+
+
+def test_annotations(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(tiny.ROOT / "benchmarks")
+    annotations = importlib.import_module("annotations")
+    monkeypatch.setattr(sys, "argv", ["annotations.py", "--images=20", "--objects=200"])
+    annotations.main()
+    (row,) = json.loads(capsys.readouterr().out.strip().splitlines()[-1])["rows"]
+    assert row["objects"] == 200 and row["CPU s"] > 0 and row["peak memory, GB"] > 0

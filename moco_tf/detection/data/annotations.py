@@ -19,6 +19,7 @@ problems.py. `examine` checks what all formats have in common.
 
 import collections
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Sequence
 
@@ -109,13 +110,24 @@ class Examination:
 
     Attributes:
         raw: all images and objects of the files that could be read.
-        findings: what is wrong with them, and what is left out.
-        annotations: what can be trained on or tested with; None if the findings refuse it.
+        selected: which of them can be trained on or tested with.
+        options: arguments of `examine`.
     """
 
     raw: RawAnnotations
-    findings: Findings
-    annotations: Annotations | None
+    selected: selection.Selection
+    options: dict
+
+    @property
+    def findings(self) -> Findings:
+        """What is wrong, odd or left out."""
+        return self.raw.findings
+
+    @functools.cached_property
+    def annotations(self) -> Annotations | None:
+        """What can be trained on or tested with; None if the findings refuse it."""
+        refused = self.findings.kinds(REFUSED)
+        return None if refused else _packed(self.raw, self.selected, **self.options)
 
 
 def examine(
@@ -154,9 +166,13 @@ def examine(
     reader, rest = addresses.module_of(sys.modules[__package__], address, "config.data")
     raw = reader.read(address, rest, masks=masks, keypoints=keypoints, densepose=densepose)
     findings = raw.findings
-    for name, count in collections.Counter(raw.ids).items():
-        if count > 1:
-            findings.add(problems.SAME_IMAGE, raw.source, f"image {name!r}", count=count - 1)
+    if keypoints:
+        shape = len(raw.objects), len(raw.keypoint_names), 3
+        raw.objects.keypoints = np.array(raw.objects.keypoints, np.float32).reshape(shape)
+    for kind, names in ((problems.SAME_IMAGE, raw.ids), (problems.SAME_FILE, raw.images)):
+        for name, count in collections.Counter(names).items():
+            if count > 1:
+                findings.add(kind, raw.source, f"image {name!r}", count=count - 1)
     geometry.examine(raw, keypoint_pairs)
     selected = selection.select(
         raw,
@@ -166,15 +182,15 @@ def examine(
         densepose=densepose,
         keep_empty=keep_empty,
     )
-    if findings.kinds(REFUSED):
-        return Examination(raw, findings, None)
-    annotations = _packed(raw, selected, training, masks, keypoints, densepose)
-    annotations = dataclasses.replace(
-        annotations,
-        keypoint_pairs=tuple(keypoint_pairs),
-        keypoint_sigmas=None if keypoint_sigmas is None else tuple(keypoint_sigmas),
-    )
-    return Examination(raw, findings, annotations)
+    options = {
+        "training": training,
+        "masks": masks,
+        "keypoints": keypoints,
+        "densepose": densepose,
+        "keypoint_pairs": tuple(keypoint_pairs),
+        "keypoint_sigmas": None if keypoint_sigmas is None else tuple(keypoint_sigmas),
+    }
+    return Examination(raw, selected, options)
 
 
 def open_annotations(address: str, **options) -> Annotations:
@@ -188,8 +204,9 @@ def open_annotations(address: str, **options) -> Annotations:
         ValueError: for what `examine` raises, and if a finding refuses training.
     """
     examination = examine(address, **options)
-    findings, annotations = examination.findings, examination.annotations
+    findings = examination.findings
     findings.refuse(address)
+    annotations = examination.annotations
     for kind in findings.kinds(WARNING, DROPPED):
         log.warning("%s: %s", address, findings.describe(kind))
     counts = annotations.num_examples, len(annotations.boxes)
@@ -197,7 +214,9 @@ def open_annotations(address: str, **options) -> Annotations:
     return annotations
 
 
-def _packed(raw, selected, training, masks, keypoints, densepose):
+def _packed(
+    raw, selected, *, training, masks, keypoints, densepose, keypoint_pairs, keypoint_sigmas
+):
     """The `Annotations` of a selection."""
     objects, order, boxes = raw.objects, selected.order, selected.boxes
     sizes = np.array(raw.sizes, np.int32).reshape(-1, 2)
@@ -224,6 +243,8 @@ def _packed(raw, selected, training, masks, keypoints, densepose):
         rles=packing.mask_rles(objects, order, of_objects) if masks and not training else None,
         keypoints=objects.keypoints[order] if keypoints else None,
         keypoint_names=tuple(raw.keypoint_names),
+        keypoint_pairs=keypoint_pairs,
+        keypoint_sigmas=keypoint_sigmas,
         densepose_points=packing.densepose_points(objects, order) if densepose else None,
         densepose_masks=(
             packing.densepose_masks(objects, order, boxes) if densepose and training else None

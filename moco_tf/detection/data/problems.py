@@ -123,6 +123,11 @@ MANY_CROWDS = Kind(
     "objects that are crowds (iscrowd=1), most of the file's",
     "Crowds are not learned. CVAT writes iscrowd=1 for every mask: set it to 0 for single objects.",
 )
+SAME_FILE = Kind(
+    WARNING,
+    "images whose file is that of another image",
+    "List an image once, with all its objects: those of the other copies would be background.",
+)
 SIMILAR_CLASSES = Kind(
     WARNING,
     "classes whose names differ in case or spaces only",
