@@ -1,10 +1,12 @@
 """Loading encoders to evaluate or export: from a workdir, a .keras file or a PyTorch file."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import zipfile
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -12,7 +14,7 @@ import tensorflow as tf
 from moco_tf.backbones.encoder import Encoder
 from moco_tf.backbones.precision import in_float32
 from moco_tf.backbones.resnet import ResNet, require_resnet
-from moco_tf.data import recipes
+from moco_tf.data import image_ops, recipes
 from moco_tf.data.recipes.recipe import Recipe
 from moco_tf.interop import naming_schemes, old_encoders, torch_file, training_state
 from moco_tf.log import log
@@ -142,11 +144,13 @@ class Preprocessing:
         recipe: `Recipe` whose normalization is used.
         image_size_px: side of the center crop.
         resize_px: short side of the image before the crop.
+        decode: function from encoded bytes to an image, see `image_ops.decode`.
     """
 
     recipe: Recipe
     image_size_px: int
     resize_px: int
+    decode: Callable = image_ops.decode
 
     def to_dict(self) -> dict:
         """JSON-ready facts, from which `from_dict` makes it again."""
@@ -155,6 +159,7 @@ class Preprocessing:
             "image_size_px": self.image_size_px,
             "mean": list(self.recipe.mean),
             "std": list(self.recipe.std),
+            **getattr(self.decode, "keywords", {}),
         }
 
     @classmethod
@@ -162,7 +167,9 @@ class Preprocessing:
         """Makes it of what `to_dict` gave."""
         normalization = {name: tuple(facts[name]) for name in ("mean", "std")}
         recipe = dataclasses.replace(recipes.find(STANDARD_RECIPE), **normalization)
-        return cls(recipe, facts["image_size_px"], facts["resize_px"])
+        options = {name: facts[name] for name in ("max_pixels", "white") if name in facts}
+        decode = functools.partial(image_ops.decode, **options)
+        return cls(recipe, facts["image_size_px"], facts["resize_px"], decode)
 
 
 def preprocessing(
@@ -204,7 +211,8 @@ def preprocessing(
             size,
             recipe or STANDARD_RECIPE,
         )
-    return Preprocessing(recipe_of(loaded, recipe), size, resize)
+    decode = run.data.decode if run else image_ops.decode
+    return Preprocessing(recipe_of(loaded, recipe), size, resize, decode)
 
 
 def recipe_of(loaded: Loaded, recipe: str | None = None) -> Recipe:

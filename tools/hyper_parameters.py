@@ -33,7 +33,8 @@ BASES = {"synthetic:shapes": "quickstart", "tfds:cifar10": "cifar10_demo"}
 
 # Fields that are no hyper-parameters. A new field belongs here or in docs/protocols/*.toml.
 LEFT_OUT = {
-    "Where the data are": """data.source data.data_dir data.num_examples data.train data.test
+    "Where the data are, and what is white in them": """data.white data.source data.data_dir
+        data.num_examples data.train data.test
         data.num_train data.num_test data.num_classes data.names data.features_dir data.ignored
         densepose_files data.keypoint_pairs data.keypoint_sigmas""",
     "How often something is logged, measured or saved": """log_every_steps checkpoint_every_steps
@@ -46,8 +47,8 @@ LEFT_OUT = {
     "Controls, subsets and early ends": """random_init backbone seed stop_after_steps monitor.linear
         data.fraction data.subset_seed""",
     "How much of the images a page shows and measures": "data.gallery queries shown pairs",
-    "What happens to unusable images and steps": """data.max_bad_fraction max_skipped_steps
-        data.keep_empty""",
+    "What happens to unusable images and steps": """data.max_bad_fraction data.max_pixels
+        max_skipped_steps data.keep_empty""",
 }
 LEFT_OUT = {title: names.split() for title, names in LEFT_OUT.items()}
 

@@ -30,7 +30,8 @@ def main(argv: list[str]):
     with tf.io.gfile.GFile(os.path.join(workdir, "config.json")) as file:
         config = from_json(json.load(file))
     recipe, recipe_k = recipes.find_both(config.data.recipe, config.data.recipe_k)
-    source = sources.open_source(config.data.source, config.data.data_dir, config.data.num_examples)
+    data = config.data
+    source = sources.open_source(data.source, data.data_dir, data.num_examples, decode=data.decode)
     encoder = os.path.join(workdir, "encoder.keras")
     if not tf.io.gfile.exists(encoder):
         sys.exit(f"{encoder} does not exist yet: the run writes it with its first checkpoint.")

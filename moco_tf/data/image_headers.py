@@ -6,15 +6,23 @@ MAX_PIXELS = 2**26  # 8192 x 8192; the header of a small file can claim billions
 GRAY_PALETTE = b"".join(bytes([i, i, i, 0]) for i in range(256))
 
 
-def refuse(encoded) -> tf.Operation:
+def is_16_bit(encoded) -> tf.Tensor:
+    """Whether an image file is a PNG of 16 bits a channel: bool scalar."""
+    start = tf.strings.substr(tf.strings.join([encoded, "\0" * 32]), 0, 25)
+    is_png = tf.strings.substr(start, 0, 4) == b"\x89PNG"
+    return is_png & (tf.io.decode_raw(start, tf.uint8)[24] == 16)
+
+
+def refuse(encoded, max_pixels: int = MAX_PIXELS) -> tf.Operation:
     """An op that raises InvalidArgumentError for an image that must not be decoded.
 
-    It refuses images of more than `MAX_PIXELS`, and two formats that TensorFlow 2.21 misreads:
+    It refuses images of more than `max_pixels`, and two formats that TensorFlow 2.21 misreads:
     animated WebP (it writes past its buffer) and BMP with a palette. The decoder refuses bytes that
     are no image.
 
     Args:
         encoded: string scalar, the bytes of an image file.
+        max_pixels: largest width times height.
     """
     start = tf.strings.substr(encoded, 0, 1280)
     padded = tf.strings.join([start, "\0" * 1280])  # the decoder refuses short files
@@ -27,7 +35,7 @@ def refuse(encoded) -> tf.Operation:
     is_indexed = is_bmp & (head[28] <= 8) & (palette != GRAY_PALETTE)
     width, height = _size(encoded, padded, head)
     # The bound on the height keeps the product within int64.
-    is_large = width * tf.minimum(height, 2**30) > MAX_PIXELS
+    is_large = width * tf.minimum(height, 2**30) > max_pixels
     return tf.group(
         tf.debugging.Assert(
             ~(is_animated | is_indexed),
@@ -39,7 +47,7 @@ def refuse(encoded) -> tf.Operation:
         tf.debugging.Assert(
             ~is_large,
             [
-                f"An image must have at most {MAX_PIXELS} pixels. Shrink it, or remove it. "
+                f"An image must have at most {max_pixels} pixels. Shrink it, or remove it. "
                 "Received width, height:",
                 width,
                 height,

@@ -13,25 +13,43 @@ import tensorflow as tf
 
 from moco_tf.data import image_headers
 
+WHITE = 2**16 - 1  # largest value of a 16-bit image
 
-def decode(encoded: tf.Tensor) -> tf.Tensor:
+
+def decode(
+    encoded: tf.Tensor, max_pixels: int = image_headers.MAX_PIXELS, white: int = WHITE
+) -> tf.Tensor:
     """Decodes JPEG, PNG, WebP, BMP or GIF bytes (first frame) to uint8 HxWx3.
 
-    Grayscale is repeated, CMYK converted, 16 bits cut to 8, transparency dropped.
+    Grayscale is repeated, CMYK converted, 16 bits cut to 8, transparency dropped. Pixels are as
+    they are stored: an EXIF orientation is ignored, as PIL and torchvision ignore it.
 
     Args:
         encoded: bytes of an image file, string scalar.
+        max_pixels: largest width times height.
+        white: value of 16-bit PNG files that becomes 255, such as 4095 of 12 bits in 16; larger
+            values become 255, too.
 
     Raises:
         InvalidArgumentError: for other bytes, and for images that `image_headers.refuse` refuses.
     """
 
+    def scaled():
+        values = tf.cast(tf.io.decode_png(tf.identity(encoded), dtype=tf.uint16), tf.float32)
+        return tf.cast(tf.round(tf.minimum(values * (255 / white), 255)), tf.uint8)
+
+    def as_stored():
+        return tf.io.decode_image(tf.identity(encoded), expand_animations=False)
+
     def other_format():
-        image = tf.io.decode_image(tf.identity(encoded), expand_animations=False)
+        if white == WHITE:
+            image = as_stored()
+        else:
+            image = tf.cond(image_headers.is_16_bit(encoded), scaled, as_stored)
         image = tf.cond(tf.shape(image)[-1] < 3, lambda: image[..., :1], lambda: image[..., :3])
         return tf.broadcast_to(image, tf.concat([tf.shape(image)[:2], [3]], axis=0))
 
-    with tf.control_dependencies([image_headers.refuse(encoded)]):
+    with tf.control_dependencies([image_headers.refuse(encoded, max_pixels)]):
         image = tf.cond(
             tf.io.is_jpeg(encoded),
             # The accurate inverse transform is the one that PIL uses.

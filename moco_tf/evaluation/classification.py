@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from moco_tf import encoders
+from moco_tf.data import examination
 from moco_tf.data.sources import Stream
 from moco_tf.evaluation import labelled, report, results
 from moco_tf.evaluation.cache import Cache
@@ -171,7 +172,8 @@ class Classification(Task):
         bad = np.flatnonzero(~outputs.ok)
         if len(bad):
             names = [] if isinstance(source, Stream) else [source.name(int(i)) for i in bad[:3]]
-            such_as = ", ".join(name.numpy().decode() for name in names)
+            names = [name.numpy().decode() for name in names]
+            such_as = ", ".join(f"{name}{examination.why_bad(source, name)}" for name in names)
             log.warning(
                 "%d images of %s cannot be decoded and are skipped: %s", len(bad), address, such_as
             )

@@ -8,7 +8,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from moco_tf.data import sources
+from moco_tf.data import image_ops, sources
 from moco_tf.data.sources import Source, Stream
 from moco_tf.data.split import balanced
 from moco_tf.evaluation import config as configs
@@ -50,8 +50,9 @@ def open_pair(data: configs.Data, run: Config | None) -> Labelled:
     addresses = _addresses(data, run)
     data_dir = data.data_dir or (run.data.data_dir if run else None)
     sizes = (data.num_train, data.num_test)
+    decode = run.data.decode if run else image_ops.decode
     train, test = (
-        sources.open_source(address, data_dir, size, f"--config.data.{name}")
+        sources.open_source(address, data_dir, size, f"--config.data.{name}", decode)
         for name, address, size in zip(("train", "test"), addresses, sizes, strict=True)
     )
     num_classes = data.num_classes or _count_classes(train, addresses[0])

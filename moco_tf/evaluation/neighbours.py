@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from moco_tf import encoders, storage
-from moco_tf.data import sources
+from moco_tf.data import image_ops, sources
 from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.labelled import center_crops
 from moco_tf.data.sources import Stream
@@ -63,7 +63,8 @@ class NeighboursTask(Task):
             )
         self.address = data.source or run.data.source
         data_dir = data.data_dir or (run.data.data_dir if run else None)
-        source = sources.open_source(self.address, data_dir, data.num_examples)
+        decode = run.data.decode if run else image_ops.decode
+        source = sources.open_source(self.address, data_dir, data.num_examples, decode=decode)
         if source.num_examples < 2:
             raise ValueError(
                 f"`--config.data.source` must have two images or more. Received: {self.address!r}."

@@ -118,7 +118,7 @@ class Server(tf.Module):
         size, count = self._crop.image_size_px, tf.size(encoded, tf.int64)
 
         def crop(row, content):
-            image = image_ops.decode(content)
+            image = self._crop.decode(content)
             return row, image_ops.resize_and_center_crop(image, self._crop.resize_px, size)
 
         # A failing op fails the whole batch; in a data set it only drops its element. The last

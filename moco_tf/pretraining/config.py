@@ -3,9 +3,12 @@
 A file in configs/ sets fields; `--config.field=value` overrides them.
 """
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from moco_tf import schema
+from moco_tf.data import image_headers, image_ops
 from moco_tf.pretraining import mechanism
 from moco_tf.schema import option, require
 from moco_tf.training.config import Length, Optimizer, check_optimizer, length_of
@@ -34,10 +37,24 @@ class Data:
     max_bad_fraction: float = option(
         0.01, at_least=0, at_most=1, help="share of undecodable images above which a run stops"
     )
+    max_pixels: int = option(
+        image_headers.MAX_PIXELS, at_least=1, help="larger images count as undecodable"
+    )
+    white: int = option(
+        image_ops.WHITE,
+        at_least=1,
+        at_most=image_ops.WHITE,
+        help="value of 16-bit PNG files that becomes white, such as 4095 for 12 bits",
+    )
     shuffle_buffer: int = option(10_000, at_least=1, help="records, for sources that are streamed")
     shard_files: bool = option(
         False, help="each host reads files of its own; the order then depends on the hosts"
     )
+
+    @property
+    def decode(self) -> Callable:
+        """`image_ops.decode` by these fields."""
+        return functools.partial(image_ops.decode, max_pixels=self.max_pixels, white=self.white)
 
 
 @dataclass

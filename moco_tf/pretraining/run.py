@@ -1,12 +1,13 @@
 """A pre-training run, from its config to a trained encoder."""
 
+import functools
 import os
 from collections.abc import Callable
 
 import tensorflow as tf
 
 from moco_tf import distribute, schema
-from moco_tf.data import recipes, sources
+from moco_tf.data import examination, recipes, sources
 from moco_tf.data.two_views import require_index
 from moco_tf.pretraining import (
     build,
@@ -58,7 +59,10 @@ def pretrain(
         bn_group_size=config.model.bn_group_size,
     )
     recipe, recipe_k = recipes.find_both(config.data.recipe, config.data.recipe_k)
-    source = sources.open_source(config.data.source, config.data.data_dir, config.data.num_examples)
+    data = config.data
+    source = sources.open_source(data.source, data.data_dir, data.num_examples, decode=data.decode)
+    if distribute.is_chief(strategy):
+        examination.look_at(source)
     if mechanism.find(config.model.mechanism).needs_index:
         require_index(source)
     identity = data_record.identity(source)
@@ -96,6 +100,7 @@ def pretrain(
         keep=config.keep_checkpoints,
         steps_per_call=build.steps_per_call(config, strategy),
         profile_steps=config.profile_steps,
+        why_bad=functools.partial(examination.why_bad, source),
     )
     if distribute.is_chief(strategy):
         report.write(workdir, source, recipe, recipe_k, model.encoder_q, config)

@@ -211,7 +211,10 @@ def _open(monitor, data):
             f"comma between. Received: {monitor.source!r}."
         )
     field = "--config.data.source" if monitor.source == "auto" else "--config.monitor.source"
-    bank, queries = (sources.open_source(a, data.data_dir, field=field) for a in addresses)
+    bank, queries = (
+        sources.open_source(address, data.data_dir, field=field, decode=data.decode)
+        for address in addresses
+    )
     for address, source in zip(addresses, (bank, queries), strict=True):
         if isinstance(source, Stream) or source.labels is None:
             rule = "The kNN monitor needs labelled images with random access"

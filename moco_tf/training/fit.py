@@ -33,6 +33,7 @@ def fit(
     steps_per_call: int = 1,
     profile_steps: tuple[int, int] | None = None,
     names: tuple[str, ...] = ("loss", "top1", "top5"),
+    why_bad: Callable[[str], str] = lambda name: "",
 ) -> int:
     """Trains a model from its newest checkpoint, or from the start.
 
@@ -56,6 +57,7 @@ def fit(
         steps_per_call: steps in one call to the device.
         profile_steps: first and last step to profile for TensorBoard, if any.
         names: names of the scalars that `step` returns; the loss is first.
+        why_bad: function from the name of an undecodable image to the reason, in words or "".
 
     Returns:
         Steps done in all.
@@ -90,6 +92,7 @@ def fit(
             input_remedy,
             max_skipped,
             metrics,
+            why_bad,
         ),
     ]
     if test is not None:  # after the guard, so that a failed run is not tested

@@ -1,11 +1,14 @@
 """Guard: stops a run whose loss is not finite or whose images are bad; warns of slow input."""
 
 import math
+from collections.abc import Callable
 
 from moco_tf.log import log
 from moco_tf.training.callbacks import MetricsLog
 from moco_tf.training.checkpoint import Checkpoints
 from moco_tf.training.round import Observer
+
+EXPLAINED = 10  # bad images whose reason is looked for
 
 
 class Guard(Observer):
@@ -19,6 +22,7 @@ class Guard(Observer):
         input_remedy: advice to the user if the run waits for input.
         max_skipped: number of steps with a non-finite loss or gradient that are tolerated.
         metrics: `MetricsLog` to which the steps before a failure are written, or None.
+        why_bad: function from the name of an undecodable image to the reason, in words or "".
     """
 
     def __init__(
@@ -30,6 +34,7 @@ class Guard(Observer):
         input_remedy: str,
         max_skipped: int = 0,
         metrics: MetricsLog | None = None,
+        why_bad: Callable[[str], str] = lambda name: "",
     ):
         self.checkpoints = checkpoints
         self.batch = batch
@@ -38,6 +43,7 @@ class Guard(Observer):
         self.input_remedy = input_remedy
         self.max_skipped = max_skipped
         self.metrics = metrics
+        self.why_bad = why_bad
         self.num_skipped = 0
         self.num_bad = 0
         self.num_images = 0
@@ -74,7 +80,8 @@ class Guard(Observer):
         self.num_bad += round.bad
         for name in sorted(set(round.bad_names) - self.named):
             self.named.add(name)
-            log.warning("Replaced an image that cannot be decoded: %s", name or "(no name)")
+            why = self.why_bad(name) if len(self.named) <= EXPLAINED else ""
+            log.warning("Replaced an image that cannot be decoded: %s%s", name or "(no name)", why)
         # The share is meaningful only over a thousand images or more.
         if self.num_bad > self.max_bad * max(self.num_images, 1000):
             self._write_steps(round, round.last)

@@ -100,3 +100,29 @@ def test_a_folder_without_images_is_refused_with_what_it_holds(tmp_path):
     (tmp_path / "1.heic").write_bytes(b"")
     with pytest.raises(ValueError, match=r"holds none. Skipped: files that .*: .heic \(1\)."):
         sources.open_source(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF"])
+@pytest.mark.parametrize("name", ["cat/3", "cat/3.jpg.download", "cat/3.tmp"])
+def test_a_known_format_is_an_image_whatever_its_extension(kind, name, root):
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(root / name, format=kind)
+    assert name in names(list_images(str(root)))
+
+
+def test_what_only_begins_like_an_image_or_is_text_is_none(root):
+    contents = {"cat/a": b"BMW", "cat/b": b"", "cat/c": b"RIFF1234WAVE", "cat/d": b"GIF8"}
+    contents["cat/e.txt"] = contents["cat/f.tif"] = b"\x89PNG\r\n\x1a\n"
+    for name, content in contents.items():
+        (root / name).write_bytes(content)
+    listing = list_images(str(root))
+    assert names(listing) == CLEAN
+    assert listing.others == {("cat", ""): 4, ("cat", ".txt"): 1, ("cat", ".tif"): 1}
+
+
+def test_images_to_convert_are_counted_class_by_class(root, caplog):
+    for name in ("cat/3.tif", "cat/4.TIF", "dog/3.heic"):
+        (root / name).write_bytes(b"II*")
+    with caplog.at_level(logging.WARNING):
+        sources.open_source(f"folder:{root}")
+    text = "images of a format that is not read: cat: 2 .tif, dog: 1 .heic. Convert them: mogrify"
+    assert text in caplog.text

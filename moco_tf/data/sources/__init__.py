@@ -10,8 +10,11 @@ If its data comes in labelled splits, it may also have `labelled_splits(rest, **
 addresses of the labelled training and test images that go with it, or None.
 """
 
+import dataclasses
+from collections.abc import Callable
+
 from moco_tf import addresses
-from moco_tf.data import sources
+from moco_tf.data import image_ops, sources
 from moco_tf.data.sources.source import Source, Stream, from_arrays, from_bytes, renumber_labels
 
 __all__ = [
@@ -30,6 +33,7 @@ def open_source(
     data_dir: str | None = None,
     num_examples: int | None = None,
     field: str = "--config.data.source",
+    decode: Callable = image_ops.decode,
 ) -> Source | Stream:
     """Opens the source of an address.
 
@@ -39,6 +43,7 @@ def open_source(
         data_dir: folder of prepared TFDS data sets; None for TFDS' default.
         num_examples: number of records of a `tfrecord:` source, to spare counting them.
         field: name of the option as it is typed, for errors.
+        decode: function from encoded bytes to an image, see `image_ops.decode`.
 
     Raises:
         ValueError: for an unknown address, or one without data.
@@ -49,7 +54,8 @@ def open_source(
         (1024, TensorShape([32, 32, 3]))
     """
     module, rest = addresses.module_of(sources, address, field)
-    return module.open(rest, data_dir=data_dir, num_examples=num_examples)
+    source = module.open(rest, data_dir=data_dir, num_examples=num_examples)
+    return dataclasses.replace(source, decode=decode)
 
 
 def labelled_splits(address: str, data_dir: str | None = None) -> tuple[str, str] | None:

@@ -1,5 +1,7 @@
 """Lists the image files of a folder, and counts what it skips: hidden and other files, link loops.
 
+A local file with another extension, or none, is an image if its content is one.
+
 Hidden are names with a leading dot, such as macOS' `._IMG.jpg` and Jupyter's `.ipynb_checkpoints`.
 """
 
@@ -10,6 +12,8 @@ import os
 import tensorflow as tf
 
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif")
+CONVERTIBLE = (".avif", ".heic", ".heif", ".jp2", ".jxl", ".tif", ".tiff")  # images nevertheless
+TEXTS = (".csv", ".json", ".md", ".txt", ".xml")  # beside images, but not looked into
 NO_DATA = ("__MACOSX", "@eaDir", "#recycle")  # folders that archives and file servers add
 
 
@@ -51,13 +55,47 @@ class Listing:
             ordered = sorted(by_extension.items(), key=lambda item: (-item[1], item[0]))
             counts = [f"{name} ({count})" for name, count in ordered[:5]]
             parts.append(f"files that are no images: {', '.join(counts)}")
+        if convertible := self.convertible():
+            parts.append(f"{convertible}. Convert them: mogrify -format jpg FILES (ImageMagick)")
         return "; ".join(parts)
+
+    def convertible(self) -> str:
+        """Images in formats that are not read, class by class, in words; "" for none."""
+        by_folder = [
+            f"{folder or 'no folder'}: {count} {extension}"
+            for (folder, extension), count in sorted(self.others.items())
+            if extension in CONVERTIBLE
+        ]
+        if not by_folder:
+            return ""
+        more = ", ..." if len(by_folder) > 5 else ""
+        return f"images of a format that is not read: {', '.join(by_folder[:5])}{more}"
 
     def empty_folders(self) -> list[str]:
         """First-level sub-folders with files, none of which is an image."""
         start = len(self.root.rstrip("/")) + 1
         with_images = {path[start:].split("/")[0] for path in self.paths}
         return sorted({folder for folder, _ in self.others if folder} - with_images)
+
+
+def is_image(path: str, extension: str) -> bool:
+    """Whether a local file is a JPEG, PNG, WebP, BMP or GIF by its content.
+
+    Args:
+        path: file.
+        extension: its extension, lower case; those of text and of `CONVERTIBLE` are not looked at.
+    """
+    if extension in TEXTS or extension in CONVERTIBLE:
+        return False
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+    except OSError:
+        return False
+    is_bmp = head[:2] == b"BM" and head[6:10] == bytes(4)  # two reserved numbers
+    is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    starts = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
+    return is_bmp or is_webp or head.startswith(starts)
 
 
 def list_images(root: str) -> Listing:
@@ -90,7 +128,7 @@ def list_images(root: str) -> Listing:
             extension = os.path.splitext(name)[1].lower()
             if name.startswith("."):
                 listing.hidden.append(os.path.join(relative, name))
-            elif extension not in EXTENSIONS:
+            elif extension not in EXTENSIONS and (is_remote or not is_image(path, extension)):
                 listing.others[relative.split("/")[0], extension] += 1
             elif not is_remote and os.path.islink(path) and not os.path.exists(path):
                 listing.missing.append(os.path.join(relative, name))

@@ -27,6 +27,7 @@ class Source:
         labels: int64, num_examples; None without labels.
         classes: names of the classes that the labels number, or ().
         files: paths of the images if each is a file, or ().
+        decode: graph function from encoded bytes to an image, as `image_ops.decode`.
 
     Example, images of a list of files:
         paths = tf.constant(sorted(glob.glob("photos/*.jpg")))
@@ -45,11 +46,12 @@ class Source:
     labels: np.ndarray | None = None
     classes: tuple = ()
     files: tuple = ()
+    decode: Callable = image_ops.decode
 
     def image(self, key):
         """The decoded image of a key: uint8 HxWx3."""
         image = self.read(key)
-        return image_ops.decode(image) if self.encoded else image
+        return self.decode(image) if self.encoded else image
 
     def label(self, key):
         """The label of a key: int64 scalar, -1 without labels."""
@@ -93,16 +95,18 @@ class Stream:
         parse: graph function from a serialized record to `(encoded bytes, name, label)`: two string
             scalars and an int64 scalar, -1 without a label.
         classes: names of the classes that the labels number, or ().
+        decode: graph function from encoded bytes to an image, as `image_ops.decode`.
     """
 
     num_examples: int
     shards: tuple
     parse: Callable
     classes: tuple = ()
+    decode: Callable = image_ops.decode
 
     def image(self, key):
         """The decoded image of a key: uint8 HxWx3."""
-        return image_ops.decode(self.parse(key)[0])
+        return self.decode(self.parse(key)[0])
 
     def name(self, key):
         """The name of a key's image, for messages: string scalar."""
