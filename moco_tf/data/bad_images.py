@@ -6,6 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from moco_tf.data.tfdata import no_autograph
+
 NAME_BYTES = 120
 
 
@@ -26,9 +28,8 @@ def make_samples(
 ) -> tf.data.Dataset:
     """Makes the samples of each chunk of examples; zeros where an image cannot be decoded.
 
-    `ignore_errors` drops a failing element, here a whole chunk. That chunk is then made a second
-    time one example after another, so that no other sample moves. (One dataset for each example
-    would be simpler, and costs as much as decoding the image.)
+    A chunk whose samples all can be made costs no more than a plain `map`. Only another chunk is
+    looked at again, to retry its bad examples and to put the good ones where they belong.
 
     Args:
         chunks: `tf.data.Dataset` of n examples each: dicts with `slot`, `key`, perhaps more.
@@ -42,41 +43,90 @@ def make_samples(
     """
 
     def named(example):
-        return example | {"name": name_of(example["key"])}
+        return {"name": name_of(example["key"])}
 
     def complete(example):
-        return named(example) | make_sample(example["key"], example["slot"]) | {"ok": True}
+        return named(example) | make_sample(example["key"], example["slot"])
 
-    def complete_or_blank(example):
-        """The complete example, or else zeros with its name, or else zeros."""
-        sample = _with_retries(complete, example)
-        spec_of = sample.element_spec
-        blank = {name: tf.zeros(spec.shape, spec.dtype) for name, spec in spec_of.items()}
-        nameless = tf.data.Dataset.from_tensors(blank | example)
-        return (
-            sample.concatenate(_with_retries(named, blank | example)).concatenate(nameless).take(1)
-        )
-
+    @no_autograph
     def make_chunk(chunk):
-        n = chunk["slot"].shape[0]
-        singles = tf.data.Dataset.from_tensor_slices(chunk)
-        at_once = singles.map(complete).batch(n, drop_remainder=True)
-        in_turn = singles.flat_map(complete_or_blank).batch(n, drop_remainder=True)
-        return at_once.ignore_errors().concatenate(in_turn).take(1)
+        samples = _try_each(complete, chunk, tf.range(chunk["slot"].shape[0]))
+        return tf.data.Dataset.zip(tf.data.Dataset.from_tensors(chunk), samples)
 
-    return chunks.interleave(
+    @no_autograph
+    def fill_up(chunk, samples):
+        n = chunk["slot"].shape[0]
+
+        def retry():
+            retried = _retry(complete, chunk, samples, attempts=2)
+            rows = retried["row"]
+            known = {name: retried[name] for name in ("name", "row")}
+            names = _retry(named, chunk, known, attempts=3)
+            blank = {name: tf.zeros([n, *x.shape[1:]], x.dtype) for name, x in samples.items()}
+            filled = {name: _put(blank[name], rows, retried[name]) for name in blank}
+            filled["name"] = _put(blank["name"], names["row"], names["name"])
+            return filled | {"ok": _put(tf.zeros(n, tf.bool), rows, tf.fill(tf.shape(rows), True))}
+
+        batch = tf.cond(
+            tf.size(samples["row"]) < n, retry, lambda: samples | {"ok": tf.fill([n], True)}
+        )
+        del batch["row"]
+        return chunk | {name: tf.ensure_shape(x, [n, *x.shape[1:]]) for name, x in batch.items()}
+
+    data = chunks.interleave(
         make_chunk,
         cycle_length=max(16, os.cpu_count()),  # more than cores: remote files are waited for
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
+    return data.map(fill_up, tf.data.AUTOTUNE, deterministic=True)
 
 
-def _with_retries(function, example):
-    """Dataset of `function(example)`, or of nothing if it failed three times."""
-    # Storage may fail for a moment.
-    attempt = tf.data.Dataset.from_tensors(example).map(function).ignore_errors()
-    return attempt.concatenate(attempt).concatenate(attempt).take(1)
+def _try_each(function, examples, rows):
+    """Dataset of one element: `function` of examples, without those that fail.
+
+    The element is a dict of batches; its `row` holds the numbers in `rows` of the others. All
+    examples share one tf.data function, which costs as much to start as an image to decode.
+    """
+    pairs = tf.data.Dataset.from_tensor_slices((examples, rows))
+    results = pairs.map(lambda example, row: function(example) | {"row": row}).ignore_errors()
+    results = results.batch(tf.size(rows, tf.int64))
+    nothing = {
+        name: tf.zeros([0, *spec.shape[1:]], spec.dtype)
+        for name, spec in results.element_spec.items()
+    }
+    return results.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
+
+
+def _retry(function, examples, results, attempts):
+    """Adds to `results`, which are of some examples, what `function` makes of the others."""
+    # Several attempts, since storage may fail for a moment.
+    n = tf.shape(examples["slot"])[0]
+
+    def incomplete(results):
+        return tf.size(results["row"]) < n
+
+    def attempt(results):
+        done = _put(tf.zeros([n], tf.bool), results["row"], tf.ones_like(results["row"], tf.bool))
+        rows = tf.cast(tf.where(~done)[:, 0], tf.int32)
+        others = {name: tf.gather(x, rows) for name, x in examples.items()}
+        more = _try_each(function, others, rows).get_single_element()
+        return [{name: tf.concat([x, more[name]], 0) for name, x in results.items()}]
+
+    return tf.while_loop(
+        incomplete,
+        attempt,
+        [results],
+        shape_invariants=[
+            {name: tf.TensorShape([None, *x.shape[1:]]) for name, x in results.items()}
+        ],
+        maximum_iterations=attempts,
+    )[0]
+
+
+def _put(x, rows, values):
+    """`x` with `values` in `rows`."""
+    return tf.tensor_scatter_nd_update(x, rows[:, None], values)
 
 
 def replace_bad(batch: dict, make_sample: Callable, group_rows: int) -> dict:
@@ -97,22 +147,22 @@ def replace_bad(batch: dict, make_sample: Callable, group_rows: int) -> dict:
     def fill():
         bad_rows = tf.where(~ok)[:, 0]
         donor_rows = tf.gather(_donors(ok, group_rows), bad_rows)
-        names = [name for name in batch if name not in ("ok", "name")]
+        examples = {"key": tf.gather(key, donor_rows), "slot": tf.gather(slot, bad_rows)}
 
-        def sample(row, donor):
-            return make_sample(tf.gather(key, donor), tf.gather(slot, row))
+        def complete(example):
+            return make_sample(example["key"], example["slot"])
 
-        samples = tf.map_fn(
-            lambda rows: _with_retries(sample, rows).get_single_element(),
-            (bad_rows, donor_rows),
-            fn_output_signature={
-                name: tf.TensorSpec(batch[name].shape[1:], batch[name].dtype) for name in names
-            },
-        )
-        return batch | {
-            name: tf.tensor_scatter_nd_update(batch[name], bad_rows[:, None], samples[name])
-            for name in names
+        nothing = {
+            name: tf.zeros([0, *x.shape[1:]], x.dtype)
+            for name, x in batch.items()
+            if name not in ("ok", "name")
         }
+        nothing["row"] = tf.zeros([0], tf.int32)
+        samples = _retry(complete, examples, nothing, attempts=3)
+        rows = tf.gather(bad_rows, samples.pop("row"))
+        # An image that could be decoded a moment ago is there; storage that is lost ends the run.
+        with tf.control_dependencies([tf.debugging.assert_equal(tf.size(rows), tf.size(bad_rows))]):
+            return batch | {name: _put(batch[name], rows, x) for name, x in samples.items()}
 
     # The training loop decides how many bad images a run may have, not this function.
     return tf.cond(tf.reduce_all(ok) | ~tf.reduce_any(ok), lambda: batch, fill)

@@ -56,11 +56,15 @@ def examples(
     rows = layout.host_rows
     first_row = host * rows
     chunk = chunk_rows(layout)
-    slots = tf.data.Dataset.range(start_step, tf.int64.max).map(
-        lambda step: step * layout.batch + first_row + tf.range(rows, dtype=tf.int64)
-    )
+
+    @no_autograph
+    def slots_of_step(step):
+        return step * layout.batch + first_row + tf.range(rows, dtype=tf.int64)
+
+    slots = tf.data.Dataset.range(start_step, tf.int64.max).map(slots_of_step)
     if not isinstance(source, Stream):
 
+        @no_autograph
         def with_key(slots):
             index = image_of_slot(slots, layout.batch, source.num_examples, seed)
             return {"slot": slots, "key": index}
@@ -93,6 +97,7 @@ def examples(
 def split(data: tf.data.Dataset, count: int) -> tf.data.Dataset:
     """Splits each batch into `count` batches of equal length, in order."""
 
+    @no_autograph
     def reshape(batch):
         return {name: tf.reshape(x, [count, -1, *x.shape[1:]]) for name, x in batch.items()}
 
@@ -102,6 +107,7 @@ def split(data: tf.data.Dataset, count: int) -> tf.data.Dataset:
 def join(data: tf.data.Dataset, count: int) -> tf.data.Dataset:
     """Joins each `count` batches into one, the reverse of `split`."""
 
+    @no_autograph
     def reshape(batches):
         return {name: tf.reshape(x, [-1, *x.shape[2:]]) for name, x in batches.items()}
 
