@@ -14,10 +14,6 @@ All tasks write results.json and report.html to the workdir. Tasks that train a 
 classifier.keras, segmentation adds segmenter.keras, detection detector.keras and predictions.json.
 """
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts to log
-
 from moco_tf.commands import evaluate
 
 if __name__ == "__main__":

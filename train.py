@@ -7,10 +7,6 @@ The same command resumes a run that was stopped. It writes to the workdir:
 checkpoints/, encoder.keras, metrics.jsonl, tensorboard/ and report.html.
 """
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts to speak
-
 from moco_tf.commands import train
 
 if __name__ == "__main__":

@@ -1,13 +1,6 @@
 """Momentum Contrast (MoCo v1 and v2) for Keras 3 on TensorFlow."""
 
-import keras
-
-if keras.backend.backend() != "tensorflow":
-    raise ImportError(
-        "moco_tf needs Keras' TensorFlow backend. Received: "
-        f"{keras.backend.backend()}. Set KERAS_BACKEND=tensorflow before Python starts."
-    )
-
+import moco_tf.startup  # isort: skip  # noqa: F401 before anything imports TensorFlow
 from moco_tf.backbones import heads, resnet
 from moco_tf.backbones.batch_norm import BatchNorm
 from moco_tf.backbones.encoder import Encoder

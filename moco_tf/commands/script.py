@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 from absl import app, flags
 
+from moco_tf import startup
 from moco_tf.commands import did_you_mean, help
 from moco_tf.commands.signals import NAMES, STOP
 from moco_tf.log import log, show_log
@@ -69,6 +70,8 @@ def run(
             text = explained(error) if isinstance(error, tf.errors.OpError) else error
             sys.exit(f"\n{text}\n(--traceback shows where this comes from)")
 
+    with startup.quiet():
+        tf.config.list_physical_devices()  # TensorFlow looks for a GPU
     app.run(guarded, flags_parser=parse)
 
 
