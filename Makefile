@@ -1,7 +1,8 @@
 # make train   the quickstart: install, then pre-train on generated images
-# make test    install, then lint and run the tests
-# make test-slow   the long ones: more kills, more replicas
+# make test    install, then lint and run the quick tests; FILE=tests/moco runs some of them
+# make test-slow   the long ones: kills, replicas, real data, long fits; FILE= as above
 # make chaos   kills, damage and long runs, and a table of what was survived (23 to 36 minutes)
+# make mutants changes one line of the package at a time: do the quick tests notice?
 # make tpu-compile   compiles the steps and predictions for a TPU v5e, without a TPU (about 30 minutes)
 # make PYTHON=python3.12 ... chooses the Python that .venv is made with
 
@@ -10,22 +11,25 @@ PYTHON ?= python3
 FAULTS = tests/training/test_checkpoint.py tests/training/test_nonfinite.py tests/training/test_skipped_steps.py \
 	tests/training/test_workers.py \
 	tests/data/test_bad_files.py tests/data/test_untrusted.py tests/pretraining/test_config_fuzz.py
-export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: train test test-slow chaos tpu-compile lint clean
+.PHONY: train test test-slow chaos mutants tpu-compile lint clean
 
 train:
 	@$(PYTHON) tools/bootstrap.py
 	@.venv/bin/python train.py --config=configs/quickstart.py --workdir=runs/quickstart
 
 test: lint
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest $(FILE)
 
 test-slow: lint
-	@.venv/bin/python -m pytest -m slow --ignore=tests/chaos
+	@.venv/bin/python -m pytest -m slow --ignore=tests/chaos $(FILE)
 
 chaos: lint
 	@.venv/bin/python -m pytest -m "slow or not slow" tests/chaos $(FAULTS)
+
+mutants:
+	@$(PYTHON) tools/bootstrap.py test
+	@.venv/bin/python tests/mutants/run_mutants.py
 
 tpu-compile:
 	@$(PYTHON) tools/bootstrap.py

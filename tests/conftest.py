@@ -5,8 +5,10 @@ import gc
 import itertools
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Each of pytest's workers has one core; more threads of OpenMP would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from moco_tf import startup  # isort: skip  # before anything imports TensorFlow
 import keras
 import pytest
 import tensorflow as tf
@@ -14,7 +16,8 @@ import tensorflow as tf
 
 def pytest_configure():
     """Before any test module is imported: devices are fixed once TensorFlow has started."""
-    cpu = tf.config.list_physical_devices("CPU")[0]
+    with startup.quiet():
+        cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 4)
 
 
@@ -29,6 +32,16 @@ def numbered_strategies():
     with pytest.MonkeyPatch.context() as patch:
         for kind in (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy):
             patch.setattr(kind, "_collective_key_base", property(lambda self: next(starts)))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def generated_images():
+    """Makes the images of each split once for all runs, which takes longer than a tiny run."""
+    from moco_tf.data.sources import synthetic
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic, "shapes", functools.cache(synthetic.shapes))
         yield
 
 
@@ -65,9 +78,7 @@ def pretrained(tmp_path_factory):
     """
     import tiny  # not before the devices are set
 
-    from moco_tf.pretraining import run
-
     root = tmp_path_factory.mktemp("pretrained")
-    config = tiny.config(data__source=f"folder:{tiny.shapes_folder(root / 'data')}/train")
-    run.pretrain(config, str(root / "run"), tf.distribute.get_strategy())
+    source = f"folder:{tiny.shapes_folder(root / 'data')}/train"
+    tiny.pretrain(root / "run", report=True, data__source=source)
     return root / "run"

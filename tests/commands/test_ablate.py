@@ -7,16 +7,17 @@ import types
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny
 
 from moco_tf import schema
 from moco_tf.commands import ablate
 from moco_tf.pretraining import ablation
+from moco_tf.pretraining import report as reports
 from moco_tf.pretraining.ablation import Ablation, variants
 
 TINY = {
     **tiny.FLAGS,
-    "data.jit_compile": False,
     "monitor.source": "synthetic:shapes:test,synthetic:shapes:test",
     "monitor.resize_px": 16,
     "log_every_steps": 1,
@@ -41,7 +42,21 @@ def command(config, workdir, *more):
     return [*script, f"--config={config}", f"--workdir={workdir}", *flags, *more]
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGKILL", marks=pytest.mark.slow)])
+def test_the_variants_are_compared(tmp_path, monkeypatch):
+    monkeypatch.setattr(reports, "write", lambda *args: None)
+    base = tiny.config(
+        stop_after_steps=2, log_every_steps=1, monitor__source=TINY["monitor.source"]
+    )
+    runs = {"calm": {"model.momentum": 0.5}, "wild": {"optimizer.learning_rate": 1e30}}
+    ablation.ablate(Ablation("Two", base, runs), str(tmp_path), tf.distribute.get_strategy())
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["calm"]["config"]["model"]["momentum"] == 0.5
+    assert [step for step, _ in results["calm"]["knn"]] == [0, 2]
+    assert re.search(r"\| wild +\| - .*\| diverged", (tmp_path / "table.md").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
 def test_an_ablation_that_was_ended_goes_on_to_the_whole_table(name, tmp_path):
     config, workdir = tmp_path / "three.py", tmp_path / "run"
     config.write_text(FILE)

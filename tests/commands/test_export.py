@@ -19,10 +19,7 @@ from moco_tf import encoders
 from moco_tf.commands import client, export
 from moco_tf.data.recipes.recipe import CIFAR10
 from moco_tf.data.sources import synthetic
-from moco_tf.evaluation import config as configs
 from moco_tf.evaluation.classification import Classification
-from moco_tf.evaluation.task import evaluate
-from moco_tf.pretraining import run
 
 SAMPLES = tiny.DATA / "imagenet_sample"
 
@@ -224,40 +221,6 @@ def test_keras_and_onnx_files(pretrained, tmp_path):
     np.testing.assert_allclose(feature, backbone, atol=1e-4)
     want = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
     np.testing.assert_allclose(unit, want, atol=1e-4)
-
-
-def test_a_run_goes_to_torch_and_comes_back_to_train_on(tmp_path):
-    torch = pytest.importorskip("torch", reason="the oracle is PyTorch: pip install torch")
-    path, back = tmp_path / "a.pth.tar", tmp_path / "back"
-    trained = tmp_path / "trained"
-    source = f"folder:{tiny.shapes_folder(tmp_path / 'data')}/train"
-    flags = {"data__source": source, "model__backbone": "resnet:resnet18"}
-    run.pretrain(tiny.config(**flags), str(trained), tf.distribute.get_strategy())
-    command("export", f"--checkpoint={trained}", "--format=torch", f"--output={path}")
-    saved = torch.load(path, weights_only=True)
-    assert saved["arch"] == "resnet18" and "module.encoder_k.fc.2.bias" in saved["state_dict"]
-    assert saved["state_dict"]["module.encoder_q.bn1.num_batches_tracked"] == 4
-    options = [f for f in tiny.command(back, **flags) if f.startswith("--config")]
-    output = command("import_torch", path, f"--output={back}", *options)
-    assert "resnet18, saved by the official MoCo" in output
-    assert "continue training from step 4:" in output
-    tiny.assert_same_state(trained, back)
-    for workdir in (trained, back):
-        tiny.run(tiny.command(workdir, stop_after_steps=7, **flags))
-    tiny.assert_same_state(trained, back)
-
-    # The file itself is a checkpoint to evaluate.
-    metrics = []
-    export.export(str(trained), "torch", str(path))
-    for checkpoint in (str(trained), str(path)):
-        fields = configs.Knn()
-        fields.data.train = source
-        fields.data.test = fields.data.train.replace("data/train", "data/test")
-        fields.data.recipe, fields.data.image_size_px, fields.data.resize_px = "moco:v1", 16, 32
-        workdir = str(tmp_path / f"knn{len(metrics)}")
-        strategy = tf.distribute.get_strategy()
-        metrics.append(evaluate("knn", fields, checkpoint, workdir, strategy)["metrics"])
-    assert metrics[0] == metrics[1]
 
 
 @pytest.mark.parametrize(

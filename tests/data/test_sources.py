@@ -63,7 +63,8 @@ def _bytes(value):
 
 def batches(source, count, layout=None, **kwargs):
     layout = layout or BatchLayout(8, group=4)
-    data = two_view_dataset(source, RECIPE, layout, image_size_px=16, **kwargs)
+    options = {"image_size_px": 16, "jit_compile": False, **kwargs}
+    data = two_view_dataset(source, RECIPE, layout, **options)
     return list(data.take(count).as_numpy_iterator())
 
 

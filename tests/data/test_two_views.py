@@ -26,8 +26,10 @@ def source():
     return sources.from_arrays(*synthetic.shapes(50, seed=3))
 
 
-def take(source, layout, count, recipe=LIGHT, **kwargs):
-    data = two_view_dataset(source, recipe, layout, image_size_px=SIZE, seed=7, **kwargs)
+def take(source, layout, count, recipe=LIGHT, jit_compile=False, **kwargs):
+    """The first batches of a pipeline; XLA takes longer than all else here."""
+    options = {"image_size_px": SIZE, "seed": 7, "jit_compile": jit_compile, **kwargs}
+    data = two_view_dataset(source, recipe, layout, **options)
     return list(data.take(count).as_numpy_iterator())
 
 
@@ -85,8 +87,8 @@ def test_positives_stay_in_their_group_one_time_in_g():
 
 def test_host_and_device_placement_give_the_same_pixels(source):
     layout = BatchLayout(16, group=4)
-    host = take(source, layout, 1, moco.v2)[0]
-    without_xla = take(source, layout, 1, moco.v2, jit_compile=False)[0]
+    host = take(source, layout, 1, moco.v2, jit_compile=True)[0]
+    without_xla = take(source, layout, 1, moco.v2)[0]
     device = take(source, layout, 1, moco.v2, augment_on="device")[0]
     assert device["x_q"].dtype == np.uint8
     for x, draws in (("x_q", "draws_q"), ("x_k", "draws_k")):

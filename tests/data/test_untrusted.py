@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-import tensorflow as tf
 import tiny
 from evaluations import evaluate
 from PIL import Image
@@ -13,7 +12,6 @@ from PIL import Image
 from moco_tf import storage
 from moco_tf.data import sources as datasets
 from moco_tf.data.labelled import evaluation_dataset
-from moco_tf.pretraining import run as pretraining
 from moco_tf.segmentation import sources
 
 EVIL = '<img src=x onerror="alert(1)">'
@@ -27,8 +25,8 @@ def test_reports_escape_names_of_classes_files_and_folders(tmp_path):
         shutil.move(classes[1], folder / split / "'><script>alert(1)<")
     run = tmp_path / "<i>run"
     backbone = "resnet:resnet18"  # good enough to make confident mistakes, which are shown by name
-    config = tiny.config(data__source=f"folder:{folder}/train", model__backbone=backbone)
-    pretraining.pretrain(config, str(run), tf.distribute.get_strategy())
+    source = f"folder:{folder}/train"
+    tiny.pretrain(run, report=True, data__source=source, model__backbone=backbone)
     evaluate("linear_cached", run, tmp_path / "<u>evaluation", epochs=2)
     pages = [run / "report.html", tmp_path / "<u>evaluation" / "report.html"]
     for page in pages:

@@ -205,6 +205,7 @@ def make_config(**given):
     return config
 
 
+@pytest.mark.slow
 def test_a_run_with_the_files_is_scored(folder, tmp_path):
     data = {f"data.{name}": write_persons(tmp_path / name, 4) for name in ("train", "test")}
     encoder = tmp_path / "encoder.keras"

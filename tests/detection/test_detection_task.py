@@ -40,6 +40,7 @@ def data(tmp_path_factory):
     return write_set(root / "train", 13, 0), write_set(root / "test", 7, 1)
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_and_is_reported(data, encoder, tmp_path):
     for name in ("whole", "killed"):
         args = command(encoder, tmp_path / name, data)
@@ -59,6 +60,7 @@ def test_a_killed_run_resumes_to_the_same_and_is_reported(data, encoder, tmp_pat
     assert {"rpn_class", "rpn_box", "box_class", "box_delta", "mask"} <= lines[1].keys()
 
 
+@pytest.mark.slow
 def test_what_two_replicas_learn_is_scored_shown_saved_and_found_by_one(
     data, encoder, tmp_path, mirrored
 ):
@@ -94,23 +96,28 @@ def test_what_two_replicas_learn_is_scored_shown_saved_and_found_by_one(
             assert p["segmentation"]["size"] == list(test.sizes[image - 1])
 
 
-def test_other_heads_norms_metrics_and_controls(data, encoder, tmp_path):
-    short = {"masks": False, "steps": 1, "optimizer__milestones_steps": (), "random_init": True}
+SHORT = {"masks": False, "steps": 1, "optimizer__milestones_steps": (), "random_init": True}
+
+
+def test_voc_metrics_of_an_untrained_control(data, encoder, tmp_path):
+    voc = {"architecture": "c4", "metric": "voc", "data__check_images": False}
+    record = detect(data, encoder, tmp_path / "voc", **SHORT, **voc)
+    assert record["metrics"].keys() == metric_names("box") and "AP of voc" in record["protocol"]
+    table = report.compare([str(tmp_path / "voc")] * 2, str(tmp_path / "all"))
+    assert "| box AP | box AP50 |" in table and "| untrained | 0." in table
+
+
+@pytest.mark.slow
+def test_keypoints_and_frozen_bn(data, encoder, tmp_path):
     keypoints = {"architecture": "dc5", "keypoints": True, "frozen_bn": True, "lowest_score": 0.0}
     keypoints["data__keep_empty"] = True
-    record = detect(data, encoder, tmp_path / "keypoints", **short, **keypoints)
+    record = detect(data, encoder, tmp_path / "keypoints", **SHORT, **keypoints)
     correct = {f"keypoint_pck{share}" for share in ("05", "10", "20")}  # joints are not COCO's
     assert record["metrics"].keys() == metric_names("box") | correct
     assert record["data"]["train_images"] == 13  # the last has no objects
     assert record["data"]["keypoint_names"] == JOINTS
     saved = json.loads((tmp_path / "keypoints" / "predictions.json").read_text())
     assert len(saved) == 70 and all(len(p["keypoints"]) == 51 for p in saved)
-    voc = {"architecture": "c4", "metric": "voc", "data__check_images": False}
-    record = detect(data, encoder, tmp_path / "voc", **short, **voc)
-    assert record["metrics"].keys() == metric_names("box") and "AP of voc" in record["protocol"]
-    workdirs = [str(tmp_path / name) for name in ("keypoints", "voc")]
-    table = report.compare(workdirs, str(tmp_path / "all"))
-    assert "| box AP | box AP50 |" in table and "| untrained | 0." in table
 
 
 def test_what_is_found_is_brought_back_to_the_image():

@@ -28,11 +28,12 @@ def config(**overrides):
 @pytest.mark.parametrize(
     "name, version, width, sizes, zipped",
     [
-        ("18", "v1", 64, ((224, 224), (97, 65)), True),
-        ("18", "v1", 64, ((97, 65),), False),  # the format before PyTorch 1.6
-        ("50", "v2", 64, ((224, 224), (75, 121)), True),
+        ("18", "v1", 16, ((97, 65),), False),  # the format before PyTorch 1.6
+        ("50", "v2", 16, ((75, 121),), True),
+        pytest.param("18", "v1", 64, ((224, 224), (97, 65)), True, marks=pytest.mark.slow),
+        pytest.param("50", "v2", 64, ((224, 224), (75, 121)), True, marks=pytest.mark.slow),
         pytest.param("50x2", "v2", 64, ((224, 224), (61, 93)), True, marks=pytest.mark.slow),
-        ("50", "v1", 8, ((33, 47),), False),
+        pytest.param("50", "v1", 8, ((33, 47),), False, marks=pytest.mark.slow),
     ],
 )
 def test_official_checkpoints_compute_the_same(name, version, width, sizes, zipped, tmp_path):

@@ -208,6 +208,7 @@ def test_the_command_line_of_tensorflow_runs_it(exported, tmp_path):
     assert np.load(tmp_path / "embedding.npy").shape == (1, DIM)
 
 
+@pytest.mark.slow
 def test_it_is_loaded_and_loaded_on_without_python(exported, served, tmp_path):
     contents = {**GOOD, **BAD}
     paths = [tmp_path / name for name in contents]

@@ -17,7 +17,6 @@ from moco_tf.data.sources.source import Stream
 from moco_tf.data.tfdata import image_of_slot
 from moco_tf.data.two_views import two_view_dataset
 from moco_tf.mechanisms import EndToEnd, MemoryBank
-from moco_tf.pretraining import run as pretraining
 
 IMAGES, NEGATIVES, SEED = 11, 30, 4
 NO_STRATEGY = tf.distribute.get_strategy()
@@ -225,30 +224,22 @@ def test_a_stream_has_no_index(tmp_path, monkeypatch):
         batches(stream, BatchLayout(10), 1, with_index=True)
     monkeypatch.setattr(sources, "open_source", lambda *_: stream)
     with pytest.raises(ValueError, match="random access"):
-        pretraining.pretrain(tiny.config(**BANK), str(tmp_path / "run"), NO_STRATEGY)
+        tiny.pretrain(tmp_path / "run", **BANK)
     assert not (tmp_path / "run").exists()
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Leaves out what takes longest in a run of a few steps."""
-    monkeypatch.setattr(pretraining.report, "write", lambda *_: None)
-    return {"data__jit_compile": False}
-
-
-def test_a_run_resumes_with_its_bank(tmp_path, quick):
+@pytest.mark.slow
+def test_a_run_resumes_with_its_bank(tmp_path):
     for workdir, stops in (("whole", [3]), ("halves", [2, 3])):
         for stop in stops:
-            config = tiny.config(**BANK, **quick, stop_after_steps=stop)
-            pretraining.pretrain(config, str(tmp_path / workdir), NO_STRATEGY)
+            tiny.pretrain(tmp_path / workdir, **BANK, stop_after_steps=stop)
     tiny.assert_same_state(tmp_path / "whole", tmp_path / "halves")
     (bank,) = [v for n, v in tiny.saved(tmp_path / "whole").items() if n.startswith("model/bank/")]
     assert bank.shape == (4096, 8)
 
 
-def test_an_end_to_end_run_tells_of_shuffling_but_not_of_a_queue(mirrored, tmp_path, quick):
-    config = tiny.config(model__mechanism="end_to_end", **quick, stop_after_steps=2)
-    pretraining.pretrain(config, str(tmp_path), mirrored(2))
+def test_an_end_to_end_run_tells_of_shuffling_but_not_of_a_queue(mirrored, tmp_path):
+    tiny.pretrain(tmp_path, mirrored(2), model__mechanism="end_to_end", stop_after_steps=2)
     line = tiny.metrics(tmp_path)[-1]
     assert "positives_in_group" in line and 0 < line["loss"] < 2 * np.log(16)
     assert not {"queue_fill", "key_age", "momentum", "key_effective_rank"} & line.keys()

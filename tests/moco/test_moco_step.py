@@ -22,13 +22,19 @@ SYMMETRIC = CASES["v2, symmetric"]
 NO_STRATEGY = tf.distribute.get_strategy()
 
 
-@pytest.mark.parametrize("name", CASES)
+def some_slow(*names):
+    """All cases, these in the slow tier."""
+    marks = {name: pytest.mark.slow for name in names}
+    return [pytest.param(name, marks=marks.get(name, ())) for name in CASES]
+
+
+@pytest.mark.parametrize("name", some_slow("v2, symmetric, 4 replicas"))
 def test_step_equals_oracle(name, mirrored, monkeypatch):
     case = CASES[name]
     compare(case, mirrored(case.replicas), monkeypatch)
 
 
-@pytest.mark.parametrize("name", ("v1, 4 replicas", "v1, 2 replicas of 2 groups", "v2, symmetric"))
+@pytest.mark.parametrize("name", some_slow("v1", "v1, 4 replicas", "v2, symmetric, 4 replicas"))
 def test_step_that_permutes_equals_oracle(name, mirrored, monkeypatch):
     case = CASES[name]
     compare(case, mirrored(case.replicas), monkeypatch, permuted_by="step")
@@ -57,7 +63,7 @@ def test_queries_may_come_in_any_order(mirrored, monkeypatch):
     compare(case, mirrored(2), monkeypatch)
 
 
-@pytest.mark.parametrize("micro_batches", (2, 4))
+@pytest.mark.parametrize("micro_batches", (2, pytest.param(4, marks=pytest.mark.slow)))
 @pytest.mark.parametrize("case", (CASES["v1"], SYMMETRIC), ids=("v1", "v2, symmetric"))
 def test_accumulated_step_equals_one_large_step(case, micro_batches, monkeypatch):
     compare(case, NO_STRATEGY, monkeypatch, gradient_accumulation=micro_batches)

@@ -30,6 +30,13 @@ def test_a_queue_of_more_keys_than_images_is_warned_of(queue, symmetric, size, c
         assert f"--config.model.queue_size={size}." in caplog.text
 
 
+def test_one_bn_group_in_all_is_warned_of(caplog):
+    config = tiny.config(model__bn_group_size=None)
+    layout = plan.make_layout(config, tf.distribute.get_strategy(), bn_group_size=None)
+    build.describe(config, layout, from_arrays(np.zeros((48, 4, 4, 3), np.uint8)))
+    assert "one BN group in all" in caplog.text and "bn_group_size, such as 2" in caplog.text
+
+
 def test_fewer_images_than_a_batch_are_refused_with_the_largest_batch():
     config = tiny.config(batch_size=64, model__queue_size=64)
     with pytest.raises(ValueError, match="50 images, batch_size=64.*to at most 48"):

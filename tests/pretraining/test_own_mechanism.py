@@ -3,20 +3,18 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 import tiny
 
 from moco_tf.pretraining import mechanism
-from moco_tf.pretraining.run import pretrain
 
 OWN = {"model__mechanism": "own_mechanism:InBatch", "gradient_accumulation": 1}
 
 
+@pytest.mark.slow
 def test_it_trains_resumes_and_its_encoder_is_saved(tmp_path):
-    strategy = tf.distribute.get_strategy()
-    pretrain(tiny.config(**OWN), str(tmp_path / "whole"), strategy)
+    tiny.pretrain(tmp_path / "whole", **OWN)
     for steps in (2, 4):
-        pretrain(tiny.config(**OWN, stop_after_steps=steps), str(tmp_path / "parts"), strategy)
+        tiny.pretrain(tmp_path / "parts", **OWN, stop_after_steps=steps)
     tiny.assert_same_state(tmp_path / "whole", tmp_path / "parts")
     assert np.isfinite(tiny.losses(tmp_path / "whole")).all()
     encoder = keras.models.load_model(tmp_path / "whole" / "encoder.keras")

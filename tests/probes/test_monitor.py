@@ -26,7 +26,7 @@ from moco_tf.probes import monitor as monitors
 
 @pytest.fixture(scope="module")
 def encoder():
-    backbone = resnet.ResNet("basic", (1, 1, 1, 1), width=4, stem="cifar")
+    backbone = resnet.ResNet("basic", (1, 1), width=4, stem="cifar")
     return Encoder(backbone, heads.linear(8))
 
 
@@ -97,7 +97,7 @@ def test_a_monitor_of_fit_measures_and_never_touches_the_encoder():
 
     def fit(callbacks):
         tf.keras.utils.set_random_seed(1)
-        backbone = resnet.ResNet("basic", (1, 1, 1, 1), width=4, stem="cifar")
+        backbone = resnet.ResNet("basic", (1, 1), width=4, stem="cifar")
         model = MoCo(Encoder(backbone, heads.linear(8)), queue_size=64)
         model.compile(SGD(0.03))
         history = model.fit(data, epochs=2, verbose=0, callbacks=callbacks)

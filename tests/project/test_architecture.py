@@ -12,16 +12,10 @@ import tiny
 PACKAGE = tiny.ROOT / "moco_tf"
 # Imports go down only: a module may import those of lower levels, and of its own package.
 LEVELS = [
-<<<<<<< HEAD
-    {"rules"},
-    {"log", "addresses", "schema", "presets", "version", "optim", "distribute", "strategies"},
-    {"storage", "backbones", "updates", "fit_data"},
-    {"trainer"},
-=======
     {"rules", "log"},
     {"startup", "addresses", "schema", "presets", "version", "optim", "distribute", "strategies"},
-    {"storage", "backbones", "updates"},
->>>>>>> 9ba943b (WIP: quiet start, oneDNN, mutants, cloud storage)
+    {"storage", "backbones", "updates", "fit_data"},
+    {"trainer"},
     {"contrastive"},
     {"data", "moco", "mechanisms"},
     {"training", "reports"},

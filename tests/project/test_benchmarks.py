@@ -30,6 +30,7 @@ def test_step_and_its_parts():
     assert 0 < facts["step_share_of_matmul_ceiling"] < 1
 
 
+@pytest.mark.slow
 def test_pipeline(tmp_path):
     from pictures import random_image
     from PIL import Image
@@ -74,6 +75,7 @@ def lower(folder, *names):
     tiny.run([sys.executable, script, str(folder), flag], fresh=True)
 
 
+@pytest.mark.slow
 def test_a_program_lowers_for_tpu(tmp_path):
     lower(tmp_path, "linear_step")
     text = (tmp_path / "linear_step.mlir").read_text()

@@ -8,7 +8,6 @@ import tiny
 
 from moco_tf.evaluation.task import evaluate, find
 from moco_tf.pretraining import build, mechanism
-from moco_tf.pretraining.run import pretrain
 
 OWN = {
     "model__backbone": "my_backbone:convnet",
@@ -32,7 +31,7 @@ def test_all_three_in_one_run_and_its_evaluation(modules, tmp_path):
     config = tiny.config(**OWN)
     assert mechanism.find(config.model.mechanism).__name__ == "InBatch"
     strategy = tf.distribute.get_strategy()
-    assert pretrain(config, str(tmp_path / "run"), strategy) == 4
+    assert tiny.pretrain(tmp_path / "run", strategy, **OWN) == 4
     task = "my_task:Brightness"
     settings = find(task).Config()
     record = evaluate(task, settings, str(tmp_path / "run"), str(tmp_path / "evaluation"), strategy)

@@ -152,10 +152,10 @@ def batches(pairs, count, batch=4, start=0, host=0, hosts=1, **options):
 
 def test_crops_are_a_function_of_seed_and_step(pairs):
     whole = batches(pairs, 6)
+    resumed = batches(pairs, 2, start=4)
+    hosts = [batches(pairs, 6, host=h, hosts=2) for h in range(2)]
     for name in ("x", "label", "name"):
-        resumed = [batch[name] for batch in batches(pairs, 2, start=4)]
-        np.testing.assert_array_equal([b[name] for b in whole[4:]], resumed)
-        hosts = [batches(pairs, 6, host=h, hosts=2) for h in range(2)]
+        np.testing.assert_array_equal([b[name] for b in whole[4:]], [b[name] for b in resumed])
         joined = [np.concatenate([b[name] for b in both]) for both in zip(*hosts)]
         np.testing.assert_array_equal([b[name] for b in whole], joined)
     assert (whole[0]["x"] != batches(pairs, 1, seed=1)[0]["x"]).any()

@@ -18,7 +18,6 @@ from moco_tf.commands import export
 from moco_tf.data.recipes import moco
 from moco_tf.evaluation import report
 from moco_tf.evaluation.task import evaluate
-from moco_tf.pretraining import run as pretraining
 from moco_tf.segmentation import config as configs
 from moco_tf.segmentation import networks, scoring, sources
 from moco_tf.segmentation.segmenter import make_predict
@@ -26,11 +25,11 @@ from moco_tf.segmentation.segmenter import make_predict
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
-    """The workdir of a tiny run, with the stem of small images."""
-    workdir = tmp_path_factory.mktemp("pretrained") / "run"
-    config = tiny.config(model__backbone="resnet:resnet18", model__width=8)
-    pretraining.pretrain(config, str(workdir), tf.distribute.get_strategy())
-    return workdir
+    """The file of an untrained encoder, with the stem of small images."""
+    keras.utils.set_random_seed(0)
+    path = tmp_path_factory.mktemp("pretrained") / "encoder.keras"
+    Encoder(resnet.resnet18(width=8, stem="cifar"), heads.mlp(8)).save(path)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +108,8 @@ def test_scales_and_mirrors_are_averaged():
     assert np.mean(got.numpy() == np.argmax(want, axis=-1)) > 0.999
 
 
-def test_a_run_learns_and_is_reported(data, pretrained, tmp_path):
+@pytest.mark.slow
+def test_a_run_learns_and_is_compared(data, pretrained, tmp_path):
     record = segment(
         data,
         pretrained,
@@ -127,8 +127,17 @@ def test_a_run_learns_and_is_reported(data, pretrained, tmp_path):
     assert record["metrics"]["miou"]["value"] >= 0.8
     assert record["details"]["majority"]["class"] == "0"
     assert record["details"]["majority"]["miou"] < 0.25
-    assert json.loads((tmp_path / "results.json").read_text()) == record
     assert [line["test_miou"] for line in tiny.metrics(tmp_path) if "test_miou" in line]
+
+    segment(data, pretrained, tmp_path / "b", random_init=True, steps=2)
+    table = report.compare([str(tmp_path), str(tmp_path / "b")], str(tmp_path / "all"))
+    assert "mIoU (95 %)" in table and "| untrained |" in table
+
+
+def test_a_run_is_reported_saved_and_served(data, pretrained, tmp_path):
+    record = segment(data, pretrained, tmp_path, steps=2, test_every_steps=2)
+    assert json.loads((tmp_path / "results.json").read_text()) == record
+    assert len(tiny.losses(tmp_path)) == 2 and np.isfinite(tiny.losses(tmp_path)).all()
 
     # The saved predictions are those that were counted.
     pairs = sources.open_pairs(data[1], 4)
@@ -160,11 +169,8 @@ def test_a_run_learns_and_is_reported(data, pretrained, tmp_path):
     labels = served["segment_images"](images=tf.constant(pixels))["labels"].numpy()
     np.testing.assert_array_equal(labels[1], np.asarray(Image.open(files[1])))
 
-    segment(data, pretrained, tmp_path / "b", random_init=True, steps=2)
-    table = report.compare([str(tmp_path), str(tmp_path / "b")], str(tmp_path / "all"))
-    assert "mIoU (95 %)" in table and "| untrained |" in table
 
-
+@pytest.mark.slow
 def test_replicas_train_as_one_device_does(data, pretrained, tmp_path, mirrored):
     results = []
     for n in (1, 2):
@@ -177,18 +183,23 @@ def test_replicas_train_as_one_device_does(data, pretrained, tmp_path, mirrored)
             np.testing.assert_allclose(single[name], mirrored_pair[name], atol=1e-3, err_msg=name)
 
 
-def test_deeplab_trains_on_the_same_backbone(data, pretrained, tmp_path):
+def test_deeplab_refuses_crops_and_backbones_that_do_not_fit(data, pretrained, tmp_path):
+    workdir = tmp_path / "run"
+    with pytest.raises(ValueError, match="multiple of 32 for head=deeplabv3plus. Received: 48"):
+        segment(data, pretrained, workdir, head="deeplabv3plus", data__crop_px=48)
+    with pytest.raises(ValueError, match="needs a backbone with ImageNet's stem"):
+        segment(data, pretrained, workdir, head="deeplabv3plus", data__crop_px=64)
+    assert not workdir.exists()
+
+
+@pytest.mark.slow
+def test_deeplab_trains_on_the_same_backbone(data, tmp_path):
     options = dict(head="deeplabv3plus", steps=2)
     keras.utils.set_random_seed(0)
     encoder = Encoder(resnet.resnet18(width=8), heads.mlp(8))
     path = tmp_path / "encoder.keras"
     encoder.save(path)
     workdir = tmp_path / "run"
-    with pytest.raises(ValueError, match="multiple of 32 for head=deeplabv3plus. Received: 48"):
-        segment(data, path, workdir, **options, data__crop_px=48)
-    with pytest.raises(ValueError, match="needs a backbone with ImageNet's stem"):
-        segment(data, pretrained, workdir, **options, data__crop_px=64)
-    assert not workdir.exists()
     record = segment(data, path, workdir, **options, data__crop_px=64)
     assert "deeplabv3plus" in record["protocol"] and np.isfinite(tiny.losses(workdir)).all()
     # The test images, 64 x 80 px, were padded to multiples of 32 and the padding not counted.
@@ -209,6 +220,7 @@ def command(pretrained, workdir, data, *flags):
     return [*launch, *tasks, config, f"--workdir={workdir}", *given, *flags]
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same(data, pretrained, tmp_path):
     for name in ("whole", "killed"):
         args = command(pretrained, tmp_path / name, data)

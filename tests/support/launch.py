@@ -5,10 +5,13 @@ python tests/support/launch.py [--script=evaluate.py] --cpus=2 [--kill_in_save=2
 --script       train.py, another script in the project's root, or the name of a package
 --signal_at    such as SIGTERM@5: the process sends it to itself once it has logged step 5
 --kill_in_save number of the checkpoint in which the process is killed
+--longest_file bytes that a file may have: what a full disk does to it
+--report       write a pre-training run's report, which takes as long as training a tiny run
 """
 
 import os
 import pathlib
+import resource
 import runpy
 import signal
 import sys
@@ -17,7 +20,14 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def main():
-    options = {"--cpus": "1", "--kill_in_save": "0", "--signal_at": "", "--script": "train.py"}
+    options = {
+        "--cpus": "1",
+        "--kill_in_save": "0",
+        "--signal_at": "",
+        "--script": "train.py",
+        "--longest_file": "",
+        "--report": "false",
+    }
     rest = []
     for arg in sys.argv[1:]:
         name, _, value = arg.partition("=")
@@ -27,9 +37,11 @@ def main():
             rest.append(arg)
     sys.path.insert(0, str(ROOT))
 
+    from moco_tf import startup  # isort: skip  # before anything imports TensorFlow
     import tensorflow as tf
 
-    cpu = tf.config.list_physical_devices("CPU")[0]
+    with startup.quiet():
+        cpu = tf.config.list_physical_devices("CPU")[0]
     devices = [tf.config.LogicalDeviceConfiguration()] * int(options["--cpus"])
     tf.config.set_logical_device_configuration(cpu, devices)
     if options["--kill_in_save"] != "0":
@@ -37,12 +49,24 @@ def main():
     if options["--signal_at"]:
         name, _, step = options["--signal_at"].partition("@")
         signal_at(int(step), signal.Signals[name])
+    if options["--longest_file"]:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, [int(options["--longest_file"])] * 2)
+    if options["--report"] != "true":
+        leave_out_report()
     script = options["--script"]
     sys.argv = [str(ROOT / script), *rest]
     if script.endswith(".py"):
         runpy.run_path(sys.argv[0], run_name="__main__")
     else:
         runpy.run_module(script, run_name="__main__", alter_sys=True)
+
+
+def leave_out_report():
+    """Ends pre-training runs without their report."""
+    from moco_tf.pretraining import report
+
+    report.write = lambda *args: None
 
 
 def kill_in_save(number):

@@ -11,10 +11,13 @@ import sys
 
 import forked
 import numpy as np
+import pytest
 import tensorflow as tf
 from PIL import Image
 
 from moco_tf.data.sources import synthetic
+from moco_tf.pretraining import report as reports
+from moco_tf.pretraining import run as pretraining
 from moco_tf.pretraining.config import check
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -23,6 +26,7 @@ DATA = ROOT.parent / "shared" / "data"
 FLAGS = {
     "data.image_size_px": 16,
     "data.recipe": "moco:v1",
+    "data.jit_compile": False,  # compiling takes longer than such a run
     "model.backbone": "small_resnet:two_blocks",
     "model.width": 4,
     "model.stem": "cifar",
@@ -53,6 +57,23 @@ def config(**overrides):
         setattr(part, last, value)
     check(settings)
     return settings
+
+
+def pretrain(workdir, strategy=None, *, report=False, stop=lambda: False, **overrides):
+    """Runs or resumes a tiny run in this process; returns its last step.
+
+    Args:
+        workdir: folder of the run.
+        strategy: `tf.distribute.Strategy`; None for one device.
+        report: write its report.html, too, which takes half as long as all else.
+        stop: as for `run.pretrain`.
+        overrides: fields of the config, those of a part as part__field.
+    """
+    strategy = strategy or tf.distribute.get_strategy()
+    with pytest.MonkeyPatch.context() as patch:
+        if not report:
+            patch.setattr(reports, "write", lambda *args: None)
+        return pretraining.pretrain(config(**overrides), str(workdir), strategy, stop)
 
 
 def command(workdir, *more, cpus=1, **overrides):

@@ -10,7 +10,6 @@ import tiny
 
 from moco_tf import SGD
 from moco_tf.pretraining import build
-from moco_tf.pretraining import run as pretraining
 
 
 def test_sgd_leaves_a_variable_alone_whose_gradient_has_a_nan():
@@ -37,7 +36,7 @@ def run(workdir, monkeypatch, plant, **overrides):
 
     monkeypatch.setattr(build, "make_step", make_step)
     flags = {"log_every_steps": 1, "stop_after_steps": 6, "checkpoint_every_steps": 1, **overrides}
-    pretraining.pretrain(tiny.config(**flags), str(workdir), tf.distribute.get_strategy())
+    tiny.pretrain(workdir, **flags)
 
 
 def in_image_of(*steps):

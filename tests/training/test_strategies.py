@@ -87,7 +87,7 @@ def test_tpu_set_up(tpu, name, connects, monkeypatch):
 
 def test_the_whole_step_compiles_with_xla_and_has_static_shapes():
     """Device half of the augmentation, both encoders, queue and optimizer, as a TPU gets them."""
-    backbone = resnet.ResNet("basic", (1, 1, 1, 1), width=4, stem="cifar", bn_group_size=2)
+    backbone = resnet.ResNet("basic", (1, 1), width=4, stem="cifar", bn_group_size=2)
     model = MoCo(Encoder(backbone, heads.mlp(8)), queue_size=13)
     model.compile(optim.SGD(optim.Cosine(0.03, 10, 5)))
     model.optimizer.build(model.trainable_variables)
@@ -124,7 +124,7 @@ def test_the_whole_step_compiles_with_xla_and_has_static_shapes():
 def test_the_program_is_small_and_copies_no_queue():
     """No constants of megabytes, and the only tensor of the queue's size is the queue, read."""
     size, dim = 65536, 8
-    backbone = resnet.ResNet("basic", (1, 1, 1, 1), width=4, stem="cifar")
+    backbone = resnet.ResNet("basic", (1, 1), width=4, stem="cifar")
     model = MoCo(Encoder(backbone, heads.mlp(dim)), queue_size=size)
     model.compile(optim.SGD(0.03))
     views = tf.TensorSpec([4, 8, 8, 3])

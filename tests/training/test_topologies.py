@@ -12,14 +12,10 @@ from moco_tf.data import recipes, sources
 from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.two_views import two_view_dataset
 from moco_tf.evaluation.classification import Classification
-from moco_tf.pretraining import build, run
+from moco_tf.pretraining import build
 from moco_tf.training import loop
 
 STEPS = 4
-
-
-def pretrain(workdir, strategy, **overrides):
-    run.pretrain(tiny.config(**overrides), str(workdir), strategy)
 
 
 def simulate(config, layout):
@@ -46,7 +42,7 @@ def simulate(config, layout):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("alone")
-    pretrain(workdir, tf.distribute.get_strategy())
+    tiny.pretrain(workdir)
     return workdir
 
 
@@ -55,30 +51,33 @@ def assert_same_run(workdir, losses, queue):
     np.testing.assert_allclose(tiny.queue(workdir), queue, atol=1e-5)
 
 
-@pytest.mark.parametrize("replicas", [pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("replicas", [2, 4])
 def test_mirrored_equals_one_device(replicas, alone, tmp_path):
     strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
-    pretrain(tmp_path, strategy)
+    tiny.pretrain(tmp_path, strategy)
     assert_same_run(tmp_path, tiny.losses(alone), tiny.queue(alone))
 
 
 def test_several_steps_per_call_equal_single_ones(alone, tmp_path):
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    pretrain(tmp_path, strategy, steps_per_call=2)
+    tiny.pretrain(tmp_path, strategy, steps_per_call=2)
     assert_same_run(tmp_path, tiny.losses(alone), tiny.queue(alone))
 
 
-@pytest.mark.parametrize("replicas", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("replicas", [1, 2])
 def test_augmenting_on_the_device_trains_the_same(replicas, mirrored, alone, tmp_path):
-    pretrain(tmp_path, mirrored(replicas), data__augment_on="device")
+    tiny.pretrain(tmp_path, mirrored(replicas), data__augment_on="device")
     np.testing.assert_allclose(tiny.losses(tmp_path), tiny.losses(alone), atol=1e-3)
 
 
 def test_accumulation_equals_the_large_batch(alone, tmp_path):
-    pretrain(tmp_path, tf.distribute.get_strategy(), gradient_accumulation=4)
+    tiny.pretrain(tmp_path, gradient_accumulation=4)
     assert_same_run(tmp_path, tiny.losses(alone), tiny.queue(alone))
 
 
+@pytest.mark.slow
 def test_two_workers_of_two_replicas_permute_in_the_input_pipeline(tmp_path):
     args = tiny.command(tmp_path, "--strategy=multiworker", cpus=2)
     tiny.run_workers(2, lambda _: args)
@@ -87,6 +86,7 @@ def test_two_workers_of_two_replicas_permute_in_the_input_pipeline(tmp_path):
     assert_same_run(tmp_path, *simulate(tiny.config(), layout))
 
 
+@pytest.mark.slow
 def test_two_workers_of_one_replica_shuffle_by_a_gather_in_the_step(tmp_path):
     args = tiny.command(tmp_path, "--strategy=multiworker", model__bn_group_size=8)
     tiny.run_workers(2, lambda _: args)
@@ -98,12 +98,7 @@ def test_two_workers_of_one_replica_shuffle_by_a_gather_in_the_step(tmp_path):
 def test_a_batch_that_does_not_divide_says_what_would(tmp_path):
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1", "CPU:2"])
     with pytest.raises(ValueError, match="multiple of 12: 3 replicas.*Use 12 or 24"):
-        pretrain(tmp_path, strategy)
-
-
-def test_one_bn_group_in_all_is_warned_about(tmp_path, caplog):
-    pretrain(tmp_path, tf.distribute.get_strategy(), model__bn_group_size=None, stop_after_steps=1)
-    assert "one BN group in all" in caplog.text and "bn_group_size, such as 2" in caplog.text
+        tiny.pretrain(tmp_path, strategy)
 
 
 def test_nothing_is_traced_again_after_the_first_step(tmp_path, monkeypatch):
@@ -111,14 +106,14 @@ def test_nothing_is_traced_again_after_the_first_step(tmp_path, monkeypatch):
     monkeypatch.setattr(
         loop, "make_call", lambda *args: calls.append(make_call(*args)) or calls[-1]
     )
-    pretrain(tmp_path, tf.distribute.get_strategy(), stop_after_steps=12)
+    tiny.pretrain(tmp_path, stop_after_steps=12)
     assert len(tiny.losses(tmp_path)) == 12
     assert [call.experimental_get_tracing_count() for call in calls] == [1]
 
 
 def test_xla_for_the_step_is_refused_on_several_replicas(mirrored, tmp_path):
     with pytest.raises(ValueError, match="must be false on several GPUs.*with 2 replicas"):
-        pretrain(tmp_path, mirrored(2), jit_compile=True)
+        tiny.pretrain(tmp_path, mirrored(2), jit_compile=True)
 
 
 @pytest.mark.slow
@@ -138,7 +133,7 @@ def test_the_score_in_the_log_is_that_of_the_file_and_of_a_resumed_run(
     }
     for name, ends in (("whole", [4]), ("stopped", [3, 4])):
         for end in ends:
-            pretrain(tmp_path / name, mirrored(2), stop_after_steps=end, **fields)
+            tiny.pretrain(tmp_path / name, mirrored(2), stop_after_steps=end, **fields)
     whole, stopped = (
         {line["step"]: line["knn"] for line in tiny.metrics(tmp_path / name) if "knn" in line}
         for name in ("whole", "stopped")

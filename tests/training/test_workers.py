@@ -4,6 +4,7 @@ import shutil
 import signal
 import time
 
+import pytest
 import tiny
 from pictures import images_with_three_bad_ones
 
@@ -13,6 +14,7 @@ def workers(workdirs, **flags):
     return lambda i: tiny.command(workdirs[i], "--strategy=multiworker", **flags)
 
 
+@pytest.mark.slow
 def test_a_preempted_worker_stops_all_and_a_workdir_of_its_own_is_refused(tmp_path):
     shared = [tmp_path / "shared"] * 2
     flags = {"stop_after_steps": 200, "log_every_steps": 1, "monitor.source": "off"}

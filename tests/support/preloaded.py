@@ -1,0 +1,20 @@
+"""What all forked commands start with: slow imports, and generated images, made once.
+
+TensorFlow has not run anything yet when a command is forked off: its threads would not survive.
+"""
+
+import functools
+
+import moco_tf  # isort: skip  # before anything imports TensorFlow
+import keras_cv  # noqa: F401
+import matplotlib.pyplot  # noqa: F401
+import sklearn.manifold  # noqa: F401
+import tensorflow_datasets  # noqa: F401
+
+import moco_tf.commands.evaluate
+import moco_tf.commands.train  # noqa: F401
+from moco_tf.data.sources import synthetic
+
+synthetic.shapes = functools.cache(synthetic.shapes)
+for images, seed in synthetic.SPLITS.values():
+    synthetic.shapes(images, seed)
