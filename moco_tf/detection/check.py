@@ -8,12 +8,12 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from moco_tf.data import image_ops
-from moco_tf.data.findings import REFUSED
+from moco_tf.data.findings import REFUSED, WARNING
 from moco_tf.detection.data import images
 from moco_tf.detection.data.annotations import examine
 from moco_tf.detection.data.objects import RawAnnotations
 from moco_tf.detection.drawing import draw
-from moco_tf.reports import pages
+from moco_tf.reports import pages, plots
 from moco_tf.reports.checks import Check
 
 COLUMNS = 3  # pictures in a row
@@ -127,13 +127,15 @@ def _classes(raw, table):
 
 
 def _pictures(raw: RawAnnotations, table: _Columns, shown: int) -> Iterator[str]:
-    """One figure of images with their objects, spread over the set."""
+    """One figure of images with their objects: those that findings name, then some of the set."""
     candidates = np.flatnonzero(table.counts > 0)
     candidates = candidates if len(candidates) else np.arange(len(raw.images))
     if not len(candidates) or not shown:
         return
-    places = np.unique(np.linspace(0, len(candidates) - 1, shown).astype(int))
-    pictures = [(number, _image(raw.images[number])) for number in candidates[places]]
+    named = _named(raw, table)[: shown // 2]
+    places = np.unique(np.linspace(0, len(candidates) - 1, shown - len(named)).astype(int))
+    numbers = [*named, *(n for n in candidates[places].tolist() if n not in named)]
+    pictures = [(number, _image(raw.images[number])) for number in numbers]
     pictures = [(number, image) for number, image in pictures if image is not None]
     if not pictures:
         return
@@ -147,8 +149,29 @@ def _pictures(raw: RawAnnotations, table: _Columns, shown: int) -> Iterator[str]
         axis.set_axis_off()
     for axis, (number, image) in zip(axes, pictures, strict=False):
         draw(axis, image, raw.classes, **_objects(raw, table, number))
-        axis.set_title(str(raw.images[number]).rsplit("/", 1)[-1].replace("$", r"\$"), fontsize=7)
+        title = plots.plain(str(raw.images[number]).rsplit("/", 1)[-1])
+        title += " (named by a finding)" if number in named else ""
+        axis.set_title(title, fontsize=7)
     yield pages.figure(figure)
+
+
+def _named(raw, table):
+    """Numbers of the images that findings name, or whose objects they name; the worst first."""
+    findings = raw.findings
+    kinds = findings.kinds(REFUSED, WARNING)
+    shown = [finding for kind in kinds for finding in findings.shown(kind)]
+    number_of_path = {path: number for number, path in enumerate(raw.images)}
+    places = {(finding.file, finding.record) for finding in shown}
+    number_of_place = {}
+    for row, image in zip(table.rows.tolist(), table.image.tolist(), strict=True):
+        place = raw.place_of(row)
+        if place in places:
+            number_of_place[place] = image
+    numbers = []
+    for finding in shown:
+        numbers.append(number_of_place.get((finding.file, finding.record)))
+        numbers += [number_of_path.get(finding.file), number_of_path.get(finding.record)]
+    return [number for number in dict.fromkeys(numbers) if number is not None]
 
 
 def _image(path):

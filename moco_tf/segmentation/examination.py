@@ -101,6 +101,7 @@ def check(pairs: Pairs, address: str, quiet: bool = False) -> np.ndarray:
     examined.findings.refuse(address)
     for kind in examined.findings.kinds(WARNING, NOTE):
         log.warning("%s: %s", address, examined.findings.describe(kind))
+    log.info("%s: %d images of %d classes", address, pairs.num_examples, len(pairs.classes))
     return examined.sizes
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from moco_tf import __main__ as listing
 from moco_tf.commands import check
+from moco_tf.detection import check as detection_check
 
 
 @pytest.fixture
@@ -77,6 +78,20 @@ def test_what_would_be_refused_is_told_and_exits_with_1(tmp_path, checked, chang
     code, printed, page = checked(coco(tmp_path, [annotation(1, BOX)], change=change), *flags)
     assert code == 1 and message in printed and "Training would be refused." in printed
     assert "refused" in page
+
+
+def test_images_that_a_finding_names_are_drawn(tmp_path, monkeypatch, checked):
+    drawn = []
+
+    def draw(axis, image, classes, boxes, **objects):
+        drawn.append(boxes.tolist())
+
+    monkeypatch.setattr(detection_check, "draw", draw)
+    boxes = [(5 + i % 9, 5, 25, 25) for i in range(60)]
+    boxes[37] = (20, 5, 70, 25)  # beyond its image
+    records = [annotation(i, box) for i, box in enumerate(boxes, 1)]
+    checked(coco(tmp_path, records, count=60), "--no_images")
+    assert drawn[0] == [[20, 5, 70, 25]] and 10 < len(drawn) <= 12
 
 
 def test_without_images_nothing_is_decoded(tmp_path, checked):

@@ -60,6 +60,7 @@ CVAT_XML = "<annotations><version>1.1</version><image id='0' name='a.png'/></ann
         (VIA, "It looks like VIA's own JSON: use Annotation > Export .COCO format"),
         ({"_via_settings": {}, "_via_img_metadata": VIA}, "It looks like a project of VIA"),
         (STUDIO, "It looks like Label Studio's own JSON: export as COCO"),
+        ([{"image": "a.png", "annotations": [{"label": "cat"}]}], "It looks like CreateML's JSON"),
         (labelme_file("a.png", []), "It looks like labelme's: use labelme:DIR"),
         ([], "must be COCO's JSON"),
         ("", "must be COCO's JSON"),

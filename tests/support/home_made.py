@@ -10,12 +10,11 @@ from moco_tf.detection.data.annotations import examine
 
 SIZE = (40, 50)
 BOX = (5, 5, 20, 20)
-NO_IMAGES = [np.zeros((*SIZE, 3), np.uint8)] * 9
 
 
 def coco(folder, records, count=2, change=lambda content: None, **options):
     """Writes a set, changes the content of its JSON, and returns its address."""
-    images = NO_IMAGES[:count]
+    images = [np.zeros((*SIZE, 3), np.uint8)] * count
     address = write_coco(folder / "set", [SIZE] * count, records, images=images, **options)
     file = folder / "set" / "set.json"
     content = json.loads(file.read_text())

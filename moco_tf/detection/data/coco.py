@@ -16,6 +16,7 @@ OTHERS = {
     "shapes": "It looks like labelme's: use labelme:DIR",
     "_via_img_metadata": "It looks like a project of VIA: use Annotation > Export (COCO format)",
     "regions": "It looks like VIA's own JSON: use Annotation > Export (COCO format)",
+    "image": "It looks like CreateML's JSON or Label Studio's JSON-MIN: export as COCO or YOLO",
     "data": "It looks like Label Studio's own JSON: export as COCO, or as YOLO for yolo:DIR",
 }
 
