@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -47,6 +48,37 @@ def test_an_export_is_read(export, tmp_path):
     kept = examine(export(tmp_path), training=True, masks=export in MASKS)
     assert kept.annotations.num_examples == 1
     assert kept.findings.count(problems.EMPTY) == 1
+
+
+def via_2(content):
+    """VIA before 2.0.9: ids from 0, as text in objects, and polygons as flat lists."""
+    for image in content["images"]:
+        image["id"] -= 1
+    content["annotations"][0] |= {"id": 0, "image_id": "0", "segmentation": TRIANGLE}
+
+
+def via_3(content):
+    """VIA 3 does not know the sizes of images; iscrowd is a bool."""
+    for image in content["images"]:
+        image |= {"width": -1, "height": -1}
+    content["annotations"][0]["iscrowd"] = False
+
+
+@pytest.mark.parametrize(
+    "change, kind, message",
+    [
+        (via_2, problems.BAD_MASK, "annotation 0: segmentation has .* a list of polygons"),
+        (via_3, problems.BAD_IMAGE, "image 1: height = -1; image 1: width = -1; .* 4 in all"),
+    ],
+)
+def test_an_export_that_cannot_be_used_is_refused_in_one_message(change, kind, message, tmp_path):
+    address = via_coco(tmp_path)
+    file = tmp_path / "via_export_coco.json"
+    content = json.loads(file.read_text())
+    change(content)
+    write(file, content)
+    findings = examine(address, training=True, masks=True).findings
+    assert findings.kinds(REFUSED) == [kind] and re.search(message, findings.describe(kind))
 
 
 VIA = {"a.png1": {"filename": "a.png", "size": 1, "regions": [], "file_attributes": {}}}

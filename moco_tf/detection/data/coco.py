@@ -101,7 +101,8 @@ def read_json(
         source=path,
         findings=findings,
     )
-    records.finish(raw, [c.keypoints for c in classes])
+    listed = coco_lists.ids_of(content["images"]), coco_lists.ids_of(content["categories"])
+    records.finish(raw, [c.keypoints for c in classes], *listed)
     return raw
 
 

@@ -98,6 +98,11 @@ def classes(path: str, records: list, findings: Findings) -> list[Class]:
     return sorted(result, key=lambda c: c.id)
 
 
+def ids_of(records: list) -> set[str]:
+    """Ids of all records of a list, also of those that cannot be used, as text."""
+    return {str(id_of(record.get("id"))) for record in records if isinstance(record, dict)}
+
+
 def id_of(value: Any) -> int | str | None:
     """An id as a whole number or text; None for anything else."""
     if isinstance(value, str):

@@ -95,12 +95,20 @@ class ObjectRecords:
             except (KeyError, TypeError, ValueError) as error:
                 self.findings.add(problems.BAD_DENSEPOSE, self.path, name, "", str(error))
 
-    def finish(self, raw: RawAnnotations, keypoint_names: list) -> None:
+    def finish(
+        self,
+        raw: RawAnnotations,
+        keypoint_names: list,
+        listed_images: set[str],
+        listed_classes: set[str],
+    ) -> None:
         """Resolves the ids of images and classes, and reads the keypoints.
 
         Args:
             raw: `RawAnnotations` with these objects, changed in place.
             keypoint_names: names of the keypoints of each class; None where it has none.
+            listed_images, listed_classes: ids of all records in the file, as text. An image that
+                cannot be used is a finding itself, its objects are not.
         """
         objects = self.objects
         number_of_image = _numbers(self._image_ids, raw.ids, self.findings)
@@ -111,15 +119,31 @@ class ObjectRecords:
         objects.image = number_of_image[seen_images]
         objects.label = number_of_class[seen_classes]
 
-        def add_unknown(kind, numbers, field, seen, ids):
+        def add_unknown(kind, numbers, field, seen, ids, listed):
+            is_listed = np.array([str(value) in listed for value in ids], bool)
+            unknown = np.flatnonzero(numbers == UNKNOWN)
             self.findings.add_each(
                 kind,
-                np.flatnonzero(numbers == UNKNOWN),
+                unknown[~is_listed[seen[unknown]]] if listed else [],
                 lambda i: (self.path, f"annotation {objects.record[i]!r}", field, ids[seen[i]]),
             )
 
-        add_unknown(problems.UNKNOWN_IMAGE, objects.image, "image_id", seen_images, image_ids)
-        add_unknown(problems.UNKNOWN_CLASS, objects.label, "category_id", seen_classes, class_ids)
+        add_unknown(
+            problems.UNKNOWN_IMAGE,
+            objects.image,
+            "image_id",
+            seen_images,
+            image_ids,
+            listed_images,
+        )
+        add_unknown(
+            problems.UNKNOWN_CLASS,
+            objects.label,
+            "category_id",
+            seen_classes,
+            class_ids,
+            listed_classes,
+        )
         if self.keypoints:
             self._finish_keypoints(raw, keypoint_names)
 
