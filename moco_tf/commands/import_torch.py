@@ -49,8 +49,8 @@ def main(rest):
         if imported.epoch >= (imported.config.length.epochs or math.inf):
             print(
                 f"  This config has no epochs left after the file's {imported.epoch}. To train "
-                "longer, import again with more, such as --config=configs/moco_v2.py "
-                "--config.epochs=1000."
+                "longer with a schedule of its own, start a new workdir from it: "
+                f"python train.py --init={FLAGS.output} --workdir=... --config=..."
             )
     print(
         f"  evaluate: python evaluate.py --task=knn --checkpoint={FLAGS.output} --workdir=... "

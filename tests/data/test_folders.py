@@ -126,3 +126,26 @@ def test_images_to_convert_are_counted_class_by_class(root, caplog):
         sources.open_source(f"folder:{root}")
     text = "images of a format that is not read: cat: 2 .tif, dog: 1 .heic. Convert them: mogrify"
     assert text in caplog.text
+
+
+def test_a_bucket_is_listed_by_one_pattern_a_level(monkeypatch):
+    objects = [f"gs://bucket/photos/{name}" for name in (*CLEAN, ".git/1.png", "cat/3.txt")]
+    parents = {str(p) for name in objects for p in pathlib.PurePosixPath(name[5:]).parents}
+    everything = objects + [f"gs://{p}" for p in parents if p.count("/") > 1]
+    patterns = []
+
+    def glob(pattern):  # as TensorFlow matches: a star is within a folder
+        patterns.append(pattern)
+        depth = pattern.count("/")
+        return [p for p in everything if p.count("/") == depth and p.startswith(pattern[:19])]
+
+    monkeypatch.setattr("tensorflow.io.gfile.glob", glob)
+    monkeypatch.setattr("tensorflow.io.gfile.walk", None)
+    for root in ("gs://bucket/photos", "gs://bucket/photos/"):
+        patterns.clear()
+        listing = list_images(root)
+        assert [path[19:] for path in listing.paths] == CLEAN
+        assert listing.hidden == [".git"] and listing.others == {("cat", ".txt"): 1}
+        assert patterns == [
+            f"gs://bucket/photos{stars}" for stars in ("/*", "/*/*", "/*/*/*", "/*/*/*/*")
+        ]

@@ -78,6 +78,31 @@ class Listing:
         return sorted({folder for folder, _ in self.others if folder} - with_images)
 
 
+def _walk_objects(root):
+    """`os.walk` of a gs:// folder, by one request a thousand names for each level of folders.
+
+    `tf.io.gfile.walk` asks twice for each name. A pattern makes TensorFlow list all names below
+    the folder, and keeps those of its depth: files, and folders without a mark.
+    """
+    levels, pattern = [], root
+    while not levels or levels[-1]:
+        pattern += "/*"
+        levels.append(tf.io.gfile.glob(pattern))
+    below = collections.defaultdict(lambda: ([], []))
+    folders = {os.path.dirname(path) for level in levels[1:] for path in level}
+    for path in (path for level in levels for path in level):
+        folder, name = os.path.split(path)
+        below[folder][path not in folders].append(name)
+
+    def walk(folder):
+        subfolders, files = below[folder]
+        yield folder, subfolders, files
+        for name in subfolders:  # those that are left
+            yield from walk(os.path.join(folder, name))
+
+    return walk(root)
+
+
 def is_image(path: str, extension: str) -> bool:
     """Whether a local file is a JPEG, PNG, WebP, BMP or GIF by its content.
 
@@ -100,11 +125,15 @@ def is_image(path: str, extension: str) -> bool:
 
 def list_images(root: str) -> Listing:
     """Lists all images below a folder, local or gs://. Links are followed, but not in circles."""
+    root = root.rstrip("/") or root
     listing = Listing(root)
     is_remote = "://" in root
     # Real paths of each folder and of those it was reached through.
     above = {root: (os.path.realpath(root),)}
-    walk = tf.io.gfile.walk(root) if is_remote else os.walk(root, followlinks=True)
+    if root.startswith("gs://") and not set(root) & set("*?[\\"):
+        walk = _walk_objects(root)
+    else:
+        walk = tf.io.gfile.walk(root) if is_remote else os.walk(root, followlinks=True)
     for folder, subfolders, files in walk:
         relative = "" if folder == root else os.path.relpath(folder, root)
         entered = []
