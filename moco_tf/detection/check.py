@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from moco_tf.data import image_ops
 from moco_tf.data.findings import REFUSED, WARNING
-from moco_tf.detection.data import images
+from moco_tf.detection.data import images, skeletons
 from moco_tf.detection.data.annotations import examine
 from moco_tf.detection.data.objects import RawAnnotations
 from moco_tf.detection.drawing import draw
@@ -105,6 +105,7 @@ def _facts(raw, table, masks, keypoints):
         labeled = (raw.objects.keypoints[table.rows][..., 2] > 0).sum(axis=1)
         names = ", ".join(raw.keypoint_names)
         facts.append(("keypoints", f"{len(raw.keypoint_names)}: {names}"))
+        facts.append(("pictures", "keypoints named left point left, those named right point right"))
         facts.append(("labeled", f"{labeled.sum():,} keypoints of {np.sum(labeled > 0):,} objects"))
     return facts
 
@@ -174,6 +175,12 @@ def _named(raw, table):
     return [number for number in dict.fromkeys(numbers) if number is not None]
 
 
+def _marker(name):
+    """Marker of a keypoint: it points left or right if its name says a side."""
+    words = skeletons.words_of(name)
+    return "<" if "left" in words else ">" if "right" in words else "o"
+
+
 def _image(path):
     """The image at a path, uint8 HxWx3; None if it cannot be read."""
     try:
@@ -198,5 +205,6 @@ def _objects(raw, table, number):
         ],
         "polygons": [raw.objects.polygons(row) for row in rows] if has_masks else None,
         "keypoints": raw.objects.keypoints[rows] if raw.keypoint_names else None,
+        "markers": [_marker(name) for name in raw.keypoint_names],
         "dashed": (table.crowd | table.difficult)[in_image],
     }

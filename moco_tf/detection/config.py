@@ -24,7 +24,7 @@ MULTIPLE_PX = 32  # padded sizes are multiples of it, as the smallest maps are 1
 
 @dataclass
 class Data:
-    """Annotated images, see coco.py, voc.py, lvis.py and cityscapes.py in this folder."""
+    """Annotated images; moco_tf/detection/data has a reader for each form of address."""
 
     train: str | None = option(None, help="address of the training images; must be given")
     test: str | None = option(None, help="address of the test images; must be given")

@@ -23,6 +23,7 @@ def draw(
     score: np.ndarray | None = None,
     dashed: np.ndarray | None = None,
     polygons: list | None = None,
+    markers: list[str] | None = None,
 ) -> None:
     """Draws objects into an image.
 
@@ -40,6 +41,7 @@ def draw(
         score: float n, for detections; or None.
         dashed: bool n, boxes to draw with dashed lines; or None.
         polygons: n lists of float arrays x, y, x, y, ... px; or None.
+        markers: Matplotlib's marker of each keypoint; None draws circles.
     """
     axis.imshow(image)
     axis.set_axis_off()
@@ -59,11 +61,16 @@ def draw(
             corners = np.reshape(points, (-1, 2)) - 0.5
             axis.add_patch(Polygon(corners, facecolor=shade, alpha=0.4, edgecolor="none"))
         if keypoints is not None:
-            points = keypoints[i][keypoints[i][:, 2] > 0]
-            axis.scatter(
-                points[:, 0] - 0.5, points[:, 1] - 0.5, s=6, color=color, edgecolors="white"
-            )
+            _draw_keypoints(axis, keypoints[i], color, markers or ["o"] * len(keypoints[i]))
     for points in surface or ():
         x, y, part = points[:, :3].T
         axis.scatter(x - 0.5, y - 0.5, 3, part, cmap="nipy_spectral", vmin=0, vmax=densepose.PARTS)
     axis.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
+
+
+def _draw_keypoints(axis, points, color, markers):
+    """Draws the labeled keypoints of an object, float Jx3."""
+    is_labeled = points[:, 2] > 0
+    for marker in dict.fromkeys(markers):
+        x, y, _ = points[is_labeled & (np.array(markers) == marker)].T
+        axis.scatter(x - 0.5, y - 0.5, s=12, marker=marker, color=color, edgecolors="white", lw=0.5)
