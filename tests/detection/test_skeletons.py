@@ -69,13 +69,27 @@ def test_the_constants_are_cocos_for_its_names_in_any_spelling():
         skeletons.sigmas_of(DOG, (0.1, 0.2))
 
 
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"keypoint_sigmas": (0.1,)}, "keypoint_sigmas` must be 5 numbers"),
+        ({"keypoint_pairs": ("nose:tail",)}, "keypoint_pairs` must be pairs NAME:NAME"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_trained(tmp_path, options, message):
+    address = skeleton_set(tmp_path / "a", DOG)
+    with pytest.raises(ValueError, match=message):
+        open_annotations(address, training=True, keypoints=True, **options)
+
+
 def test_keypoints_without_counterpart_are_listed(tmp_path):
     address = skeleton_set(tmp_path / "a", ["left_eye", "right_eye", "left_ear"])
     findings = examine(address, training=True, keypoints=True).findings
     assert findings.kinds(WARNING) == [problems.NO_TWIN]
     assert findings.shown(problems.NO_TWIN)[0].value == "left_ear"
     findings = examine(skeleton_set(tmp_path / "b", HAND), training=True, keypoints=True).findings
-    assert problems.UNPAIRED in findings.kinds(NOTE) and not findings.kinds(WARNING)
+    assert {problems.UNPAIRED, problems.NO_SIGMAS} <= set(findings.kinds(NOTE))
+    assert not findings.kinds(WARNING)
 
 
 def test_keypoints_outside_their_boxes_and_odd_visibilities_are_counted(tmp_path):

@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 from moco_tf import addresses
-from moco_tf.data.findings import DROPPED, REFUSED, WARNING, Findings
+from moco_tf.data.findings import DROPPED, NOTE, REFUSED, WARNING, Findings
 from moco_tf.detection.data import geometry, images, packing, problems, selection, skeletons
 from moco_tf.detection.data.objects import RawAnnotations
 from moco_tf.log import log
@@ -174,6 +174,9 @@ def examine(
             if count > 1:
                 findings.add(kind, raw.source, f"image {name!r}", count=count - 1)
     geometry.examine(raw, keypoint_pairs)
+    names = raw.keypoint_names
+    if names and skeletons.sigmas_of(names, keypoint_sigmas) is None:
+        findings.add(problems.NO_SIGMAS, raw.source, value=", ".join(names), count=len(names))
     selected = selection.select(
         raw,
         training=training,
@@ -209,6 +212,8 @@ def open_annotations(address: str, **options) -> Annotations:
     annotations = examination.annotations
     for kind in findings.kinds(WARNING, DROPPED):
         log.warning("%s: %s", address, findings.describe(kind))
+    for kind in findings.kinds(NOTE):
+        log.info("%s: %s", address, findings.describe(kind))
     counts = annotations.num_examples, len(annotations.boxes)
     log.info("%s: %d images with %d objects%s", address, *counts, findings.dropped())
     return annotations
