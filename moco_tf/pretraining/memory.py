@@ -64,7 +64,7 @@ def check(model: Contrastive, config: Config, layout: BatchLayout, machine: Mach
     row, fixed = row_bytes(model, config), fixed_bytes(model, layout)
     need = fixed + layout.host_rows / config.gradient_accumulation * row
     text = (
-        f"A step needs about {need / GB:.1f} GB of memory "
+        f"A step needs about {need / GB:.2g} GB of memory "
         f"({row / 1e6:.0f} MB for each row of {config.data.image_size_px} px)"
     )
     if need > MARGIN * machine.total:

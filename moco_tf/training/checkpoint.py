@@ -245,7 +245,7 @@ def check_workdir(new: dict, workdir: str, way_on: str = "", movable: tuple[str,
             f"The workdir {workdir!r} was made by another config. Differing fields (workdir -> "
             f"now): {'; '.join(differences)}. Use the same config to resume, or another --workdir. "
             + (f"{way_on} " if way_on else "")
-            + f"A resumed run may change --config. {', '.join(free)}."
+            + f"A resumed run may change these fields: {', '.join(free)}."
         )
 
 
