@@ -23,13 +23,13 @@ def look_at(source: Source | Stream):
         return
     count = min(source.num_examples, MOST_IMAGES)
     turned, dark, values = [], [], []
-    for number in np.arange(count) * source.num_examples // count:
+    for number in tf.constant(np.arange(count) * source.num_examples // count, tf.int64):
         try:
-            encoded = source.read(int(number))
+            encoded = source.read(number)
             image = source.decode(encoded).numpy()
         except tf.errors.OpError:
             continue
-        name = source.name(int(number)).numpy().decode()
+        name = source.name(number).numpy().decode()
         if exif.orientation(encoded.numpy()[: exif.HEAD_BYTES]) != 1:
             turned.append(name)
         if int(image.max()) - int(image.min()) < NEARLY_CONSTANT:
@@ -67,7 +67,7 @@ def why_bad(source: Source | Stream, name: str) -> str:
     if not name or number is None:
         return ""
     try:
-        source.image(number)
+        source.image(tf.constant(number, tf.int64))
     except tf.errors.InvalidArgumentError as error:
         size = re.search(r"at most (\d+) pixels.*height:\D*(\d+)\D+(\d+)", str(error), re.S)
         if size:
