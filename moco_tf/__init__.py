@@ -4,6 +4,8 @@ import moco_tf.startup  # isort: skip  # noqa: F401 before anything imports Tens
 from moco_tf.backbones import heads, resnet
 from moco_tf.backbones.batch_norm import BatchNorm
 from moco_tf.backbones.encoder import Encoder
+from moco_tf.data.pairs import two_views
+from moco_tf.encoders import load
 from moco_tf.mechanisms import EndToEnd, MemoryBank
 from moco_tf.moco import MoCo
 from moco_tf.optim import SGD, Cosine, Steps
@@ -20,5 +22,7 @@ __all__ = [
     "Steps",
     "__version__",
     "heads",
+    "load",
     "resnet",
+    "two_views",
 ]

@@ -5,18 +5,20 @@ import functools
 import hashlib
 import json
 import os
+import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from moco_tf.backbones.encoder import Encoder
+from moco_tf.backbones.encoder import Encoder, require_color
 from moco_tf.backbones.precision import in_float32
 from moco_tf.backbones.resnet import ResNet, require_resnet
 from moco_tf.data import image_ops, recipes
 from moco_tf.data.recipes.recipe import Recipe
-from moco_tf.interop import naming_schemes, old_encoders, torch_file, training_state
+from moco_tf.interop import embedding, naming_schemes, old_encoders, torch_file, training_state
 from moco_tf.log import log
 from moco_tf.pretraining import config as config_lib
 from moco_tf.training import checkpoint as checkpoints
@@ -30,7 +32,7 @@ RULE = (
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """An encoder and where it comes from.
+    """An encoder and where it comes from; `embed` applies it to image files.
 
     Attributes:
         encoder: `Encoder`, which computes in float32, whatever it was trained in.
@@ -49,6 +51,27 @@ class Loaded:
     def folder(self) -> str:
         folder = os.path.dirname(self.path)
         return os.path.dirname(folder) if checkpoints.step_path(self.path) else folder
+
+    def embed(self, images: Sequence[str] | np.ndarray, batch_size: int = 32) -> np.ndarray:
+        """Unit-length embeddings of images, prepared as the run prepares them: float32 NxD.
+
+        They are those of the SavedModel that `export` writes, to 1e-5.
+
+        Args:
+            images: paths of image files, local or gs://, or uint8 array NxHxWx3. A file that
+                cannot be decoded gets zeros, and the log names it.
+            batch_size: images in memory.
+
+        Example:
+
+            embeddings = moco_tf.load("runs/v2").embed(glob.glob("photos/*.jpg"))
+            similarity = embeddings @ embeddings.T
+        """
+        return self._embedder(images, batch_size)
+
+    @functools.cached_property
+    def _embedder(self):
+        return embedding.Embedder(self.encoder, preprocessing(self))
 
 
 def load(checkpoint: str, random_init: bool = False, seed: int = 0) -> Loaded:
@@ -104,6 +127,12 @@ def _keras(path):
     try:
         model = keras.models.load_model(path, compile=False)
     except (ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
+        unknown = re.search(r"Could not locate class '(\w+)'", str(error))
+        if unknown:
+            raise ValueError(
+                f"{path} has a layer of your own, {unknown[1]}. Import the module that registers "
+                "it first: --import=MODULE, with its folder in PYTHONPATH."
+            ) from error
         raise ValueError(f"{RULE}. Received: {path!r}. Keras says: {error}") from error
     encoder = model if isinstance(model, Encoder) else old_encoders.convert(model)
     if encoder is None:
@@ -192,6 +221,7 @@ def preprocessing(
         ValueError: for a crop larger than the resized image or of another size than the encoder
             takes, or an unknown recipe.
     """
+    require_color(loaded.encoder)
     run = loaded.run
     fixed = loaded.encoder.image_size_px
     size = image_size_px or fixed or (run.data.image_size_px if run else 224)
@@ -217,6 +247,7 @@ def preprocessing(
 
 def recipe_of(loaded: Loaded, recipe: str | None = None) -> Recipe:
     """The `Recipe` of an address, else the one of the encoder's run, else ImageNet's."""
+    require_color(loaded.encoder)
     default = loaded.run.data.recipe if loaded.run else STANDARD_RECIPE
     return recipes.find(recipe or default, "recipe")
 

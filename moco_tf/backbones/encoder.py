@@ -91,6 +91,17 @@ class Encoder(keras.Model):
         return cls(**{**config, **parts})
 
 
+def require_color(model: keras.Model):
+    """Raises ValueError unless a model takes images of three channels, as image files have."""
+    channels = model.input_shape[-1]
+    if channels != 3:
+        raise ValueError(
+            f"The encoder takes {channels} channels, images have 3. Received: {model.name}. "
+            "Compute features of arrays by `encoder.backbone(arrays)`, and compare them by "
+            "`moco_tf.probes.knn.accuracy`."
+        )
+
+
 def _clone(layer):
     # `clone_model` copies layers that are not registered. It keeps no class but Keras' own.
     if isinstance(layer, keras.Model) and type(layer).__module__.startswith("keras."):

@@ -6,7 +6,7 @@ savedmodel            a folder of versions for TensorFlow Serving. The checkpoin
                       workdir of a finished linear, linear_cached or finetune evaluation (class
                       scores), segmentation (label maps) or detection (boxes, classes, scores; masks
                       and keypoints if it has these heads)
-keras                 a .keras file; --part=backbone leaves the head out
+keras                 a .keras file; --part=backbone leaves the head out and loads without moco_tf
 onnx                  an ONNX file with features and embeddings
 torch                 a checkpoint as saved by the official main_moco.py; with a workdir it holds
                       the whole training state
@@ -71,8 +71,10 @@ def export(
         return export_server(loaded, output, **options)
     tf.io.gfile.makedirs(os.path.dirname(output) or ".")
     if export_format == "keras":
-        model = loaded.encoder if part == "encoder" else loaded.encoder.backbone
-        save_model(model, output)
+        if part == "backbone":
+            save_model(interop.plain_keras(loaded.encoder.backbone), output)
+        else:
+            save_model(loaded.encoder, output)
     elif export_format == "onnx":
         interop.export_onnx(loaded.encoder, output)
     elif export_format == "torch":
@@ -80,7 +82,8 @@ def export(
         interop.export_official(_state(loaded, checkpoint), output, arch, loaded.run)
     else:
         write = getattr(interop, f"export_{export_format}")
-        write(naming_schemes.State(query=weights.arrays_of(loaded.encoder)), output)
+        # Any head will do: these formats have none.
+        write(naming_schemes.State(query=weights.arrays_of(loaded.encoder.backbone)), output)
     return output
 
 

@@ -1,5 +1,6 @@
 """Runs a command: parses flags, shows errors as messages, returns exit codes."""
 
+import importlib
 import re
 import signal
 import sys
@@ -15,6 +16,9 @@ from moco_tf.commands.signals import NAMES, STOP
 from moco_tf.log import log, show_log
 from moco_tf.training.loop import Stopped
 
+IMPORT = flags.DEFINE_list(
+    "import", [], "Modules to import first, such as those that register layers of your own."
+)
 TRACEBACK = flags.DEFINE_bool("traceback", False, "Show the Python traceback of an error.")
 
 
@@ -41,6 +45,7 @@ def run(
                 print(help.text(argv, shown(argv)))
                 sys.exit()
             rest = flags.FLAGS(prepare(argv))
+            _import(IMPORT.value)
             check(rest[1:])
             return rest
         except (flags.UnrecognizedFlagError, AttributeError, KeyError) as error:
@@ -73,6 +78,17 @@ def run(
     with startup.quiet():
         tf.config.list_physical_devices()  # TensorFlow looks for a GPU
     app.run(guarded, flags_parser=parse)
+
+
+def _import(modules):
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"`--import` must name modules that Python can import. Received: {name} ({error}). "
+                "Put its folder into PYTHONPATH."
+            ) from error
 
 
 def explained(error: tf.errors.OpError) -> str:

@@ -36,6 +36,7 @@ def examples(
     host: int = 0,
     start_step: int = 0,
     shard_files: bool = False,
+    epochs: tf.data.Dataset | None = None,
 ) -> tf.data.Dataset:
     """The keys of the images that a host trains on, in order, `chunk_rows(layout)` at a time.
 
@@ -47,6 +48,8 @@ def examples(
         host: number of this host.
         start_step: first step to yield.
         shard_files: each host reads files of its own; for a `Stream`.
+        epochs: int64, the numbers of the epochs to yield to a single host; None: all from
+            `start_step` on.
 
     Returns:
         `tf.data.Dataset` of dicts:
@@ -56,12 +59,19 @@ def examples(
     rows = layout.host_rows
     first_row = host * rows
     chunk = chunk_rows(layout)
+    steps_per_epoch = source.num_examples // layout.batch
+
+    def steps_of(epoch):
+        return tf.data.Dataset.range(epoch * steps_per_epoch, (epoch + 1) * steps_per_epoch)
 
     @no_autograph
     def slots_of_step(step):
         return step * layout.batch + first_row + tf.range(rows, dtype=tf.int64)
 
-    slots = tf.data.Dataset.range(start_step, tf.int64.max).map(slots_of_step)
+    def slots_of(steps):
+        return steps.map(slots_of_step)
+
+    steps = tf.data.Dataset.range(start_step, tf.int64.max)
     if not isinstance(source, Stream):
 
         @no_autograph
@@ -69,7 +79,8 @@ def examples(
             index = image_of_slot(slots, layout.batch, source.num_examples, seed)
             return {"slot": slots, "key": index}
 
-        return slots.map(with_key).unbatch().batch(chunk, drop_remainder=True)
+        steps = steps if epochs is None else epochs.flat_map(steps_of)
+        return slots_of(steps).map(with_key).unbatch().batch(chunk, drop_remainder=True)
 
     if shard_files:
         batch = rows
@@ -77,20 +88,25 @@ def examples(
     else:
         batch = layout.batch
         shards = (1, 0)
-    steps_per_epoch = source.num_examples // layout.batch
-    epoch, offset = divmod(start_step, steps_per_epoch)
-    # A host with few records in its files sees them again, so that each epoch is as long.
-    records = tf.data.Dataset.range(epoch, tf.int64.max).flat_map(
-        lambda e: (
-            source.epoch(seed, e, shuffle_buffer, shards).repeat().take(steps_per_epoch * batch)
-        )
-    )
-    # A resumed run reads the records before its step again, without decoding them.
-    records = records.skip(offset * batch)
-    if batch > rows:
-        records = records.batch(batch).map(lambda r: r[first_row : first_row + rows]).unbatch()
 
-    pairs = tf.data.Dataset.zip({"slot": slots.unbatch(), "key": records})
+    def records_of(epoch):
+        # A host with few records in its files sees them again, so that each epoch is as long.
+        records = source.epoch(seed, epoch, shuffle_buffer, shards)
+        return records.repeat().take(steps_per_epoch * batch)
+
+    def pairs_of(steps, records):
+        return tf.data.Dataset.zip({"slot": slots_of(steps).unbatch(), "key": records})
+
+    if epochs is None:
+        epoch, offset = divmod(start_step, steps_per_epoch)
+        records = tf.data.Dataset.range(epoch, tf.int64.max).flat_map(records_of)
+        # A resumed run reads the records before its step again, without decoding them.
+        records = records.skip(offset * batch)
+        if batch > rows:
+            records = records.batch(batch).map(lambda r: r[first_row : first_row + rows]).unbatch()
+        pairs = pairs_of(steps, records)
+    else:
+        pairs = epochs.flat_map(lambda epoch: pairs_of(steps_of(epoch), records_of(epoch)))
     return pairs.batch(chunk, drop_remainder=True)
 
 

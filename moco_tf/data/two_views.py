@@ -39,6 +39,7 @@ def two_view_dataset(
     shuffle_buffer: int = 10_000,
     shard_files: bool = False,
     with_index: bool = False,
+    epochs: tf.data.Dataset | None = None,
 ) -> tf.data.Dataset:
     """Endless batches of two views for one host, one replica's rows at a time.
 
@@ -60,6 +61,8 @@ def two_view_dataset(
         shard_files: each host reads files of its own instead of rows of one global order. It reads
             less, but the order then depends on the number of hosts.
         with_index: also yield the images' numbers in the source, which a `Stream` does not have.
+        epochs: the number of the only epoch to yield, int64, for each iteration; without shuffle.
+            None: all epochs from `start_step` on.
 
     Returns:
         `tf.data.Dataset` of `TwoViewBatch`, one element for each replica of this host in turn.
@@ -126,6 +129,7 @@ def two_view_dataset(
         host=host,
         start_step=start_step,
         shard_files=shard_files,
+        epochs=epochs,
     )
     data = bad_images.make_samples(data, make_views, source.name)
     chunks = layout.host_rows // chunk_rows(layout)
@@ -146,6 +150,9 @@ def two_view_dataset(
         data = join(data, chunks // local_replicas)
     else:
         data = split(data, local_replicas)
+    if epochs is not None:
+        length = source.num_examples // layout.batch * local_replicas
+        return data.apply(tf.data.experimental.assert_cardinality(length))
     return endless(data).prefetch(2 * local_replicas)
 
 

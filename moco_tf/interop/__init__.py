@@ -2,6 +2,7 @@
 
 from moco_tf.interop.importing import import_torch
 from moco_tf.interop.onnx import export_onnx
+from moco_tf.interop.plain_keras import plain_keras
 from moco_tf.interop.savedmodel import export_savedmodel
 from moco_tf.interop.torch_export import (
     export_detectron2,
@@ -20,4 +21,5 @@ __all__ = [
     "export_torchvision",
     "export_torchvision_detection",
     "import_torch",
+    "plain_keras",
 ]

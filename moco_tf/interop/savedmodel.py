@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ import tensorflow as tf
 from moco_tf import storage
 from moco_tf.backbones.encoder import Encoder
 from moco_tf.interop import warmup
-from moco_tf.interop.serving_graph import Server
+from moco_tf.interop.serving_graph import Server, features_and_embeddings
 from moco_tf.log import log
 
 BATCHES = (1, 2, 4, 8, 16, 32)  # the server pads its batches to one of these sizes
@@ -76,11 +77,28 @@ def export_savedmodel(
     signatures = server.signatures(default)
     batches = BATCHES if jit_compile else (1, BATCHES[-1])
     requests = warmup.of_encoder(signatures, crop, batches)
-    return write_version(server, signatures, output, metadata or {}, requests)
+
+    def check(path):
+        size = crop.image_size_px
+        images = tf.random.stateless_normal([2, size, size, 3], [0, 1])
+        got = tf.saved_model.load(path).signatures["embed_tensors"](images)["embedding"]
+        difference = float(np.abs(got - features_and_embeddings(network, images)[1]).max())
+        if not difference <= (1e-2 if bfloat16 else 1e-4):
+            raise ValueError(
+                "The SavedModel must compute the encoder's embeddings. Received: a difference of "
+                f"{difference:g} on random images. Nothing was written."
+            )
+
+    return write_version(server, signatures, output, metadata or {}, requests, check)
 
 
 def write_version(
-    server: tf.Module, signatures: dict, output: str, metadata: dict, requests: list[tuple]
+    server: tf.Module,
+    signatures: dict,
+    output: str,
+    metadata: dict,
+    requests: list[tuple],
+    check: Callable[[str], None] = lambda path: None,
 ) -> str:
     """Writes a module as the next SavedModel version in a folder.
 
@@ -90,6 +108,7 @@ def write_version(
         output: folder of the versions, local or gs://.
         metadata: JSON-ready dict, saved as an asset.
         requests: warm-up requests, see `warmup.write`.
+        check: function of the path that is called before the version gets its name.
 
     Returns:
         Path of the version's folder.
@@ -102,6 +121,7 @@ def write_version(
             storage.write_text(asset, json.dumps(metadata, indent=2) + "\n")
             server.metadata = tf.saved_model.Asset(asset)  # saving copies the file
             tf.saved_model.save(server, temporary, signatures=signatures)
+        check(temporary)
         warmup.write(temporary, requests)
         path = _next_version(temporary, output)
     finally:

@@ -9,6 +9,12 @@ import tensorflow as tf
 from moco_tf.data import image_ops
 from moco_tf.data.tfdata import no_autograph
 
+INPUTS = {
+    "bytes": tf.TensorSpec([None], tf.string, "image_bytes"),
+    "images": tf.TensorSpec([None, None, None, 3], tf.uint8, "images"),
+    "tensors": tf.TensorSpec([None, None, None, 3], tf.float32, "tensors"),
+}
+
 
 def features_and_embeddings(network: keras.Model, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Features and unit-length embeddings of normalized images, in float32.
@@ -57,6 +63,7 @@ class Server(tf.Module):
     def __init__(self, network, crop, jit_compile=False, classifier=None):
         super().__init__()
         self._crop = crop
+        self._functions = {}
         # Variables that a signature uses must be reachable from the module.
         self.weights = [v.value for v in network.variables]
         run = functools.partial(features_and_embeddings, network)
@@ -72,20 +79,18 @@ class Server(tf.Module):
         Args:
             default: name of the signature that requests without a name get.
         """
-        size = [None, None, None, 3]
-        inputs = {
-            "bytes": tf.TensorSpec([None], tf.string, "image_bytes"),
-            "images": tf.TensorSpec(size, tf.uint8, "images"),
-            "tensors": tf.TensorSpec(size, tf.float32, "tensors"),
-        }
-        answers = {"embed": self._embed}
-        if self.classifier:
-            answers["classify"] = self._classify
-        functions = {}
-        for verb, answer in answers.items():
-            for name, spec in inputs.items():
-                functions[f"{verb}_{name}"] = self._signature(answer, name, spec)
+        verbs = ("embed", "classify") if self.classifier else ("embed",)
+        names = [f"{verb}_{name}" for verb in verbs for name in INPUTS]
+        functions = {name: self.function(name) for name in names}
         return {"serving_default": functions[default], **functions}
+
+    def function(self, name: str) -> Callable:
+        """The concrete function of a signature, such as "embed_bytes"; compiled once."""
+        if name not in self._functions:
+            verb, _, input_name = name.partition("_")
+            answer = {"embed": self._embed, "classify": self._classify}[verb]
+            self._functions[name] = self._signature(answer, input_name, INPUTS[input_name])
+        return self._functions[name]
 
     def _signature(self, answer, input_name, spec):
         prepare = {
@@ -96,7 +101,11 @@ class Server(tf.Module):
 
         def serve(inputs):
             images, ok = prepare(inputs)
-            outputs = answer(*self._run(images))
+            # TensorFlow's fused convolutions fail on no image at all: then one is blank.
+            n = tf.shape(images)[0]
+            images = tf.pad(images, [[0, tf.cast(n < 1, tf.int32)], [0, 0], [0, 0], [0, 0]])
+            features, embeddings = self._run(images)
+            outputs = answer(features[:n], embeddings[:n])
             if ok is not None:
                 outputs = {name: _where(ok, value) for name, value in outputs.items()}
                 outputs["ok"] = ok

@@ -79,8 +79,8 @@ def from_torch(array: np.ndarray) -> np.ndarray:
     return array.transpose({4: (2, 3, 1, 0)}.get(array.ndim))
 
 
-def arrays_of(encoder: Encoder) -> dict[str, np.ndarray]:
-    """All weights of an encoder by PyTorch's names and in its axes: float32 arrays."""
+def arrays_of(encoder: Encoder | ResNet) -> dict[str, np.ndarray]:
+    """All weights of a model by PyTorch's names and in its axes: float32 arrays."""
     return {name: to_torch(v.numpy()) for name, v in named_variables(encoder).items()}
 
 

@@ -87,6 +87,7 @@ def summary(workdir: str, step: int) -> str:
             f"  report      {report}",
             "Next:",
             f"  open {report}; tensorboard --logdir {workdir}",
+            f'  moco_tf.load("{workdir}").embed(paths)   # image files to unit-length embeddings',
             f'  keras.models.load_model("{encoder}")   # after: import moco_tf',
             *(
                 f"  python evaluate.py --task={task} --checkpoint={workdir} "

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from moco_tf import distribute
+from moco_tf.backbones.encoder import require_color
 from moco_tf.data.labelled import evaluation_dataset, normalized
 from moco_tf.log import log
 
@@ -51,6 +52,8 @@ def forward(network, recipe, strategy):
         recipe: `Recipe` whose normalization to use.
         strategy: strategy of the network's variables.
     """
+
+    require_color(network)
 
     def predict(batch):
         outputs = tf.nest.flatten(network(normalized(recipe, batch["x"]), training=False))

@@ -4,7 +4,6 @@ import pathlib
 import re
 
 import numpy as np
-import tensorflow as tf
 import tiny
 
 from moco_tf import presets
@@ -23,7 +22,7 @@ def test_the_script_of_ones_own_runs(tmp_path, monkeypatch):
         code = code.replace(old, new)
     pixels, labels = synthetic.shapes(256, seed=0)
     images = pixels.astype(np.float32) / 255
-    names = {"images": images, "augment": tf.image.random_flip_left_right}
+    names = {"images": pixels}
     names |= {"train_images": pixels[:200], "train_labels": labels[:200]}
     names |= {"test_images": pixels[200:], "test_labels": labels[200:]}
     monkeypatch.chdir(tmp_path)

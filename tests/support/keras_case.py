@@ -15,9 +15,11 @@ X_Q, X_K = np.random.default_rng(0).normal(size=(2, ROWS * BATCHES, 4, 4, 3)).as
 LABELS = np.arange(ROWS * BATCHES) % 3
 
 
-def encoder():
+def encoder(side_px=4):
     keras.utils.set_random_seed(1)
-    return keras.Sequential([keras.Input((4, 4, 3)), layers.Flatten(), layers.Dense(DIM)])
+    return keras.Sequential(
+        [keras.Input((side_px, side_px, 3)), layers.Flatten(), layers.Dense(DIM)]
+    )
 
 
 def normalizing_encoder():
