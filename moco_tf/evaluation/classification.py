@@ -135,6 +135,7 @@ class Classification(Task):
         cache = Cache(folder, self.strategy)
         train = self._cached_outputs(cache, predict_all, "train")
         test = self._cached_outputs(cache, predict_all, "test")
+        features.warn_if_equal(train.x[0])
         splits = self.splits
         labelled.check_classes(train.labels[train.ok], splits.addresses[0], splits.classes)
         return train, test

@@ -13,9 +13,10 @@ import tiny
 from keras import layers
 
 import moco_tf
-from moco_tf import Encoder, encoders, heads, interop, resnet
+from moco_tf import Encoder, encoders, heads, interop, resnet, startup
 from moco_tf.commands import export, script
 from moco_tf.data.recipes import moco
+from moco_tf.detection.model.network import make_network
 from moco_tf.interop.plain_keras import plain_keras
 from moco_tf.probes import features
 
@@ -49,6 +50,11 @@ def test_formats_of_pytorch_need_a_resnet(torch_format, tmp_path):
     output = str(tmp_path / ("x.pkl" if torch_format == "detectron2" else "x.pth"))
     with pytest.raises(ValueError, match="A ResNet is needed, received convnet"):
         export.export(path, torch_format, output)
+
+
+def test_a_detector_needs_a_resnet():
+    with pytest.raises(ValueError, match="A ResNet is needed, received convnet"):
+        make_network(Encoder(convnet()), "fpn", 3)
 
 
 def test_formats_without_a_head_take_any_head(tmp_path):
@@ -131,7 +137,7 @@ def test_another_backend_of_keras_is_refused_by_name(monkeypatch):
     """In 0.1.0: KeyError: 'parameter name can't contain "."'."""
     monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
     with pytest.raises(ImportError, match=r"TensorFlow backend. Received: torch. Set KERAS_BACK"):
-        importlib.reload(moco_tf)
+        startup._start()
 
 
 def test_a_run_embeds_files_and_arrays_as_its_savedmodel(pretrained, tmp_path, caplog):
