@@ -71,7 +71,7 @@ def extract(predict_all, source, *, image_size_px, resize_px, batch=256, title=N
         source: `Source` or `Stream` of images.
         image_size_px: side of the center crop.
         resize_px: short side before the crop.
-        batch: approximate number of rows over all replicas.
+        batch: approximate number of rows over all replicas; fewer if there are fewer images.
         title: title of the progress bar; None shows none.
 
     Returns:
@@ -89,7 +89,7 @@ def extract(predict_all, source, *, image_size_px, resize_px, batch=256, title=N
 
     total = source.num_examples
     arrays = {}
-    for first, outputs in predict_all(dataset, total, batch, title):
+    for first, outputs in predict_all(dataset, total, min(batch, total), title):
         if not arrays:  # made once: no second copy of what may fill half the memory
             arrays = {n: np.empty((total, *x.shape[1:]), x.dtype) for n, x in outputs.items()}
         for name, x in outputs.items():

@@ -44,15 +44,17 @@ def command(config, workdir, *more):
 
 def test_the_variants_are_compared(tmp_path, monkeypatch):
     monkeypatch.setattr(reports, "write", lambda *args: None)
-    base = tiny.config(
-        stop_after_steps=2, log_every_steps=1, monitor__source=TINY["monitor.source"]
-    )
+    root = tiny.shapes_folder(tmp_path / "data", 60)
+    fields = {"data.source": f"folder:{root}/train", "monitor.source": "auto"}
+    fields |= {"monitor.resize_px": 16, "stop_after_steps": 2, "log_every_steps": 1}
     runs = {"calm": {"model.momentum": 0.5}, "wild": {"optimizer.learning_rate": 1e30}}
-    ablation.ablate(Ablation("Two", base, runs), str(tmp_path), tf.distribute.get_strategy())
-    results = json.loads((tmp_path / "results.json").read_text())
+    workdir = tmp_path / "run"
+    compared = Ablation("Two", tiny.config(**fields), runs)
+    ablation.ablate(compared, str(workdir), tf.distribute.get_strategy())
+    results = json.loads((workdir / "results.json").read_text())
     assert results["calm"]["config"]["model"]["momentum"] == 0.5
     assert [step for step, _ in results["calm"]["knn"]] == [0, 2]
-    assert re.search(r"\| wild +\| - .*\| diverged", (tmp_path / "table.md").read_text())
+    assert re.search(r"\| wild +\| - .*\| diverged", (workdir / "table.md").read_text())
 
 
 @pytest.mark.slow

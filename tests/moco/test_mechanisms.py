@@ -222,7 +222,7 @@ def test_a_stream_has_no_index(tmp_path, monkeypatch):
     stream = Stream(100, (("x", 0, -1),), None)
     with pytest.raises(ValueError, match="random access.*Received: streamed records"):
         batches(stream, BatchLayout(10), 1, with_index=True)
-    monkeypatch.setattr(sources, "open_source", lambda *_: stream)
+    monkeypatch.setattr(sources, "open_source", lambda *_, **__: stream)
     with pytest.raises(ValueError, match="random access"):
         tiny.pretrain(tmp_path / "run", **BANK)
     assert not (tmp_path / "run").exists()
