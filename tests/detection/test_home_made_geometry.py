@@ -92,6 +92,13 @@ def test_a_mask_outside_its_box_is_counted(tmp_path, mask):
     assert "annotation 1" in findings.describe(problems.OUTSIDE)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_mask_far_beyond_its_image_is_refused_before_it_is_drawn(tmp_path, training):
+    records = [annotation(1, BOX, segmentation=[[5, 5, 1e9, 5, 5, 20]])]
+    (line,) = messages(coco(tmp_path, records), training=training, masks=True)
+    assert "masks that reach far beyond their images" in line and "annotation 1" in line
+
+
 def test_what_has_no_mask_is_counted(tmp_path):
     empty = {"size": list(SIZE), "counts": [H * W]}
     records = [

@@ -227,7 +227,7 @@ def _packed(
     sizes = np.array(raw.sizes, np.int32).reshape(-1, 2)
     shown = np.flatnonzero(selected.is_shown)
     counts = np.bincount(selected.image[order], minlength=len(sizes))[shown]
-    of_objects = sizes[selected.image]
+    image_sizes = sizes[selected.image]
 
     def column(values, dtype):
         return np.array(values, dtype)[order]
@@ -245,7 +245,7 @@ def _packed(
         classes=tuple(raw.classes),
         category_ids=np.array(raw.category_ids, np.int64),
         masks=packing.mask_crops(objects, order, boxes) if masks and training else None,
-        rles=packing.mask_rles(objects, order, of_objects) if masks and not training else None,
+        rles=packing.mask_rles(objects, order, image_sizes) if masks and not training else None,
         keypoints=objects.keypoints[order] if keypoints else None,
         keypoint_names=tuple(raw.keypoint_names),
         keypoint_pairs=keypoint_pairs,

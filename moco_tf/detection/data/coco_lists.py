@@ -6,6 +6,9 @@ from typing import Any
 
 from moco_tf.data.findings import Findings
 from moco_tf.detection.data import problems
+from moco_tf.detection.data.objects import LARGEST_PX
+
+LARGEST_ID = 2**53  # whole numbers up to it are exact in JSON
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +48,7 @@ def images(
         name = f"image {record.get('id')!r}"
         wrong = ["id"] if number is None else []
         for field, px in zip(("height", "width"), size, strict=True):
-            wrong += [field] if px is None or px < 1 else []
+            wrong += [] if px is not None and 1 <= px <= LARGEST_PX else [field]
         for field in wrong:
             findings.add(problems.BAD_IMAGE, path, name, field, record.get(field, "missing"))
         try:
@@ -80,7 +83,7 @@ def classes(path: str, records: list, findings: Findings) -> list[Class]:
         record = record if isinstance(record, dict) else {}
         place = path, f"category {record.get('id')!r}"
         number, name = _whole(record.get("id")), record.get("name")
-        if number is None:
+        if number is None or abs(number) > LARGEST_ID:
             findings.add(problems.BAD_CLASS, *place, "id", record.get("id", "missing"))
         elif not isinstance(name, str):
             findings.add(problems.BAD_CLASS, *place, "name", record.get("name", "missing"))

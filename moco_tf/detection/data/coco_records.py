@@ -181,7 +181,12 @@ class ObjectRecords:
         points = np.zeros((len(objects), length // 3, 3), np.float32)
         whole = np.flatnonzero((counts == length) & (length > 0))
         rows = (ends[whole] - length)[:, None] + np.arange(length)
-        points[whole] = flat[rows].reshape(-1, length // 3, 3)
+        points[whole] = flat[rows].reshape(len(whole), length // 3, 3)
+        self.findings.add_each(
+            problems.BAD_KEYPOINTS,
+            np.flatnonzero(~np.isfinite(points).all(axis=(1, 2))),
+            raw.place_of,
+        )
         points[..., :2] += 0.5
         points[points[..., 2] == 0] = 0
         objects.keypoints = points

@@ -10,6 +10,7 @@ from moco_tf.detection.data.objects import RawAnnotations
 
 TOLERANCE_PX = 1.0  # tools round and count pixels from 0 or 1
 MARGIN = 0.1  # of a box's sides, in which keypoints may lie outside it
+FAR = 3  # heights and widths of an image that a mask may reach beyond it
 LARGER = 3.0  # a box of x1, y1, x2, y2 has many times the area of its mask
 
 
@@ -79,6 +80,9 @@ def _boxes(raw, rows, all_boxes, sizes, bounds):
     if is_share.mean() > 0.5:
         raw.findings.add_each(problems.SHARES, np.flatnonzero(is_share), place)
         return
+    is_far = (bounds[:, :2] < -FAR * limits).any(axis=1)
+    is_far |= (bounds[:, 2:] > (1 + FAR) * limits).any(axis=1)
+    raw.findings.add_each(problems.FAR, np.flatnonzero(is_far), mask_place)
     is_beyond = (boxes[:, :2] < -TOLERANCE_PX).any(axis=1)
     is_beyond |= (boxes[:, 2:] > limits + TOLERANCE_PX).any(axis=1)
     low = np.maximum(boxes[:, :2], bounds[:, :2])

@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 from moco_tf.data.findings import Findings
 from moco_tf.detection.data import masks as instance_masks
 from moco_tf.detection.data import problems
-from moco_tf.detection.data.objects import Objects, RawAnnotations
+from moco_tf.detection.data.objects import LARGEST_PX, Objects, RawAnnotations
 
 ADDRESSES = ("labelme:DIR",)
 IGNORED = ("__ignore__", "_background_")  # labels that labelme's own converters leave out
@@ -80,7 +80,7 @@ def _content(path, findings):
         return None
     if not is_whole:
         findings.add(problems.BAD_FILE, path, value="shapes must be a list, imagePath a text")
-    elif not all(type(px) is int and px > 0 for px in size):
+    elif not all(type(px) is int and 0 < px <= LARGEST_PX for px in size):
         findings.add(problems.BAD_IMAGE, path, "", "imageHeight, imageWidth", size)
     else:
         return content

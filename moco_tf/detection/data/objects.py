@@ -15,6 +15,7 @@ from moco_tf.detection.data import densepose, run_lengths
 # Labels that are no class: a row without an object, and a region that holds many objects, none of
 # them outlined.
 EMPTY, CROWD = -1, -2
+LARGEST_PX = 1_000_000  # side of an image that can be meant
 
 
 class Objects:

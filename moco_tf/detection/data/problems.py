@@ -89,6 +89,11 @@ OTHER_SIZE = Kind(
     "masks of another size than their images",
     "Run lengths must have the size [height, width] of the image. Export the masks again.",
 )
+FAR = Kind(
+    REFUSED,
+    "masks that reach far beyond their images",
+    "Coordinates are px of the image. (Such a mask cannot be drawn in finite memory.)",
+)
 CORNERS = Kind(
     WARNING,
     "boxes that end beyond their images, or have 3 times the area of their masks",

@@ -9,10 +9,17 @@ from moco_tf import storage
 from moco_tf.data.class_names import VOC
 from moco_tf.data.findings import Findings
 from moco_tf.detection.data import problems
-from moco_tf.detection.data.objects import Objects, RawAnnotations
+from moco_tf.detection.data.objects import LARGEST_PX, Objects, RawAnnotations
 
 ADDRESSES = ("voc:VOC_DIR:SPLIT[+VOC_DIR:SPLIT]", "voc:DIR")
 IMAGES = ("JPEGImages", "images", "")  # folders of images beside a folder Annotations
+ERRORS = (  # of files that are not VOC's
+    xml.etree.ElementTree.ParseError,
+    AttributeError,
+    OverflowError,
+    TypeError,
+    ValueError,
+)
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
@@ -87,11 +94,11 @@ class _Files:
         except tf.errors.NotFoundError:
             self.findings.add(problems.NO_ANNOTATION, path)
             return
-        except (xml.etree.ElementTree.ParseError, AttributeError, TypeError, ValueError) as error:
+        except ERRORS as error:
             text = f"{type(error).__name__}: {error}"
             self.findings.add(problems.BAD_FILE, path, value=f"must be VOC's XML, {text}")
             return
-        if min(size) < 1:
+        if min(size) < 1 or max(size) > LARGEST_PX:
             self.findings.add(problems.BAD_IMAGE, path, "size", "height, width", size)
             return
         image = image_path(file_name)
@@ -178,7 +185,7 @@ def _all_classes(roots):
     for path in (path for root in roots for path in _xml_files(root)):
         try:
             _, _, objects = _parse(path)
-        except (xml.etree.ElementTree.ParseError, AttributeError, TypeError, ValueError):
+        except ERRORS:
             continue  # a finding, if it is of the split
         names |= {name for name, _, _ in objects}
     return tuple(sorted(names))
