@@ -171,6 +171,20 @@ def test_corners_in_place_of_width_and_height_are_warned_of(tmp_path, training, 
     assert not examined(coco(tmp_path, right), training, masks=masks).findings.kinds(WARNING)
 
 
+def test_a_box_that_is_no_number_is_refused_whatever_the_reader(tmp_path, monkeypatch):
+    (tmp_path / "odd_reader.py").write_text(
+        "from moco_tf.detection.data.objects import Objects, RawAnnotations\n"
+        "ADDRESSES = ()\n"
+        "def read(address, rest, **flags):\n"
+        "    objects = Objects()\n"
+        "    objects.add(image=0, label=0, box=(1, 2, float('nan'), 4))\n"
+        "    return RawAnnotations(['a.png'], ['a'], [(9, 9)], ('cat',), [0], objects)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    (line,) = messages("odd_reader:x")
+    assert "not four finite numbers (annotation 0: x1, y1, x2, y2 = [1.0, 2.0, nan, 4.0])" in line
+
+
 def test_some_boxes_beyond_their_images_are_counted(tmp_path):
     records = [annotation(1, (5 + i, 5, 20 + i, 20)) for i in range(9)]
     records.append(annotation(2, (30, 10, 70, 30)))

@@ -28,6 +28,13 @@ def examine(raw: RawAnnotations, pairs: Sequence[str] = ()) -> None:
     boxes = np.array(objects.box, float).reshape(-1, 4)
     sizes = np.array(raw.sizes, float).reshape(-1, 2)
     _classes(raw, label[rows])
+    is_finite = np.isfinite(boxes).all(axis=1)
+    raw.findings.add_each(
+        problems.BAD_BOX,
+        rows[~is_finite[rows]],
+        lambda i: (*raw.place_of(i), "x1, y1, x2, y2", boxes[i].tolist()),
+    )
+    rows = rows[is_finite[rows]]
     if len(rows):
         bounds = _mask_bounds(raw, image, len(boxes))
         _boxes(raw, rows, boxes, sizes[image[rows]], bounds)
