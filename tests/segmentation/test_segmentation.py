@@ -239,7 +239,7 @@ def test_a_killed_run_resumes_to_the_same(data, pretrained, tmp_path):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--config.data.num_classes=3"], "has 3, which is no class"),
+        (["--config.data.num_classes=3"], "numbers of no class"),
         (["--config.data.ignored=(300,)"], "`--config.data.ignored` must be whole numbers in"),
         (["--config.optimizer.milestones_steps=(40,)"], "below the number of steps, 12"),
         (["--config.test_scales=()"], "`--config.test_scales` must be numbers in"),
