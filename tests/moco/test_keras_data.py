@@ -94,7 +94,9 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("size", (8, 12), ids=("full", "last one smaller"))
+@pytest.mark.parametrize(
+    "size", (12, pytest.param(8, marks=pytest.mark.slow)), ids=("last one smaller", "full")
+)
 @pytest.mark.parametrize("form", FORMS)
 def test_all_forms_of_data_train_alike(form, size):
     """In 0.1.0 all but `tf.data` were refused, with advice for `tf.data`."""
