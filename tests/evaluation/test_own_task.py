@@ -71,5 +71,7 @@ def test_what_it_trained_is_exported_by_itself_or_not_at_all(tmp_path, monkeypat
 
 def test_a_task_that_is_not_there_is_refused_with_those_that_are():
     for name in ("nope", "multi_label:Nope", "no_such_module:Task"):
-        with pytest.raises(ValueError, match="finetune, knn, linear, linear_cached, neighbours, segm"):
+        with pytest.raises(
+            ValueError, match="finetune, knn, linear, linear_cached, neighbours, segm"
+        ):
             tasks.find(name)
