@@ -138,7 +138,10 @@ def ablate(
     """
     configs = variants(ablation)
     for name, config in configs.items():  # check all variants before any work
-        checkpoint.check_workdir(schema.to_dict(config), os.path.join(workdir, name))
+        try:
+            checkpoint.check_workdir(schema.to_dict(config), os.path.join(workdir, name))
+        except ValueError as error:
+            raise _variant_error(name, error) from None
     results = _read(workdir)
     for number, (name, config) in enumerate(configs.items(), start=1):
         if results.get(name, {}).get("config") == schema.to_dict(config):

@@ -240,7 +240,8 @@ def check_workdir(new: dict, workdir: str, way_on: str = "", movable: tuple[str,
     may_differ = {*FREE_FIELDS, *movable}
     differences = [d for d in schema.differences(old, new) if d.split(":")[0] not in may_differ]
     if differences:
-        free = [name for name in FREE_FIELDS if _has_field(new, name)]
+        differences = [f"--config.{difference}" for difference in differences]
+        free = [f"--config.{name}" for name in FREE_FIELDS if _has_field(new, name)]
         raise ValueError(
             f"The workdir {workdir!r} was made by another config. Differing fields (workdir -> "
             f"now): {'; '.join(differences)}. Use the same config to resume, or another --workdir. "

@@ -93,7 +93,7 @@ def test_an_ablation_that_was_ended_goes_on_to_the_whole_table(name, tmp_path):
     assert page.count("data:image/png;base64,") == 1 and "http" not in page
 
     refused = tiny.run([*args, "--config.base.model.dim=4"], code=1)
-    assert "made by another config" in refused and "model.dim: 8 -> 4" in refused
+    assert "made by another config" in refused and "--config.base.model.dim: 8 -> 4" in refused
 
 
 @pytest.mark.parametrize(

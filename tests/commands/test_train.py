@@ -95,7 +95,7 @@ def test_a_finished_run_leaves_everything_and_tells_where(tmp_path):
         tiny.command(tmp_path, **{**flags, "seed": 1, "model.momentum": 0.5}), code=1
     )
     assert "made by another config" in refused
-    assert "seed: 0 -> 1" in refused and "model.momentum: 0.99 -> 0.5" in refused
+    assert "--config.seed: 0 -> 1" in refused and "--config.model.momentum: 0.99 -> 0.5" in refused
     assert "Traceback" not in refused
 
 

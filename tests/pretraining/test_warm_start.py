@@ -138,7 +138,7 @@ def test_a_changed_config_is_refused_with_the_way_on(pretrained):
     message = str(refused.value)
     assert re.search(r"epochs: 1 -> 3", message)
     assert f"--init={pretrained}." in message
-    assert "may change these fields: stop_after_steps" in message
+    assert "may change these fields: --config.stop_after_steps" in message
 
 
 def test_one_checkpoint_of_a_run_is_evaluated_and_exported(pretrained, tmp_path):
