@@ -3,8 +3,11 @@
 They are forked off a server that has imported what takes 10 s in each, see preloaded.py.
 """
 
+import functools
 import multiprocessing
+import multiprocessing.forkserver
 import os
+import pathlib
 import runpy
 import subprocess
 import sys
@@ -12,6 +15,21 @@ import tempfile
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["preloaded"])
+SUPPORT = pathlib.Path(__file__).parent
+
+
+@functools.cache
+def start_server():
+    """Starts the server where it finds preloaded.py; it would go on without what it cannot find."""
+    path = os.environ.get("PYTHONPATH")
+    folders = [str(SUPPORT), str(SUPPORT.parents[1]), *([path] if path else [])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(folders)
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        del os.environ["PYTHONPATH"]
+        if path:
+            os.environ["PYTHONPATH"] = path
 
 
 class Process:
@@ -27,6 +45,7 @@ class Process:
         self.args = args
         self._output = tempfile.NamedTemporaryFile()  # noqa: SIM115 it lives as long as this
         given = ([str(arg) for arg in args], str(cwd), env, self._output.name)
+        start_server()
         self._process = SERVER.Process(target=_run, args=given, daemon=True)
         self._process.start()
 

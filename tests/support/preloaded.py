@@ -1,6 +1,7 @@
 """What all forked commands start with: slow imports, and generated images, made once.
 
 TensorFlow has not run anything yet when a command is forked off: its threads would not survive.
+The commands themselves are left out, for each defines its flags.
 """
 
 import functools
@@ -11,8 +12,11 @@ import matplotlib.pyplot  # noqa: F401
 import sklearn.manifold  # noqa: F401
 import tensorflow_datasets  # noqa: F401
 
-import moco_tf.commands.evaluate
-import moco_tf.commands.train  # noqa: F401
+import moco_tf.detection.task
+import moco_tf.encoders
+import moco_tf.evaluation.task
+import moco_tf.pretraining.run
+import moco_tf.segmentation.task  # noqa: F401
 from moco_tf.data.sources import synthetic
 
 synthetic.shapes = functools.cache(synthetic.shapes)
