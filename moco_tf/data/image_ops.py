@@ -7,6 +7,7 @@ outside XLA. Planes keep the values of one color side by side, which suits vecto
 Source: torchvision.transforms.functional and PIL.
 """
 
+import functools
 import math
 
 import tensorflow as tf
@@ -33,7 +34,21 @@ def decode(
     Raises:
         InvalidArgumentError: for other bytes, and for images that `image_headers.refuse` refuses.
     """
+    return _decoder(max_pixels, white)(tf.convert_to_tensor(encoded))
 
+
+@functools.cache
+def _decoder(max_pixels, white):
+    """`decode` with these options. Traced once: each pipeline has several copies of its call."""
+    signature = [tf.TensorSpec([], tf.string)]
+    return tf.function(
+        lambda encoded: _decode(encoded, max_pixels, white),
+        input_signature=signature,
+        autograph=False,
+    )
+
+
+def _decode(encoded, max_pixels, white):
     def scaled():
         values = tf.cast(tf.io.decode_png(tf.identity(encoded), dtype=tf.uint16), tf.float32)
         return tf.cast(tf.round(tf.minimum(values * (255 / white), 255)), tf.uint8)

@@ -55,6 +55,23 @@ def test_training_equals_oracle(group_size, rows_together):
     np.testing.assert_allclose(bn.moving_variance.numpy(), variance, rtol=1e-5)
 
 
+def test_synchronized_replicas_equal_one_batch(mirrored):
+    strategy, x = mirrored(2), images()
+    y, mean, variance = train_oracle(layer(), x, len(x))
+    with strategy.scope():
+        bn = layer(synchronized=True)
+
+    def replica():
+        rows = len(x) // 2
+        first = rows * tf.distribute.get_replica_context().replica_id_in_sync_group
+        return bn(tf.constant(x)[first : first + rows], training=True)
+
+    parts = strategy.experimental_local_results(tf.function(lambda: strategy.run(replica))())
+    np.testing.assert_allclose(np.concatenate(parts), y, atol=2e-5)
+    for variable, value in ((bn.moving_mean, mean), (bn.moving_variance, variance)):
+        np.testing.assert_allclose(variable.numpy(), value, rtol=1e-5)
+
+
 @pytest.mark.parametrize("frozen", (False, True))
 def test_inference_equals_oracle(frozen):
     bn, x = layer(group_size=4), images()  # 6 rows are no whole number of groups
