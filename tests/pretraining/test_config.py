@@ -217,7 +217,7 @@ def test_a_workdir_is_refused_to_another_config_but_not_to_a_longer_run(tmp_path
     claim(tiny.config())
     (tmp_path / "checkpoints").mkdir()
     claim(tiny.config(stop_after_steps=9, log_every_steps=1))
-    with pytest.raises(ValueError, match=r"model.dim: 8 -> 16; seed: 0 -> 2"):
+    with pytest.raises(ValueError, match=r"model.dim: 8 -> 16; --config.seed: 0 -> 2"):
         claim(tiny.config(seed=2, model__dim=16))
 
 

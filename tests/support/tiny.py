@@ -118,7 +118,7 @@ def run_to_signal(args, name, step):
     return run([*args, f"--signal_at={name}@{step}"], code=code)
 
 
-def run_workers(count, make_args, code=0, meanwhile=None):
+def run_workers(count, make_args, code=0, meanwhile=None, fresh=False):
     """Runs `count` processes as the workers of one cluster on this machine; returns outputs.
 
     Args:
@@ -126,8 +126,9 @@ def run_workers(count, make_args, code=0, meanwhile=None):
         make_args: from a worker's index to its command.
         code: the exit code that each must have.
         meanwhile: called with the processes while they run.
+        fresh: as in `start`.
     """
-    processes = start_workers(count, make_args)
+    processes = start_workers(count, make_args, fresh)
     if meanwhile:
         meanwhile(processes)
     outputs = [p.communicate(timeout=500)[0] for p in processes]
@@ -136,7 +137,7 @@ def run_workers(count, make_args, code=0, meanwhile=None):
     return outputs
 
 
-def start_workers(count, make_args):
+def start_workers(count, make_args, fresh=False):
     """Starts what `run_workers` runs: a list of processes."""
     ports = []
     sockets = [socket.socket() for _ in range(count)]
@@ -149,6 +150,7 @@ def start_workers(count, make_args):
     return [
         start(
             make_args(i),
+            fresh,
             TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}}),
         )
         for i in range(count)

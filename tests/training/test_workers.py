@@ -60,7 +60,7 @@ def test_a_worker_with_another_version_is_refused(tmp_path):
     other = tmp_path / "other"
     shutil.copytree(tiny.ROOT / "moco_tf", other / "moco_tf")
     (other / "tests" / "support").mkdir(parents=True)
-    for name in ("train.py", "tests/support/launch.py"):
+    for name in ("train.py", "tests/support/launch.py", "tests/support/small_resnet.py"):
         shutil.copy(tiny.ROOT / name, other / name)
     with (other / "moco_tf" / "log.py").open("a") as file:
         file.write("# changed\n")
@@ -71,5 +71,5 @@ def test_a_worker_with_another_version_is_refused(tmp_path):
             args if i == 0 else [args[0], str(other / "tests" / "support" / "launch.py"), *args[2:]]
         )
 
-    outputs = tiny.run_workers(2, command, code=1)
+    outputs = tiny.run_workers(2, command, code=1, fresh=True)
     assert all("another one elsewhere. The versions differ." in output for output in outputs)
