@@ -281,3 +281,12 @@ def require(condition, rule, **received):
     if not condition:
         values = ", ".join(f"{key}={value}" for key, value in received.items())
         raise ValueError(f"{rule}. Received: {values}.")
+
+
+def both_sides(logs, other):
+    """Logs of a symmetric loss: the sum of the two losses, the means of the accuracies."""
+    return {
+        "loss": logs["loss"] + other["loss"],
+        "top1": (logs["top1"] + other["top1"]) / 2,
+        "top5": (logs["top5"] + other["top5"]) / 2,
+    }

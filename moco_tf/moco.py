@@ -12,6 +12,7 @@ import tensorflow as tf
 from moco_tf import distribute, updates
 from moco_tf.contrastive import (
     Contrastive,
+    both_sides,
     clone,
     info_nce,
     normalize,
@@ -103,18 +104,11 @@ class MoCo(Contrastive):
 
         # Symmetric: each view is encoded by both encoders. k1 was normalized in another BN group
         # than q2, as k2 was in another than q1, without a further image.
-        sides = [(x_q, row)]
-        if self.symmetric:
-            sides.append((x_k, order))
+        sides = [(x_q, row), (x_k, order)] if self.symmetric else [(x_q, row)]
 
         def loss_fn(sides):
-            x, row = sides[0]
-            logs = self._contrast(x, row, k2)
-            if self.symmetric:
-                x, row = sides[1]
-                other = self._contrast(x, row, k1)
-                logs = _both(logs, other)
-            return logs
+            logs = self._contrast(*sides[0], k2)
+            return both_sides(logs, self._contrast(*sides[1], k1)) if self.symmetric else logs
 
         logs, counts = self.minimize(loss_fn, sides)
         updates.restore_unless(counts, self.encoder_k.variables, old_values)
@@ -122,19 +116,10 @@ class MoCo(Contrastive):
         return logs
 
     def score(self, batch):
-        """Loss and accuracies of a batch in inference mode, against the queue as it is.
-
-        Nothing is changed, and each row is measured alone, so a batch may have any size.
-
-        Args:
-            batch: same as in `step`.
-
-        Returns:
-            Dict of loss, top1 and top5, as `step` returns.
-        """
+        """Loss and accuracies of a batch of any size, as `step` returns them; changes nothing."""
         x_q, x_k = self.aligned(batch)
         logs = self._score(x_q, x_k)
-        return _both(logs, self._score(x_k, x_q)) if self.symmetric else logs
+        return both_sides(logs, self._score(x_k, x_q)) if self.symmetric else logs
 
     def _score(self, x_q, x_k):
         q = normalize(self.encoder_q(x_q, training=False))  # queries: NxC
@@ -193,12 +178,3 @@ class MoCo(Contrastive):
         self.queue.value.scatter_update(tf.IndexedSlices(keys, rows))
         new = tf.where(counts, n, 0)
         self.queue_ptr.assign((self.queue_ptr + tf.cast(new, tf.int64)) % self.queue_size)
-
-
-def _both(logs, other):
-    """Logs of a symmetric loss: the sum of the two losses, the means of the accuracies."""
-    return {
-        "loss": logs["loss"] + other["loss"],
-        "top1": (logs["top1"] + other["top1"]) / 2,
-        "top5": (logs["top5"] + other["top5"]) / 2,
-    }
