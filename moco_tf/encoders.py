@@ -62,6 +62,9 @@ class Loaded:
                 cannot be decoded gets zeros, and the log names it.
             batch_size: images in memory.
 
+        Raises:
+            FileNotFoundError: for a path that is no file.
+
         Example:
 
             embeddings = moco_tf.load("runs/v2").embed(glob.glob("photos/*.jpg"))

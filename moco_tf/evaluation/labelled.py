@@ -14,6 +14,7 @@ from moco_tf.data.split import balanced
 from moco_tf.evaluation import config as configs
 from moco_tf.log import log
 from moco_tf.pretraining.config import Config
+from moco_tf.probes import monitor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,21 +41,15 @@ def open_pair(data: configs.Data, run: Config | None) -> Labelled:
 
     Args:
         data: data fields of the evaluation's config.
-        run: config of the pre-training run, or None. Without addresses in `data`, its splits are
-            used.
+        run: config of the pre-training run, or None. Without addresses in `data`, the images are
+            its splits or its monitor's sources. If it has neither, they are its labelled images:
+            the tenth that its monitor classifies is tested, see `monitor.hold_out`.
 
     Raises:
         ValueError: for images without labels, labels outside the classes, a class without
             training images, or test images that are also training images.
     """
-    addresses = _addresses(data, run)
-    data_dir = data.data_dir or (run.data.data_dir if run else None)
-    sizes = (data.num_train, data.num_test)
-    decode = run.data.decode if run else image_ops.decode
-    train, test = (
-        sources.open_source(address, data_dir, size, f"--config.data.{name}", decode)
-        for name, address, size in zip(("train", "test"), addresses, sizes, strict=True)
-    )
+    train, test, addresses = _open(data, run)
     num_classes = data.num_classes or _count_classes(train, addresses[0])
     _check_labels(train, addresses[0], num_classes)
     _check_labels(test, addresses[1], len(test.classes) or num_classes)
@@ -68,7 +63,33 @@ def open_pair(data: configs.Data, run: Config | None) -> Labelled:
     return Labelled(train, test, num_classes, classes, addresses)
 
 
-def _addresses(data, run):
+def _open(data, run):
+    """Training and test images, and their addresses."""
+    data_dir = data.data_dir or (run.data.data_dir if run else None)
+    decode = run.data.decode if run else image_ops.decode
+    addresses = _addresses(data, run, data_dir)
+    if addresses:
+        sizes = (data.num_train, data.num_test)
+        opened = (
+            sources.open_source(address, data_dir, size, f"--config.data.{name}", decode)
+            for name, address, size in zip(("train", "test"), addresses, sizes, strict=True)
+        )
+        return *opened, addresses
+    if run:
+        source = sources.open_source(run.data.source, data_dir, data.num_train, decode=decode)
+        train, test = monitor.hold_out(run, source)
+        if test:
+            log.info("The test images are the tenth of each class that the run held out.")
+            addresses = f"{run.data.source}, nine tenths", f"{run.data.source}, the held-out tenth"
+            return train, _without_copies(train, test), addresses
+    raise ValueError(
+        "`--config.data.train` and `--config.data.test` must be given, because "
+        + (f"{run.data.source} has no labelled splits." if run else "the checkpoint is a file.")
+    )
+
+
+def _addresses(data, run, data_dir):
+    """Addresses of the training and the test images; None if neither config names them."""
     if bool(data.train) != bool(data.test):
         raise ValueError(
             "`--config.data.train` and `--config.data.test` must be given together, or neither. "
@@ -76,16 +97,9 @@ def _addresses(data, run):
         )
     if data.train:
         return data.train, data.test
-    splits = None
-    if run:
-        data_dir = data.data_dir or run.data.data_dir
-        splits = sources.labelled_splits(run.data.source, data_dir)
-    if not splits:
-        raise ValueError(
-            "`--config.data.train` and `--config.data.test` must be given, because "
-            + (f"{run.data.source} has no labelled splits." if run else "the checkpoint is a file.")
-        )
-    return splits
+    if run and "," in run.monitor.source:
+        return tuple(run.monitor.source.split(","))
+    return sources.labelled_splits(run.data.source, data_dir) if run else None
 
 
 def _count_classes(train, address):
@@ -139,8 +153,27 @@ def check_classes(labels: np.ndarray, address: str, classes: tuple[str, ...]):
 
 def _check_leak(train, test):
     """Raises ValueError if files of both have the same content."""
+    leaked = _leaked(train, test)
+    if leaked:
+        raise ValueError(
+            f"No test image may be a training image. Received: {len(leaked)} with the same "
+            f"content, such as {leaked[0][0]} and {leaked[0][1]}. Remove them from one of the two."
+        )
+
+
+def _without_copies(train, test):
+    """The test images that are no copies of training images, which one folder may well hold."""
+    copies = {path for path, _ in _leaked(train, test)}
+    if not copies:
+        return test
+    log.info("%d test images are copies of training images, and left out.", len(copies))
+    return test.subset([i for i, path in enumerate(test.files) if path not in copies])
+
+
+def _leaked(train, test):
+    """Paths of test files, each with the path of a training file of the same content."""
     if not (getattr(train, "files", ()) and getattr(test, "files", ())):
-        return
+        return []
     with concurrent.futures.ThreadPoolExecutor(32) as pool:  # to wait for many remote files at once
         train_sizes, test_sizes = (list(pool.map(_size, s.files)) for s in (train, test))
         # Only files of sizes that occur in both can be equal, so only these are read.
@@ -151,12 +184,7 @@ def _check_leak(train, test):
         test_files = [p for p, size in zip(test.files, test_sizes, strict=True) if size in common]
         digests = dict(zip(pool.map(_hash, train_files), train_files, strict=True))
         hashed = zip(test_files, pool.map(_hash, test_files), strict=True)
-        leaked = [(path, digests[digest]) for path, digest in hashed if digest in digests]
-    if leaked:
-        raise ValueError(
-            f"No test image may be a training image. Received: {len(leaked)} with the same "
-            f"content, such as {leaked[0][0]} and {leaked[0][1]}. Remove them from one of the two."
-        )
+        return [(path, digests[digest]) for path, digest in hashed if digest in digests]
 
 
 def _size(path):

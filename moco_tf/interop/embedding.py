@@ -40,12 +40,20 @@ class Embedder:
         return self._server.function("embed_images")(tf.constant(images))["embedding"].numpy()
 
     def _of_files(self, paths):
-        contents = []
-        for path in paths:
-            with tf.io.gfile.GFile(str(path), "rb") as file:
-                contents.append(file.read())
+        contents = [_content(str(path)) for path in paths]
         outputs = self._server.function("embed_bytes")(tf.constant(contents))
         for path, ok in zip(paths, outputs["ok"].numpy(), strict=True):
             if not ok:
                 log.warning("%s cannot be decoded: its embedding is zero.", path)
         return outputs["embedding"].numpy()
+
+
+def _content(path):
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            return file.read()
+    except (tf.errors.NotFoundError, tf.errors.FailedPreconditionError) as error:
+        reason = "a folder" if tf.io.gfile.isdir(path) else "which does not exist"
+        raise FileNotFoundError(
+            f"`images` must be paths of image files. Received: {path!r}, {reason}."
+        ) from error

@@ -78,6 +78,7 @@ def summary(workdir: str, step: int) -> str:
     report = os.path.join(workdir, "report.html")
     metrics = read_metrics(os.path.join(workdir, "metrics.jsonl"))
     evaluation = workdir.rstrip("/")
+    tasks = ("knn", "linear") if any("knn" in line for line in metrics) else ("neighbours",)
     return "\n".join(
         [
             "",
@@ -92,7 +93,7 @@ def summary(workdir: str, step: int) -> str:
             *(
                 f"  python evaluate.py --task={task} --checkpoint={workdir} "
                 f"--workdir={evaluation}_{task}"
-                for task in ("knn", "linear")
+                for task in tasks
             ),
         ]
     )

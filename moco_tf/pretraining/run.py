@@ -9,6 +9,7 @@ import tensorflow as tf
 from moco_tf import distribute, schema
 from moco_tf.data import examination, recipes, sources
 from moco_tf.data.two_views import require_index
+from moco_tf.log import log
 from moco_tf.pretraining import (
     build,
     data_record,
@@ -66,7 +67,16 @@ def pretrain(
     if mechanism.find(config.model.mechanism).needs_index:
         require_index(source)
     identity = data_record.identity(source)
+    num_images = source.num_examples
     source, queries = monitors.hold_out(config, source)
+    if queries:
+        log.info(
+            "The data have labels but no held-out split: %d of %d images, a tenth of each class, "
+            "are not trained on, but classified by the kNN monitor. --config.monitor.source=off "
+            "trains on all.",
+            queries.num_examples,
+            num_images,
+        )
     plan = plan_lib.make_plan(
         config, source.num_examples, config.monitor.every, config.model.bn_group_size
     )

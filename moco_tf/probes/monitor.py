@@ -121,6 +121,8 @@ class Monitor(keras.callbacks.Callback):
 def hold_out(config, source):
     """Splits off the queries of the monitor where the data have labels but no held-out split.
 
+    A seeded tenth of each class, which evaluations of the run test on, too.
+
     Args:
         config: `pretraining.config.Config`.
         source: `Source` or `Stream` of the run.
@@ -135,16 +137,7 @@ def hold_out(config, source):
     if sources.labelled_splits(config.data.source, config.data.data_dir):
         return source, None
     rest, held_out = split.hold_out(source, HELD_OUT, config.seed)
-    if not held_out.num_examples:
-        return source, None
-    log.info(
-        "The data have labels but no held-out split: %d of %d images, a tenth of each class, are "
-        "not trained on, but classified by the kNN monitor. --config.monitor.source=off trains on "
-        "all.",
-        held_out.num_examples,
-        source.num_examples,
-    )
-    return rest, held_out
+    return (rest, held_out) if held_out.num_examples else (source, None)
 
 
 def make_scores(config, model, recipe, strategy, plan, held_out=None):

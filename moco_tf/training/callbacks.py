@@ -1,6 +1,7 @@
 """Observers of a run: scores, speed, metrics, progress bar, checkpoints and profiles."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -95,14 +96,13 @@ class MetricsLog(Observer):
             self._write(round, step, {})
 
     def _write(self, round, step, measured):
-        """Writes the line of a step, without values that are NaN; returns the values."""
+        """Writes the line of a step, without values that are not finite; returns the values."""
         logs = round.step_logs(step) if round.steps else {}
-        values = {name: value for name, value in logs.items() if value == value}
-        values |= measured
+        values = {n: value for n, value in (logs | measured).items() if math.isfinite(value)}
         if step in round.skipped:
             values["skipped_steps"] = round.skipped[step]
         line = {"step": step, "epoch": round_epoch(step, self.steps_per_epoch), **values}
-        self.file.write(json.dumps(line) + "\n")
+        self.file.write(json.dumps(line, allow_nan=False) + "\n")
         return values
 
     def flush(self):
@@ -167,30 +167,51 @@ class Progress(Observer):
 
 
 MOST_SECONDS = 600  # between two checkpoints
+EPOCH_SECONDS = 60  # between two checkpoints at the ends of short epochs: what a kill may cost
+SAVING_SHARE = 0.02  # of a run's time, at most, for checkpoints at the ends of short epochs
 
 
 class Save(Observer):
-    """Saves a checkpoint every so many steps, at least every ten minutes, and at the end.
+    """Saves a checkpoint every so many steps, at ends of epochs, every ten minutes, at the end.
+
+    The end of an epoch counts once a minute has passed since the last checkpoint, and 50 times as
+    long as that one took to write. So epochs of a second do not spend their time on checkpoints.
 
     Args:
         checkpoints: `Checkpoints` of the run.
         every: steps between checkpoints.
+        epoch: steps in an epoch.
         metrics: `MetricsLog` to flush before saving, or None.
     """
 
-    def __init__(self, checkpoints: Checkpoints, every: int, metrics: MetricsLog | None = None):
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        every: int,
+        epoch: int,
+        metrics: MetricsLog | None = None,
+    ):
         self.checkpoints = checkpoints
-        self.every = every
+        self.every, self.epoch = every, epoch
         self.metrics = metrics
         self.saved_at = time.monotonic()
+        self.epoch_seconds = EPOCH_SECONDS
 
     def round_end(self, round):
-        is_late = time.monotonic() - self.saved_at > MOST_SECONDS
-        if round.steps and (round.last % self.every == 0 or is_late):
-            if self.metrics:
-                self.metrics.flush()
-            self.checkpoints.save()
-            self.saved_at = time.monotonic()
+        if not round.steps:
+            return
+        seconds = time.monotonic() - self.saved_at
+        ends_epoch = round.last % self.epoch == 0 and seconds >= self.epoch_seconds
+        if round.last % self.every == 0 or ends_epoch or seconds > MOST_SECONDS:
+            self._save()
+
+    def _save(self):
+        began = time.monotonic()
+        if self.metrics:
+            self.metrics.flush()
+        self.checkpoints.save()
+        self.saved_at = time.monotonic()
+        self.epoch_seconds = max(EPOCH_SECONDS, (self.saved_at - began) / SAVING_SHARE)
 
     def end(self):
         self.checkpoints.save()

@@ -103,7 +103,8 @@ def fit(
     watching.append(forecast.Forecast(plan, config.batch_size, start, steps_per_call))
     if profile_steps:
         watching.append(callbacks.Profile(workdir, *profile_steps))
-    watching.append(callbacks.Save(checkpoints, config.checkpoint_every_steps, metrics))
+    every = config.checkpoint_every_steps
+    watching.append(callbacks.Save(checkpoints, every, plan.steps_per_epoch, metrics))
     return loop.train(
         strategy,
         distribute.batches(strategy, dataset, start),

@@ -154,6 +154,9 @@ def test_a_run_embeds_files_and_arrays_as_its_savedmodel(pretrained, tmp_path, c
     np.testing.assert_allclose(got[:-1], want, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(got[:-1], axis=1), 1, rtol=1e-5)
     assert not got[-1].any() and "bad.jpg cannot be decoded" in caplog.text
+    for path, reason in ((tmp_path / "no.jpg", "which does not exist"), (tmp_path, "a folder")):
+        with pytest.raises(FileNotFoundError, match=rf"`images` must be .*{path}', {reason}"):
+            loaded.embed([path])
     images = np.stack([tf.io.decode_png(content).numpy() for content in contents])
     np.testing.assert_allclose(loaded.embed(images), want, atol=1e-5)
     assert loaded.embed([]).shape == (0, want.shape[1])

@@ -69,7 +69,7 @@ def test_one_labelled_folder_has_a_monitor_of_images_that_are_not_trained_on(
     assert monitor.hold_out(off, source) == (source, None)
 
 
-def test_a_moved_folder_is_known_by_its_images(photos, tmp_path, monkeypatch):
+def test_a_moved_folder_is_known_by_its_images(photos, tmp_path, monkeypatch, caplog):
     fit_only(monkeypatch)
     workdir, strategy = str(tmp_path / "run"), tf.distribute.get_strategy()
     run.pretrain(tiny.config(data__source=f"folder:{photos}"), workdir, strategy)
@@ -79,7 +79,15 @@ def test_a_moved_folder_is_known_by_its_images(photos, tmp_path, monkeypatch):
     run.pretrain(there, workdir, strategy)
     with pytest.raises(ValueError, match="model.dim: 8 -> 4"):
         run.pretrain(tiny.config(data__source=f"folder:{moved}", model__dim=4), workdir, strategy)
-    next(moved.rglob("*.png")).rename(moved / "other.png")
+    image = next(moved.rglob("*.png"))
+    content = image.read_bytes()
+    image.write_bytes(content + b"0")
+    with pytest.raises(ValueError, match="data.source: 'folder:.*-> 'folder:.*elsewhere'"):
+        run.pretrain(there, workdir, strategy)
+    assert "as many, but sizes of files differ" in caplog.text
+    image.write_bytes(content)
+    run.pretrain(there, workdir, strategy)
+    image.rename(moved / "other.png")
     with pytest.raises(ValueError, match="data.source: 'folder:.*-> 'folder:.*elsewhere'"):
         run.pretrain(there, workdir, strategy)
 
@@ -93,3 +101,12 @@ def test_records_are_known_by_their_files_and_arrays_by_their_number():
     assert a == b != data_record.identity(stream("/b", 4))
     arrays = from_arrays(np.zeros((5, 2, 2, 3), np.uint8))
     assert data_record.identity(arrays)["images"] == 5
+
+
+def test_a_changed_folder_is_warned_of_at_the_same_address(tmp_path, caplog):
+    facts = {"images": 5, "names": "a", "sizes": "b"}
+    data_record.write(str(tmp_path), facts, tf.distribute.get_strategy())
+    assert data_record.movable(str(tmp_path), facts | {"sizes": None}) == data_record.ADDRESSES
+    assert not caplog.records
+    assert data_record.movable(str(tmp_path), facts | {"images": 6, "names": "c"}) == ()
+    assert "not those that this run started with: 5 images then, 6 now" in caplog.text

@@ -47,7 +47,7 @@ def test_a_checkpoint_comes_at_least_every_ten_minutes(monkeypatch):
     now, saved = [1000.0], []
     monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
     checkpoints = types.SimpleNamespace(save=lambda: saved.append(now[0]))
-    save = callbacks.Save(checkpoints, every=1000)
+    save = callbacks.Save(checkpoints, every=1000, epoch=10_000)
     for seconds in (300, 301, 300, 301, 599):
         now[0] += seconds
         save.round_end(Round(1, 7))
