@@ -40,6 +40,13 @@ def quiet():
                     print(line, file=sys.stderr)
 
 
+def has_onednn() -> bool:
+    """Whether TensorFlow's ops on the CPU are those of oneDNN, which round differently."""
+    from tensorflow.python.util import _pywrap_util_port
+
+    return _pywrap_util_port.IsMklEnabled()
+
+
 def _start():
     # TensorFlow switches oneDNN on by itself only for CPUs with AVX512_VNNI or newer.
     is_x86 = platform.machine().lower() in ("x86_64", "amd64")
@@ -50,14 +57,13 @@ def _start():
     with quiet():
         import keras
         import tensorflow as tf
-        from tensorflow.python.util import _pywrap_util_port
 
     if keras.backend.backend() != "tensorflow":
         raise ImportError(
             "moco_tf needs Keras' TensorFlow backend. Received: "
             f"{keras.backend.backend()}. Set KERAS_BACKEND=tensorflow before Python starts."
         )
-    is_slow = is_x86 and was_imported and not _pywrap_util_port.IsMklEnabled()
+    is_slow = is_x86 and was_imported and not has_onednn()
     if is_slow and not tf.config.list_physical_devices("GPU"):
         log.warning(
             "oneDNN is off, so a step on this CPU takes up to twice as long. Import moco_tf before "

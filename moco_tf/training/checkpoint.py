@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from moco_tf import distribute, schema, storage
 from moco_tf.log import log
+from moco_tf.training import rounding
 from moco_tf.version import VERSION
 
 # Fields that may change when a run is resumed, because they do not change its results.
@@ -29,8 +30,8 @@ CONFIG = "config.json"  # in a workdir: config and version of the run
 VERSION_KEY = "moco_tf"  # key of the version in config.json; 0.1.0 wrote none
 DIGEST_BYTES = 16
 STEP = re.compile(r"(.*/checkpoints/step-\d+)(\.index|\.data-\S+)?")
-# A workdir with nothing else is new.
-NOTHING_TO_KEEP = (CONFIG, "metrics.jsonl", "tensorboard", "init.json", "data.json")
+# A workdir with nothing but these has nothing to keep: it is new.
+EMPTY_RUN = (CONFIG, "rounding.json", "metrics.jsonl", "tensorboard", "init.json", "data.json")
 STORAGE_ERRORS = (  # errors that say nothing about the checkpoint itself
     tf.errors.PermissionDeniedError,
     tf.errors.UnauthenticatedError,
@@ -202,13 +203,17 @@ def claim_workdir(
         ValueError: as in `check_workdir`, or on every process if one has another config or code.
     """
     path = os.path.join(workdir, CONFIG)
-    if distribute.is_chief(strategy) and _is_new(workdir):
+    is_new = _is_new(workdir)
+    if distribute.is_chief(strategy) and is_new:
         tf.io.gfile.makedirs(workdir)
         content = {VERSION_KEY: VERSION, **new}
         storage.write_text(path, json.dumps(content, indent=2) + "\n")
+        rounding.write(workdir)
     _require_same_on_all_workers(new, path, strategy)
     # After the comparison of workers, in which the others would wait for a worker refused here.
     check_workdir(new, workdir, way_on, movable)
+    if distribute.is_chief(strategy) and not is_new:
+        rounding.compare(workdir)
 
 
 def _is_new(workdir):
@@ -216,7 +221,7 @@ def _is_new(workdir):
     if not tf.io.gfile.exists(workdir):
         return True
     names = {name.rstrip("/") for name in tf.io.gfile.listdir(workdir)}
-    return CONFIG not in names or names <= set(NOTHING_TO_KEEP)
+    return CONFIG not in names or names <= set(EMPTY_RUN)
 
 
 def check_workdir(new: dict, workdir: str, way_on: str = "", movable: tuple[str, ...] = ()):
