@@ -1,7 +1,13 @@
-"""Starts a command of the package: `python -m moco_tf COMMAND ...`; alone, it lists them."""
+"""Starts a command of the package: `python -m moco_tf COMMAND ...`; alone, it lists them.
+
+After `pip install` the same is `moco-tf COMMAND ...`.
+"""
 
 import importlib
+import os
 import sys
+
+from moco_tf import spelling
 
 COMMANDS = {
     "train": "pre-train an encoder with MoCo",
@@ -18,18 +24,37 @@ COMMANDS = {
 
 def main():
     """Starts the command that the first argument names."""
+    program = "moco-tf" if os.path.basename(sys.argv[0]) == "moco-tf" else "python -m moco_tf"
     name, *rest = sys.argv[1:] or ["--help"]
     if name not in COMMANDS:
-        lines = [f"  {command:<14}{title}" for command, title in COMMANDS.items()]
-        text = "\n".join(["Usage: python -m moco_tf COMMAND ...", "", *lines])
-        if name in ("-h", "--help"):
+        text = usage(program)
+        if name in ("-h", "--help", "help"):
             print(text)
             return
-        sys.exit(f"{text}\n\nA command must be one of those above. Received: {name}.")
+        sys.exit(f"{text}\n\nThere is no command {name!r}. {spelling.hint(name, list(COMMANDS))}")
     command = importlib.import_module(f"moco_tf.commands.{name}")
     sys.modules["__main__"].__doc__ = command.__doc__  # what --help shows
-    sys.argv = [f"python -m moco_tf {name}", *rest]
+    sys.argv = [f"{program} {name}", *rest]
     command.run()
+
+
+def usage(program: str) -> str:
+    """The list of commands, with a line each.
+
+    Args:
+        program: how the package is started, such as "python -m moco_tf".
+    """
+    lines = [f"  {command:<14}{title}" for command, title in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"Usage: {program} COMMAND ...",
+            "",
+            *lines,
+            "",
+            f"{program} COMMAND --help shows a command's flags and, with --config=NAME, every field",
+            "of that config with its value, range and meaning.",
+        ]
+    )
 
 
 if __name__ == "__main__":

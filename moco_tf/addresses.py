@@ -9,6 +9,8 @@ import pkgutil
 from types import ModuleType
 from typing import Any
 
+from moco_tf import spelling
+
 
 def module_of(package: ModuleType, address: str, option: str) -> tuple[ModuleType, str]:
     """Imports the module that an address names and returns it with the rest of the address.
@@ -79,10 +81,11 @@ def _import(package, address, option):
 def _error(package, address, option, problem):
     names = [m.name for m in pkgutil.iter_modules(package.__path__)]
     modules = [module for module in (_module_in(package, name) for name in names) if module]
-    forms = ", ".join(form for module in modules for form in module.ADDRESSES)
+    forms = [form for module in modules for form in module.ADDRESSES]
     return ValueError(
-        f"`{option}` must be one of {forms}, or the import path of yours, such as my_module:name "
-        f"with my_module installed or in a folder of PYTHONPATH. Received: {address!r}, {problem}."
+        f"`{option}` must be one of {', '.join(forms)}, or the import path of yours, such as my_module:name "
+        f"with my_module installed or in a folder of PYTHONPATH. Received: {address!r}, {problem}. "
+        f"{spelling.hint(address, forms)}".rstrip()
     )
 
 

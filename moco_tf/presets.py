@@ -7,6 +7,8 @@ import importlib.util
 import pathlib
 from typing import Any
 
+from moco_tf import spelling
+
 PACKAGE = pathlib.Path(__file__).resolve().parent
 
 
@@ -42,7 +44,7 @@ def find(name: str) -> str:
         if preset not in names():
             raise ValueError(
                 "A config must be a file, or one of the shipped configs: "
-                f"{', '.join(names())}. Received: {path}."
+                f"{', '.join(names())}. Received: {path}. {spelling.hint(preset, names())}".rstrip()
             )
         path = str(folder() / f"{preset}.py")
     return f"{path}{colon}{argument}"

@@ -35,6 +35,23 @@ def text(argv: list[str], config: Any = None) -> str:
     return "\n\n".join(parts)
 
 
+def resolved(config: Any) -> str:
+    """A config as flags, one a line: what --print_config prints.
+
+    Args:
+        config: checked config; of an ablation, the base that its variants share.
+
+    Example:
+        >>> resolved(presets.load("quickstart")).splitlines()[0]
+        '--config.data.source=synthetic:shapes'
+    """
+    base = getattr(config, "base", None)
+    path = "config" if base is None else "config.base"
+    return "\n".join(
+        f"--{path}.{field.name}={_value(field.value)}" for field in schema.fields(base or config)
+    )
+
+
 def _flags():
     lines = ["Flags:"]
     for module, module_flags in flags.FLAGS.flags_by_module_dict().items():

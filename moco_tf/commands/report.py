@@ -3,6 +3,7 @@
 python -m moco_tf report WORKDIR
 """
 
+import argparse
 import json
 import os
 import sys
@@ -21,12 +22,11 @@ def main(argv: list[str]):
     Args:
         argv: arguments of the command: one workdir of a train.py run.
     """
-    if len(argv) != 1 or not tf.io.gfile.exists(os.path.join(argv[0], "config.json")):
-        sys.exit(
-            "Usage: python -m moco_tf report WORKDIR, the workdir of a train.py run. Received: "
-            f"{' '.join(argv) or 'nothing'}."
-        )
-    workdir = argv[0]
+    parser = argparse.ArgumentParser(prog="python -m moco_tf report", description=__doc__)
+    parser.add_argument("workdir", metavar="WORKDIR", help="workdir of a pre-training run")
+    workdir = parser.parse_args(argv).workdir
+    if not tf.io.gfile.exists(os.path.join(workdir, "config.json")):
+        parser.error(f"WORKDIR must be the workdir of a pre-training run. Received: {workdir}.")
     with tf.io.gfile.GFile(os.path.join(workdir, "config.json")) as file:
         config = from_json(json.load(file))
     recipe, recipe_k = recipes.find_both(config.data.recipe, config.data.recipe_k)

@@ -12,6 +12,7 @@ CONFIG = config_flag.define("Config file, or the name of a file in configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, local or gs://.")
 STRATEGY = flags.DEFINE_enum("strategy", "auto", strategies.STRATEGIES, "tf.distribute strategy.")
 TPU = flags.DEFINE_string("tpu", None, "Name of the TPU; on a TPU VM leave it out.")
+flags.DEFINE_bool("print_config", False, "Print the config as flags, and do nothing else.")
 
 
 def require_workdir() -> str:

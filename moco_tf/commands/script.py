@@ -47,6 +47,9 @@ def run(
             rest = flags.FLAGS(prepare(argv))
             _import(IMPORT.value)
             check(rest[1:])
+            if flags.FLAGS.get_flag_value("print_config", False):
+                print(help.resolved(flags.FLAGS.config))
+                sys.exit()
             return rest
         except (flags.UnrecognizedFlagError, AttributeError, KeyError) as error:
             text = did_you_mean.message(argv, shown(argv))

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 import moco_tf
-from moco_tf import distribute, encoders, schema
+from moco_tf import distribute, encoders, schema, spelling
 from moco_tf.backbones import precision
 from moco_tf.evaluation import results
 from moco_tf.training import checkpoint as checkpoints
@@ -182,7 +182,7 @@ def find(name: str) -> type[Task]:
     if task is None:
         raise ValueError(
             f"`--task` must be one of {', '.join(names())}, or the import path of yours, such as "
-            f"my_module:MyTask. Received: {name!r}."
+            f"my_module:MyTask. Received: {name!r}. {spelling.hint(name, names())}".rstrip()
         )
     return task
 

@@ -12,7 +12,7 @@ import tiny
 PACKAGE = tiny.ROOT / "moco_tf"
 # Imports go down only: a module may import those of lower levels, and of its own package.
 LEVELS = [
-    {"rules", "log"},
+    {"rules", "log", "spelling"},
     {"startup", "addresses", "schema", "presets", "version", "optim", "distribute", "strategies"},
     {"storage", "backbones", "updates", "fit_data"},
     {"trainer"},
@@ -26,7 +26,7 @@ LEVELS = [
     {"warm_start"},
     {"evaluation"},
     {"detection", "segmentation"},
-    {"commands"},
+    {"commands", "__main__"},
 ]
 
 

@@ -87,6 +87,7 @@ def _shard(instruction):
 def _builder(name, data_dir):
     import tensorflow_datasets as tfds
 
+    builder = None
     try:
         builder = tfds.builder(name, data_dir=data_dir)
         if hasattr(builder, "is_prepared"):
@@ -96,8 +97,11 @@ def _builder(name, data_dir):
         if not is_prepared:
             builder.download_and_prepare()
     except Exception as error:
+        text = str(error).strip()
+        if not getattr(builder, "MANUAL_DOWNLOAD_INSTRUCTIONS", None):
+            text = text.partition("\n")[0]  # a list of all data sets may follow
         raise ValueError(
             "`tfds:NAME` must be a data set that TFDS has prepared, or can download. Received: "
-            f"{name!r} with data_dir={data_dir!r}. TFDS says: {str(error).strip().splitlines()[0]}"
+            f"{name!r} with data_dir={data_dir!r}. TFDS says: {text}"
         ) from error
     return builder
