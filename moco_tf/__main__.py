@@ -51,8 +51,8 @@ def usage(program: str) -> str:
             "",
             *lines,
             "",
-            f"{program} COMMAND --help shows a command's flags and, with --config=NAME, every field",
-            "of that config with its value, range and meaning.",
+            f"{program} COMMAND --help shows a command's flags and, with --config=NAME,",
+            "every field of that config with its value, range and meaning.",
         ]
     )
 

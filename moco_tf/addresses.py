@@ -83,9 +83,9 @@ def _error(package, address, option, problem):
     modules = [module for module in (_module_in(package, name) for name in names) if module]
     forms = [form for module in modules for form in module.ADDRESSES]
     return ValueError(
-        f"`{option}` must be one of {', '.join(forms)}, or the import path of yours, such as my_module:name "
-        f"with my_module installed or in a folder of PYTHONPATH. Received: {address!r}, {problem}. "
-        f"{spelling.hint(address, forms)}".rstrip()
+        f"`{option}` must be one of {', '.join(forms)}, or the import path of yours, such as "
+        "my_module:name with my_module installed or in a folder of PYTHONPATH. Received: "
+        f"{address!r}, {problem}. {spelling.hint(address, forms)}".rstrip()
     )
 
 
