@@ -82,12 +82,33 @@ def write_bytes(path: str, content: bytes):
         with tf.io.gfile.GFile(temporary, "wb") as file:
             file.write(content)
 
+    replace(path, write)
+
+
+def read_bytes(path: str) -> bytes:
+    """The content of a file."""
+
+    def read():
+        with tf.io.gfile.GFile(path, "rb") as file:
+            return file.read()
+
+    return with_retries(read)
+
+
+def replace(path: str, write: Callable[[str], None]):
+    """Writes a file, whole or not at all.
+
+    Args:
+        path: local or gs:// file.
+        write: function that writes the file to a temporary path of the same extension. If it
+            raises, `path` stays as it is.
+    """
     with_retries(lambda: _replace(path, write))
 
 
 def save_model(model: keras.Model, path: str):
     """Saves a model as a .keras file, whole or not at all."""
-    with_retries(lambda: _replace(path, model.save))
+    replace(path, model.save)
 
 
 def remove_leftovers(path: str):

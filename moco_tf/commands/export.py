@@ -15,8 +15,10 @@ torchvision_detection, mmdetection, detectron2
                       the backbone for these detectors; detectron2's file is a .pkl
 """
 
+import functools
 import os
 
+import keras
 import tensorflow as tf
 from absl import flags
 
@@ -25,8 +27,7 @@ from moco_tf.commands import script
 from moco_tf.evaluation import results
 from moco_tf.evaluation.serving import load_classifier
 from moco_tf.evaluation.task import find_of
-from moco_tf.interop import naming_schemes, torch_file, training_state, weights
-from moco_tf.storage import save_model
+from moco_tf.interop import naming_schemes, read_back, torch_file, training_state, weights
 from moco_tf.training.checkpoint import step_path
 
 FLAGS = flags.FLAGS
@@ -70,21 +71,33 @@ def export(
     if export_format == "savedmodel":
         return export_server(loaded, output, **options)
     tf.io.gfile.makedirs(os.path.dirname(output) or ".")
-    if export_format == "keras":
-        if part == "backbone":
-            save_model(interop.plain_keras(loaded.encoder.backbone), output)
-        else:
-            save_model(loaded.encoder, output)
-    elif export_format == "onnx":
+    if export_format == "onnx":
         interop.export_onnx(loaded.encoder, output)
-    elif export_format == "torch":
-        arch = loaded.encoder.backbone.name
-        interop.export_official(_state(loaded, checkpoint), output, arch, loaded.run)
+    elif export_format == "keras":
+        encoder, is_part = loaded.encoder, part == "backbone"
+        network = interop.plain_keras(encoder.backbone) if is_part else encoder
+        read = functools.partial(keras.models.load_model, compile=False)
+        read_back.write_checked(output, network.save, read, network)
     else:
-        write = getattr(interop, f"export_{export_format}")
-        # Any head will do: these formats have none.
-        write(naming_schemes.State(query=weights.arrays_of(loaded.encoder.backbone)), output)
+        _export_torch(loaded, checkpoint, export_format, output)
     return output
+
+
+def _export_torch(loaded, checkpoint, export_format, output):
+    """Writes an encoder in a format of PyTorch."""
+    encoder = loaded.encoder
+    if export_format == "torch":
+        network = encoder
+        state = _state(loaded, checkpoint)
+        write = functools.partial(
+            interop.export_official, state, arch=encoder.backbone.name, config=loaded.run
+        )
+    else:
+        network = encoder.backbone  # any head will do: these formats have none
+        state = naming_schemes.State(query=weights.arrays_of(network))
+        write = functools.partial(getattr(interop, f"export_{export_format}"), state)
+    read = functools.partial(read_back.read_torch, export_format=export_format, network=network)
+    read_back.write_checked(output, write, read, network)
 
 
 def _refuse_options(options):

@@ -48,8 +48,11 @@ class SegmentationServer(tf.Module):
 
     def _of_images(self, images):
         """Images, uint8 NxHxWx3, to label maps, uint8 NxHxW."""
-        labels = self._predict(images)
-        return {"labels": tf.cast(labels, tf.uint8)}
+        # TensorFlow's convolutions fail on no image at all: then one is blank, of a pixel at least.
+        n, height, width = (tf.shape(images)[axis] for axis in range(3))
+        missing = [[0, tf.cast(size < 1, tf.int32)] for size in (n, height, width)]
+        labels = self._predict(tf.pad(images, [*missing, [0, 0]]))
+        return {"labels": tf.cast(labels[:n, :height, :width], tf.uint8)}
 
     def _of_bytes(self, encoded):
         """N encoded images of any sizes to N label maps as PNG; "" where ok is false."""
