@@ -1,5 +1,7 @@
 """The flag --config and its overrides, --config.field=value."""
 
+from typing import Any
+
 from absl import flags
 from ml_collections import config_flags
 
@@ -70,3 +72,8 @@ def given(argv: list[str], flag: str = "config") -> str | None:
         if name in (f"--{flag}", f"-{flag}"):
             return value if sign else following
     return None
+
+
+def overrides() -> dict[str, Any]:
+    """Values of the fields that the command line sets, by their dotted names."""
+    return dict(config_flags.get_override_values(flags.FLAGS["config"]))

@@ -44,7 +44,8 @@ def run(
             if help.is_asked(argv):
                 print(help.text(argv, shown(argv)))
                 sys.exit()
-            rest = flags.FLAGS(prepare(argv))
+            sys.argv = prepare(argv)  # where ml_collections looks for overrides
+            rest = flags.FLAGS(sys.argv)
             _import(IMPORT.value)
             check(rest[1:])
             if flags.FLAGS.get_flag_value("print_config", False):

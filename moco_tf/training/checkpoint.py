@@ -203,7 +203,7 @@ def claim_workdir(
         ValueError: as in `check_workdir`, or on every process if one has another config or code.
     """
     path = os.path.join(workdir, CONFIG)
-    is_new = _is_new(workdir)
+    is_new = is_new_workdir(workdir)
     if distribute.is_chief(strategy) and is_new:
         tf.io.gfile.makedirs(workdir)
         content = {VERSION_KEY: VERSION, **new}
@@ -216,7 +216,7 @@ def claim_workdir(
         rounding.compare(workdir)
 
 
-def _is_new(workdir):
+def is_new_workdir(workdir: str) -> bool:
     """Whether a workdir does not exist, or holds nothing worth keeping."""
     if not tf.io.gfile.exists(workdir):
         return True
@@ -233,7 +233,7 @@ def check_workdir(new: dict, workdir: str, way_on: str = "", movable: tuple[str,
         way_on: advice to the user for another config, a sentence.
         movable: fields that may differ besides `FREE_FIELDS`.
     """
-    if _is_new(workdir):
+    if is_new_workdir(workdir):
         return
     old = _read_config(os.path.join(workdir, CONFIG))
     if not old.pop(VERSION_KEY, None):

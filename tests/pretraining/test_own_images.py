@@ -1,0 +1,122 @@
+"""Sizes that are chosen for images of one's own: by number, image size, machine and minutes."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from moco_tf import presets, schema
+from moco_tf.commands import train
+from moco_tf.data.sources import from_arrays
+from moco_tf.pretraining import config as configs
+from moco_tf.pretraining import own_images, trial
+
+GB = 1e9
+
+
+def chosen(images=4000, short_px=500, minutes=20, given=None, device="CPU", **measured):
+    """The config after all choices, and the last reason of each."""
+    config = presets.load("tiny_imagenet")
+    for name, value in (given or {}).items():
+        schema.override(config, name, value)
+    names = set(given or ())
+    facts = own_images.Facts(images, short_px, per_class=images // 10, device=device)
+    choices = own_images._apply(config, names, own_images.before_trial(facts, config, names))
+    measured = {
+        "image_size_px": config.data.image_size_px,
+        "image_seconds": 0.004,
+        "row_bytes": 1e7,
+        "fixed_bytes": 1e8,
+        "available": 16 * GB,
+        **measured,
+    }
+    after = own_images.after_trial(facts, config, names, trial.Trial(**measured), minutes)
+    choices += own_images._apply(config, names, after)
+    configs.check(config)
+    return config, {choice.field: choice.reason for choice in choices}
+
+
+@pytest.mark.parametrize("images", [10, 16, 100, 204, 333, 1000, 8000, 50_000, 10**7])
+def test_any_number_of_images_gives_a_config_that_can_be_run(images):
+    config, _ = chosen(images)
+    batch, queue = config.batch_size, config.model.queue_size
+    assert batch <= max(images / 4, 8) and batch % config.model.bn_group_size == 0
+    assert config.model.bn_group_size < batch
+    assert queue % batch == 0 and queue <= max(images / 2, batch)
+
+
+def test_time_goes_into_epochs_and_then_into_larger_images():
+    """4,000 images of 4 ms and 15 % more: 65 epochs; 204 images: 218 at 160 px, 151 at 192 px."""
+    many, reasons = chosen(4000)
+    assert (many.data.image_size_px, many.epochs) == (64, int(1200 / (4000 // 128 * 128 * 0.0046)))
+    assert reasons["epochs"].startswith("20 minutes at 250 images/s of 64 px")
+    few, _ = chosen(204)
+    seconds = 6 * 32 * 0.0046 * (160 / 64) ** 2
+    assert (few.data.image_size_px, few.epochs) == (160, int(1200 / seconds))
+    assert chosen(204, short_px=100)[0].data.image_size_px == 96
+    assert chosen(204, short_px=20)[0].data.image_size_px == 32
+    assert chosen(204, minutes=10_000)[0].epochs == own_images.MOST_EPOCHS
+    assert chosen(10**6, minutes=1)[0].epochs == 1
+
+
+def test_what_memory_does_not_hold_is_made_smaller():
+    config, reasons = chosen(4000, available=1.5 * GB)  # 95 rows of 10 MB
+    assert (config.batch_size, config.model.queue_size % 64) == (64, 0)
+    assert "fits into 1.0 GB" in reasons["batch_size"]
+    few, _ = chosen(204, available=1.5 * GB)  # 32 rows: up to 110 px
+    assert few.data.image_size_px == 96
+    assert chosen(204, available=None)[0].data.image_size_px == 160
+
+
+def test_what_the_user_gives_stays():
+    given = {"batch_size": 32, "epochs": 3, "data.image_size_px": 48, "model.momentum": 0.9}
+    config, reasons = chosen(given=given)
+    assert {name: getattr(config, name) for name in ("batch_size", "epochs")} == {
+        "batch_size": 32,
+        "epochs": 3,
+    }
+    assert (config.data.image_size_px, config.model.momentum) == (48, 0.9)
+    assert not set(given) & set(reasons)
+    assert config.model.queue_size % 32 == 0
+
+
+def test_a_gpu_that_is_too_small_gets_half_the_batch(monkeypatch):
+    tried = []
+
+    def run(config, source, strategy):
+        tried.append(config.batch_size)
+        if config.batch_size > 16:
+            raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
+        return trial.Trial(64, 0.004, 1e7, 1e8, None)
+
+    monkeypatch.setattr(trial, "run", run)
+    images = np.random.default_rng(0).integers(0, 256, (300, 70, 90, 3), np.uint8)
+    source = from_arrays(images, np.arange(300) % 3)
+    monkeypatch.setattr(own_images.sources, "open_source", lambda *_, **__: source)
+    config = presets.load("tiny_imagenet")
+    own_images.choose(config, set(), 20, tf.distribute.get_strategy())
+    assert tried == [64, 32, 16] and config.batch_size == 16
+    configs.check(config)
+    assert (config.data.image_size_px, config.monitor.neighbours) == (64, 90)
+
+
+@pytest.mark.parametrize(
+    "argv, want",
+    [
+        (
+            ["photos/"],
+            "--config=tiny_imagenet --config.data.source=folder:photos/ --minutes=20 "
+            "--workdir=runs/photos",
+        ),
+        (
+            ["--workdir", "runs/x", "tfrecord:a/*", "--minutes=3"],
+            "--config=tiny_imagenet --config.data.source=tfrecord:a/* --workdir runs/x --minutes=3",
+        ),
+        (
+            ["--config=moco_v2", "folder:a/b"],
+            "--config.data.source=folder:a/b --workdir=runs/b --config=moco_v2",
+        ),
+        (["--config=quickstart", "--workdir=x"], "--config=quickstart --workdir=x"),
+    ],
+)
+def test_a_folder_stands_for_flags(argv, want):
+    assert train.with_address(["train", *argv]) == ["train", *want.split(" ")]
