@@ -13,7 +13,15 @@ from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.image_ops import resize_and_center_crop
 from moco_tf.data.recipes.recipe import Recipe
 from moco_tf.data.sources import Source, Stream
-from moco_tf.data.tfdata import chunk_rows, endless, examples, join, no_autograph, split
+from moco_tf.data.tfdata import (
+    chunk_rows,
+    endless,
+    examples,
+    join,
+    no_autograph,
+    split,
+    traced_once,
+)
 
 
 def labelled_dataset(
@@ -50,7 +58,7 @@ def labelled_dataset(
             name: uint8 n x 120, the name of the row's own image.
     """
 
-    @no_autograph
+    @traced_once
     def make_crop(key, slot):
         u = recipe.draw(seed, slot, view=0)
         x = recipe.geometry(source.image(key), u, image_size_px)
@@ -107,7 +115,7 @@ def evaluation_dataset(
             ok: bool n, false where an image cannot be decoded.
     """
 
-    @no_autograph
+    @traced_once
     def make_crop(key, slot):
         del slot  # nothing is random
         image = resize_and_center_crop(source.image(key), resize_px, image_size_px)

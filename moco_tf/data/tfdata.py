@@ -1,5 +1,7 @@
 """Building blocks of the input pipelines: image order, chunks of examples, joins and splits."""
 
+import functools
+
 import tensorflow as tf
 
 from moco_tf.data.batch_layout import BatchLayout
@@ -8,6 +10,8 @@ from moco_tf.data.sources import Source, Stream
 
 # Functions that tf.data calls need no AutoGraph, which multiplies the time to build a dataset.
 no_autograph = tf.autograph.experimental.do_not_convert
+# Traced once, however often a pipeline calls it: most of the time to build a dataset goes there.
+traced_once = functools.partial(tf.function, autograph=False)
 
 
 def image_of_slot(slot, batch: int, num_examples: int, seed: int) -> tf.Tensor:

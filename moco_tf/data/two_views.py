@@ -18,7 +18,15 @@ from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.random_key import random_key
 from moco_tf.data.recipes.recipe import Recipe
 from moco_tf.data.sources import Source, Stream
-from moco_tf.data.tfdata import chunk_rows, endless, examples, join, no_autograph, split
+from moco_tf.data.tfdata import (
+    chunk_rows,
+    endless,
+    examples,
+    join,
+    no_autograph,
+    split,
+    traced_once,
+)
 
 QUERY, KEY = 0, 1  # the views, for `Recipe.draw`
 
@@ -88,7 +96,7 @@ def two_view_dataset(
             f"{source.num_examples} images, batch {layout.batch}. Lower the batch size."
         )
 
-    @no_autograph
+    @traced_once
     def make_views(key, slot):
         """Two crops of one image, and the draws that their colors will need."""
         image = source.image(key)

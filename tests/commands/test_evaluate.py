@@ -14,6 +14,7 @@ from moco_tf.evaluation import report, results
 from moco_tf.evaluation.classification import Classification
 
 
+@pytest.mark.slow
 def test_every_task_and_their_comparison(pretrained, tmp_path, monkeypatch):
     tasks = {
         "knn": {},

@@ -1,5 +1,6 @@
 """A run taken elsewhere by the commands, and embeddings asked for over the network."""
 
+import functools
 import json
 import pathlib
 import shutil
@@ -133,20 +134,26 @@ CLASSIFIERS = {
 
 @pytest.fixture(scope="module")
 def evaluated(pretrained, tmp_path_factory):
-    """Workdirs of evaluations by task, with another size and normalization than the run's."""
+    """`evaluated(task)`: the workdir of an evaluation, of another size and normalization."""
     root = tmp_path_factory.mktemp("evaluated")
     images = {"image_size_px": 24, "resize_px": 30, "recipe": "moco:cifar10"}
     images = {f"data__{name}": value for name, value in images.items()}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Classification, "report", lambda task, record: None)  # for speed
-        for task, fields in CLASSIFIERS.items():
-            evaluations.evaluate(task, pretrained, root / task, **fields, **images)
-    return {task: root / task for task in CLASSIFIERS}
+
+    @functools.cache
+    def workdir(task):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Classification, "report", lambda task, record: None)  # for speed
+            evaluations.evaluate(task, pretrained, root / task, **CLASSIFIERS[task], **images)
+        return root / task
+
+    return workdir
 
 
-@pytest.mark.parametrize("task", CLASSIFIERS)
+@pytest.mark.parametrize(
+    "task", ["linear_cached", pytest.param("finetune", marks=pytest.mark.slow)]
+)
 def test_a_served_classifier_is_as_good_as_its_evaluation(task, evaluated, pretrained, tmp_path):
-    workdir = evaluated[task]
+    workdir = evaluated(task)
     checkpoint, options = (
         (workdir, {}) if task == "finetune" else (pretrained, {"classifier": str(workdir)})
     )
@@ -180,15 +187,18 @@ def test_a_served_classifier_is_as_good_as_its_evaluation(task, evaluated, pretr
 def test_a_classifier_is_served_by_its_workdir_and_as_it_was_tested(
     evaluated, pretrained, tmp_path
 ):
-    workdir, output = evaluated["linear_cached"], str(tmp_path / "out")
+    workdir, output = evaluated("linear_cached"), str(tmp_path / "out")
     with pytest.raises(ValueError, match="fc. To export a classifier, name the workdir of its ev"):
         export.export(str(workdir / "classifier.keras"), "savedmodel", output)
     options = {"classifier": str(workdir), "image_size_px": 24}
     with pytest.raises(ValueError, match="as in its evaluation's test. Received: image_size_px=24"):
         export.export(str(pretrained), "savedmodel", output, **options)
+    tuned = tmp_path / "tuned"
+    shutil.copytree(workdir, tuned)
+    config = json.loads((tuned / "config.json").read_text())
+    (tuned / "config.json").write_text(json.dumps(config | {"task": "finetune"}))
     with pytest.raises(ValueError, match="fine-tuned, export it by itself: --checkpoint=.*tune"):
-        classifier = str(evaluated["finetune"])
-        export.export(str(pretrained), "savedmodel", output, classifier=classifier)
+        export.export(str(pretrained), "savedmodel", output, classifier=str(tuned))
     old = tmp_path / "old"
     shutil.copytree(workdir, old)
     record = json.loads((old / "results.json").read_text())

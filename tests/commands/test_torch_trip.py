@@ -40,6 +40,7 @@ def imported(trained, tmp_path):
     return path, back
 
 
+@pytest.mark.slow
 def test_a_run_goes_to_torch_and_comes_back(trained, tmp_path):
     torch = pytest.importorskip("torch", reason="the oracle is PyTorch: pip install torch")
     path, back = imported(trained, tmp_path)

@@ -13,6 +13,7 @@ from moco_tf.data import recipes, sources
 from moco_tf.data.batch import TwoViewBatch
 from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.two_views import two_view_dataset
+from moco_tf.pretraining import build
 
 SIZE, SEED, BATCH = 32, 7, 16
 
@@ -86,7 +87,20 @@ def test_without_a_second_recipe_both_views_share_the_first():
     assert query is recipes.find("moco:v1") and key is recipes.find("moco:v2")
 
 
-def test_a_run_takes_recipes_and_source_by_their_import_paths(tmp_path):
+def test_a_run_takes_recipes_and_source_by_their_import_paths(tmp_path, monkeypatch):
+    seen = []
+    make_dataset = build.make_dataset
+    monkeypatch.setattr(
+        build, "make_dataset", lambda *args: seen.extend(args) or make_dataset(*args)
+    )
+    recipe = {"data.recipe": "own_views:strong", "data.recipe_k": "own_views:weak"}
+    tiny.pretrain(tmp_path, **recipe, **{"data.source": "own_views:48"}, stop_after_steps=1)
+    assert seen[0].num_examples == 48
+    assert seen[1] is own_views.strong and seen[2] is own_views.weak
+
+
+@pytest.mark.slow
+def test_a_run_trains_on_the_views_of_its_recipes(tmp_path):
     def first_loss(name, **overrides):
         flags = {"data.source": "own_views:48", "data.recipe": "own_views:strong"}
         flags |= {"stop_after_steps": 1, "log_every_steps": 1, **overrides}

@@ -31,19 +31,21 @@ def test_views_and_order_are_those_of_a_run():
     data = two_views(IMAGES, "moco:v1", seed=3, **SIZES)
     assert len(data) == 2
     drawn = tf.data.Dataset.random(3, rerandomize_each_iteration=True).take(1)
-    for _ in range(2):  # each iteration is another epoch of the run with this seed
-        (epoch,) = drawn
-        run = two_view_dataset(
-            sources.from_arrays(IMAGES),
-            moco.v1,
-            BatchLayout(16),
-            image_size_px=12,
-            seed=3,
-            start_step=int(epoch) % pairs.EPOCHS * 2,
-            jit_compile=False,
-        )
-        want = [(batch["x_q"].numpy(), batch["x_k"].numpy()) for batch in run.take(2)]
-        assert_equal(arrays(data), want)
+    # Each iteration is another epoch of the run with this seed.
+    first_epoch, epoch = (int(number) for _ in range(2) for number in drawn)
+    first = arrays(data)
+    run = two_view_dataset(
+        sources.from_arrays(IMAGES),
+        moco.v1,
+        BatchLayout(16),
+        image_size_px=12,
+        seed=3,
+        start_step=epoch % pairs.EPOCHS * 2,
+        jit_compile=False,
+    )
+    want = [(batch["x_q"].numpy(), batch["x_k"].numpy()) for batch in run.take(2)]
+    assert_equal(arrays(data), want)
+    assert first_epoch != epoch and (first[0][0] != want[0][0]).any()
 
 
 def test_each_epoch_has_each_image_once_and_trains_a_memory_bank():
@@ -118,6 +120,6 @@ def test_a_folder_trains_a_model_in_two_lines(tmp_path):
     model = MoCo(encoder(side_px=12), queue_size=16)
     model.compile(SGD(0.1))
     views = two_views(f"folder:{tmp_path}", recipe="moco:v1", **SIZES | {"batch_size": 4})
-    history = model.fit(views, validation_data=views, epochs=2, verbose=0).history
-    assert np.isfinite(history["loss"] + history["val_loss"]).all()
+    history = model.fit(views, epochs=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
     assert int(model.optimizer.iterations) == 4

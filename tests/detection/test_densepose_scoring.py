@@ -15,8 +15,9 @@ from densepose_sets import CATEGORIES, mesh, person, python2_pickle, write_files
 from detection_runs import SHORT_RUN, metric_names
 from detection_sets import annotation, truth, write_coco
 from scipy.spatial import distance
+from small_resnet import four_stages
 
-from moco_tf.backbones import heads, resnet
+from moco_tf.backbones import heads
 from moco_tf.backbones.encoder import Encoder
 from moco_tf.detection import config as configs
 from moco_tf.detection import tester as testing
@@ -209,7 +210,7 @@ def make_config(**given):
 def test_a_run_with_the_files_is_scored(folder, tmp_path):
     data = {f"data.{name}": write_persons(tmp_path / name, 4) for name in ("train", "test")}
     encoder = tmp_path / "encoder.keras"
-    Encoder(resnet.resnet18(width=4), heads.mlp(8)).save(encoder)
+    Encoder(four_stages(4), heads.mlp(8)).save(encoder)
     config = make_config(densepose_files=str(folder), **data)
     workdir = tmp_path / "run"
     record = evaluate("detection", config, str(encoder), str(workdir), tf.distribute.get_strategy())

@@ -13,8 +13,9 @@ import serving
 import tensorflow as tf
 from detection_runs import CLASSES, JOINTS, detect, write_set
 from PIL import Image
+from small_resnet import four_stages
 
-from moco_tf.backbones import heads, resnet
+from moco_tf.backbones import heads
 from moco_tf.backbones.encoder import Encoder
 from moco_tf.commands import export
 from moco_tf.detection import config, task
@@ -38,7 +39,7 @@ def workdir(tmp_path_factory):
     """Of a detection with all heads, whose test pads images as a request does."""
     root = tmp_path_factory.mktemp("detection")
     keras.utils.set_random_seed(0)
-    Encoder(resnet.resnet18(width=8), heads.mlp(8)).save(root / "encoder.keras")
+    Encoder(four_stages(), heads.mlp(8)).save(root / "encoder.keras")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(task.fit, "fit", grown)
         patch.setattr(task.report, "write", lambda *_: None)  # there was no training to show

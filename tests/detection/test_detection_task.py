@@ -11,9 +11,10 @@ import tiny
 from detection_runs import JOINTS, command, detect, make_config, metric_names, write_set
 from detection_sets import annotation, write_coco
 from pycocotools import mask as coco_mask
+from small_resnet import four_stages
 
 from moco_tf import schema
-from moco_tf.backbones import heads, resnet
+from moco_tf.backbones import heads
 from moco_tf.backbones.encoder import Encoder
 from moco_tf.data import labelled
 from moco_tf.data.recipes import moco
@@ -29,7 +30,7 @@ def encoder(tmp_path_factory):
     """The file of an untrained encoder."""
     keras.utils.set_random_seed(0)
     path = tmp_path_factory.mktemp("encoder") / "encoder.keras"
-    Encoder(resnet.resnet18(width=8), heads.mlp(8)).save(path)
+    Encoder(four_stages(), heads.mlp(8)).save(path)
     return path
 
 

@@ -6,9 +6,9 @@ import pytest
 import shapes
 import tensorflow as tf
 from small_detectors import SETTINGS, make_detector
+from small_resnet import four_stages
 
 from moco_tf import optim
-from moco_tf.backbones import resnet
 from moco_tf.backbones.batch_norm import BatchNorm
 from moco_tf.backbones.encoder import Encoder
 from moco_tf.detection.model import network as networks
@@ -25,6 +25,7 @@ def predictions(model, batch, rows=10):
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+@pytest.mark.slow
 def test_it_finds_shapes_it_has_not_seen():
     model = make_detector("fpn", width=16, rate=optim.Steps(0.1, [200, 235], 0.2, 20))
     step = tf.function(model.step, autograph=False)
@@ -64,8 +65,15 @@ def test_all_heads_learn_a_batch_by_heart(architecture):
     assert architecture == "c4" or detections["keypoints"].shape == (2, 20, 2, 3)
 
 
-@pytest.mark.parametrize("architecture", ["fpn", pytest.param("c4", marks=pytest.mark.slow)])
-def test_replicas_train_as_one_device_does(architecture, mirrored):
+@pytest.mark.parametrize(
+    "architecture, num_keypoints",
+    [
+        ("dc5", 0),
+        pytest.param("fpn", 2, marks=pytest.mark.slow),
+        pytest.param("c4", 0, marks=pytest.mark.slow),
+    ],
+)
+def test_replicas_train_as_one_device_does(architecture, num_keypoints, mirrored):
     """At a rate that hardly moves the weights: else rounding changes the rank of a box, and with it
     what is drawn. Velocities are the sums of the gradients: in the second step, rounding on the
     wrong side of a ReLU has cost 4 % of a norm; a replica left out would cost about half.
@@ -74,7 +82,6 @@ def test_replicas_train_as_one_device_does(architecture, mirrored):
     for replicas in (1, 2):
         strategy = mirrored(replicas)
         with strategy.scope():
-            num_keypoints = 2 if architecture == "fpn" else 0
             model = make_detector(architecture, num_keypoints=num_keypoints, rate=1e-7)
         run = tf.function(lambda b, m=model, s=strategy: s.run(m.step, (b,)), autograph=False)
         losses, velocities = [], []
@@ -161,7 +168,7 @@ def test_frozen_bn_is_constant_and_nowhere_new(architecture):
         for layer in part.layers
         if isinstance(layer, BatchNorm)
     }
-    assert len(norms) == 20 and not model.network.norms()  # those of ResNet-18
+    assert len(norms) == 12 and not model.network.norms()  # those of the backbone
     trained = {id(v) for v in model.trainable_variables}
     assert not any(id(v) in trained for norm in norms.values() for v in norm.variables)
     model.step(shapes.batch(0, 2))
@@ -171,7 +178,7 @@ def test_frozen_bn_is_constant_and_nowhere_new(architecture):
 
 
 def test_the_region_head_is_the_backbones_last_stage():
-    encoder = Encoder(resnet.resnet18(width=8))
+    encoder = Encoder(four_stages())
     network = networks.make_network(encoder, "c4", 3)
     backbone = encoder.backbone
     for layer in [*network.features.layers, *network.region.layers]:
@@ -183,7 +190,7 @@ def test_the_region_head_is_the_backbones_last_stage():
     assert [layer.name for layer in reduced.features.layers[-2:]] == ["reduce", "reduce.bn"]
     assert reduced.features.outputs[0].shape[-1] == 64
     trained = [len(make_detector(name).network.norms()) for name in networks.ARCHITECTURES]
-    assert trained == [21, 21, 28]
+    assert trained == [13, 13, 20]
 
 
 @pytest.mark.parametrize(
@@ -203,6 +210,6 @@ def test_the_region_head_is_the_backbones_last_stage():
 def test_mistakes_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         make_detector(**options)
-    small = Encoder(resnet.resnet18(width=4, stem="cifar"))
+    small = Encoder(four_stages(4, "cifar"))
     with pytest.raises(ValueError, match="needs a backbone with ImageNet's stem"):
         networks.make_network(small, "fpn", 3)

@@ -5,8 +5,9 @@ import pytest
 import shapes
 import tensorflow as tf
 from detection_runs import make_config, write_set
+from small_resnet import four_stages
 
-from moco_tf.backbones import heads, resnet
+from moco_tf.backbones import heads
 from moco_tf.backbones.encoder import Encoder
 from moco_tf.detection.task import DetectionTask
 
@@ -16,7 +17,7 @@ def encoder(tmp_path_factory):
     """The file of an untrained encoder."""
     keras.utils.set_random_seed(0)
     path = tmp_path_factory.mktemp("encoder") / "encoder.keras"
-    Encoder(resnet.resnet18(width=8), heads.mlp(8)).save(path)
+    Encoder(four_stages(), heads.mlp(8)).save(path)
     return str(path)
 
 

@@ -9,9 +9,10 @@ import pytest
 import shapes
 import tensorflow as tf
 from detection_runs import SHORT_RUN, make_config, metric_names, write_set
+from small_resnet import four_stages
 
 from moco_tf import distribute, optim
-from moco_tf.backbones import heads, resnet
+from moco_tf.backbones import heads
 from moco_tf.backbones.encoder import Encoder
 from moco_tf.detection.model import retinanet
 from moco_tf.detection.model.detector import RCNNSettings
@@ -22,7 +23,7 @@ R_CNN = ("masks", "width_divisor", "before_nms", "after_nms", "regions", "sampli
 
 def encoder(width=4):
     keras.utils.set_random_seed(0)
-    return Encoder(resnet.resnet18(width=width))
+    return Encoder(four_stages(width))
 
 
 def detector(network):
@@ -180,7 +181,7 @@ def test_it_learns_a_batch_by_heart_and_is_the_same_after_reload(tmp_path):
     path = str(tmp_path / "network.keras")
     network.save(path)
     again = detector(keras.models.load_model(path, compile=False))
-    assert again.network.num_classes == 3 and len(again.network.norms()) == 25
+    assert again.network.num_classes == 3 and len(again.network.norms()) == 17
     for name, x in again.predict(examples["x"], examples["size"]).items():
         np.testing.assert_array_equal(x, detections[name])
 
@@ -194,7 +195,7 @@ def test_frozen_bn_is_constant_and_nowhere_new():
 @pytest.mark.slow
 def test_a_run_is_scored_reported_and_saved(tmp_path, mirrored):
     keras.utils.set_random_seed(0)
-    Encoder(resnet.resnet18(width=4), heads.mlp(8)).save(tmp_path / "encoder.keras")
+    Encoder(four_stages(4), heads.mlp(8)).save(tmp_path / "encoder.keras")
     data = (write_set(tmp_path / "set", 4, 0),) * 2
     options = {"architecture": "retinanet", "steps": 1, "optimizer__milestones_steps": ()}
     options |= {"lowest_score": 0.0, "bn_statistics_batches": 1, "data__check_images": False}

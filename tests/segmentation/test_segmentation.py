@@ -11,6 +11,7 @@ import scenes
 import tensorflow as tf
 import tiny
 from PIL import Image
+from small_resnet import four_stages
 
 from moco_tf.backbones import heads, resnet
 from moco_tf.backbones.encoder import Encoder
@@ -28,7 +29,7 @@ def pretrained(tmp_path_factory):
     """The file of an untrained encoder, with the stem of small images."""
     keras.utils.set_random_seed(0)
     path = tmp_path_factory.mktemp("pretrained") / "encoder.keras"
-    Encoder(resnet.resnet18(width=8, stem="cifar"), heads.mlp(8)).save(path)
+    Encoder(four_stages(8, "cifar"), heads.mlp(8)).save(path)
     return path
 
 
@@ -89,7 +90,7 @@ def test_the_dense_backbone_is_the_encoders_at_another_stride(name, stride, dila
 
 def test_scales_and_mirrors_are_averaged():
     keras.utils.set_random_seed(0)
-    encoder = Encoder(resnet.resnet18(width=4, stem="cifar"), heads.mlp(8))
+    encoder = Encoder(four_stages(4, "cifar"), heads.mlp(8))
     network = networks.fcn(encoder.backbone.rebuild(last_dilation=2, synchronized_bn=True), 3)
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 48, 3)).astype(np.uint8)
 
@@ -196,7 +197,7 @@ def test_deeplab_refuses_crops_and_backbones_that_do_not_fit(data, pretrained, t
 def test_deeplab_trains_on_the_same_backbone(data, tmp_path):
     options = dict(head="deeplabv3plus", steps=2)
     keras.utils.set_random_seed(0)
-    encoder = Encoder(resnet.resnet18(width=8), heads.mlp(8))
+    encoder = Encoder(four_stages(), heads.mlp(8))
     path = tmp_path / "encoder.keras"
     encoder.save(path)
     workdir = tmp_path / "run"

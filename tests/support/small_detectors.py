@@ -2,9 +2,9 @@
 
 import keras
 import tensorflow as tf
+from small_resnet import four_stages
 
 from moco_tf import optim
-from moco_tf.backbones import resnet
 from moco_tf.backbones.encoder import Encoder
 from moco_tf.detection.model import network as networks
 from moco_tf.detection.model.detector import Detector, RCNNSettings
@@ -17,7 +17,7 @@ def make_detector(
 ):
     """A small detector of three classes."""
     keras.utils.set_random_seed(0)
-    encoder = Encoder(resnet.resnet18(width=width))
+    encoder = Encoder(four_stages(width))
     options = {"masks": True, "width_divisor": 8, **options}
     network = networks.make_network(encoder, architecture, 3, **options)
     model = Detector(network, lambda x: tf.cast(x, tf.float32) / 64 - 2, settings, static_shapes)

@@ -1,23 +1,48 @@
-"""The training loop: a run that is asked to stop."""
+"""The training loop: a run that is asked to stop, several steps a call, and traces."""
 
+import numpy as np
 import pytest
 import tiny
+import tiny_fit
 
-from moco_tf.training.loop import Stopped
+from moco_tf.training import loop
 
 
 def test_a_run_that_is_asked_to_stop_saves_and_raises(tmp_path):
-    with pytest.raises(Stopped, match="after step 1, saved") as stopped:
-        tiny.pretrain(tmp_path / "run", stop=lambda: True, report=True)
+    with pytest.raises(loop.Stopped, match="after step 1, saved") as stopped:
+        tiny_fit.fit(tmp_path / "run", stop=lambda: True)
     assert stopped.value.step == 1
     assert (tmp_path / "run" / "checkpoints" / "step-1.index").exists()
-    assert not (tmp_path / "run" / "report.html").exists()
 
-    assert tiny.pretrain(tmp_path / "run") == 4
-    assert tiny.pretrain(tmp_path / "whole") == 4
+    assert tiny_fit.fit(tmp_path / "run") == 8
+    assert tiny_fit.fit(tmp_path / "whole") == 8
     tiny.assert_same_state(tmp_path / "whole", tmp_path / "run")
 
 
 def test_a_request_that_comes_with_the_last_step_changes_nothing(tmp_path):
-    assert tiny.pretrain(tmp_path, stop=lambda: True, stop_after_steps=1, report=True) == 1
-    assert (tmp_path / "report.html").exists()
+    assert tiny_fit.fit(tmp_path, 1, stop=lambda: True) == 1
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_several_steps_per_call_equal_single_ones(replicas, mirrored, tmp_path):
+    """Three at a time, which neither the epoch's end nor the checkpoints divide by."""
+    tiny_fit.fit(tmp_path / "single")
+    strategy = mirrored(replicas)
+    tiny_fit.fit(
+        tmp_path / "several", strategy=strategy, steps_per_call=3, checkpoint_every_steps=7
+    )
+    tiny.assert_each_step_once(tmp_path / "several", 8)
+    single, several = (tiny.losses(tmp_path / name) for name in ("single", "several"))
+    assert single[-1] < single[0]
+    np.testing.assert_allclose(several, single, rtol=1e-5)
+
+
+def test_nothing_is_traced_again_after_the_first_step(tmp_path, monkeypatch):
+    calls = []
+    make_call = loop.make_call
+    monkeypatch.setattr(
+        loop, "make_call", lambda *args: calls.append(make_call(*args)) or calls[-1]
+    )
+    tiny_fit.fit(tmp_path)
+    assert len(tiny.losses(tmp_path)) == 8
+    assert [call.experimental_get_tracing_count() for call in calls] == [1]

@@ -1,11 +1,14 @@
 """A step that is not finite changes nothing but its number, in everything that trains."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
 import shapes
 import tensorflow as tf
 from moco_case import SGD_ARGS, Case, distributed
+from small_resnet import four_stages
 
 from moco_tf import SGD, Encoder, MoCo, resnet
 from moco_tf.detection.model.detector import Detector, RCNNSettings
@@ -113,19 +116,25 @@ MECHANISMS = {
     "MemoryBank": (MemoryBank, {"num_images": 11, "queue_size": 13}),
 }
 PLANTS = (nan_in_query, infinity_in_key, infinite_gradient)
-QUICK = (("MoCo", infinite_gradient), ("EndToEnd", infinity_in_key), ("MemoryBank", nan_in_query))
+QUICK = {
+    "one": (("MoCo", nan_in_query), ("symmetric, accumulated", infinite_gradient)),
+    "mirrored": (
+        ("MoCo", infinite_gradient),
+        ("EndToEnd", infinity_in_key),
+        ("MemoryBank", nan_in_query),
+    ),
+}
 
 
 def cases():
-    """What can be planted into which mechanism on which devices; on several, few are quick."""
-    for name in MECHANISMS:
-        for plant in PLANTS:
-            if name == "MemoryBank" and plant is infinity_in_key:
-                continue  # it has no key views
-            yield "one", name, plant
-            if name != "symmetric, accumulated":  # too few rows for its groups
-                marks = () if (name, plant) in QUICK else pytest.mark.slow
-                yield pytest.param("mirrored", name, plant, marks=marks)
+    """What can be planted into which mechanism on which devices; few of them are quick."""
+    for devices, name, plant in itertools.product(STRATEGIES, MECHANISMS, PLANTS):
+        if name == "MemoryBank" and plant is infinity_in_key:
+            continue  # it has no key views
+        if devices == "mirrored" and name == "symmetric, accumulated":
+            continue  # too few rows for its groups
+        marks = () if (name, plant) in QUICK[devices] else pytest.mark.slow
+        yield pytest.param(devices, name, plant, marks=marks)
 
 
 @pytest.mark.parametrize("devices, name, plant", cases())
@@ -204,7 +213,7 @@ def segmenter(normalize):
 
 
 def detector(normalize):
-    encoder = Encoder(resnet.resnet18(width=4))
+    encoder = Encoder(four_stages(4))
     settings = RCNNSettings((50, 50), (20, 10), regions=8, detections=4, sampling_ratio=2)
     return Detector(
         make_network(encoder, "fpn", 3, masks=True, width_divisor=16), normalize, settings
@@ -212,7 +221,7 @@ def detector(normalize):
 
 
 def retinanet(normalize):
-    encoder = Encoder(resnet.resnet18(width=4))
+    encoder = Encoder(four_stages(4))
     return RetinaNetDetector(make_retinanet(encoder, 3), normalize, RCNNSettings(detections=4))
 
 

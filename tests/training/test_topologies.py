@@ -13,7 +13,6 @@ from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.two_views import two_view_dataset
 from moco_tf.evaluation.classification import Classification
 from moco_tf.pretraining import build
-from moco_tf.training import loop
 
 STEPS = 4
 
@@ -59,6 +58,7 @@ def test_mirrored_equals_one_device(replicas, alone, tmp_path):
     assert_same_run(tmp_path, tiny.losses(alone), tiny.queue(alone))
 
 
+@pytest.mark.slow
 def test_several_steps_per_call_equal_single_ones(alone, tmp_path):
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     tiny.pretrain(tmp_path, strategy, steps_per_call=2)
@@ -72,6 +72,7 @@ def test_augmenting_on_the_device_trains_the_same(replicas, mirrored, alone, tmp
     np.testing.assert_allclose(tiny.losses(tmp_path), tiny.losses(alone), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_accumulation_equals_the_large_batch(alone, tmp_path):
     tiny.pretrain(tmp_path, gradient_accumulation=4)
     assert_same_run(tmp_path, tiny.losses(alone), tiny.queue(alone))
@@ -99,16 +100,6 @@ def test_a_batch_that_does_not_divide_says_what_would(tmp_path):
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1", "CPU:2"])
     with pytest.raises(ValueError, match="multiple of 12: 3 replicas.*Use 12 or 24"):
         tiny.pretrain(tmp_path, strategy)
-
-
-def test_nothing_is_traced_again_after_the_first_step(tmp_path, monkeypatch):
-    calls, make_call = [], loop.make_call
-    monkeypatch.setattr(
-        loop, "make_call", lambda *args: calls.append(make_call(*args)) or calls[-1]
-    )
-    tiny.pretrain(tmp_path, stop_after_steps=12)
-    assert len(tiny.losses(tmp_path)) == 12
-    assert [call.experimental_get_tracing_count() for call in calls] == [1]
 
 
 def test_xla_for_the_step_is_refused_on_several_replicas(mirrored, tmp_path):

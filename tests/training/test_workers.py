@@ -56,6 +56,7 @@ def test_a_worker_with_another_config_is_refused(tmp_path):
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_a_worker_with_another_version_is_refused(tmp_path):
     other = tmp_path / "other"
     shutil.copytree(tiny.ROOT / "moco_tf", other / "moco_tf")
