@@ -148,13 +148,36 @@ def make_predict_all(strategy, predict):
         outputs = strategy.run(replica, (next(iterator),))
         return {n: strategy.experimental_local_results(x)[0] for n, x in outputs.items()}
 
+    return _make_predict(strategy, run, workers=1)
+
+
+def make_predict_own(strategy, predict):
+    """As `make_predict_all`, but each process predicts images of its own, without the others.
+
+    The dataset, the number of examples and the batch are those of this process, and so is what it
+    yields. Processes need not make as many steps.
+    """
+
+    @tf.function(autograph=False)
+    def run(iterator):
+        outputs = strategy.run(predict, (next(iterator),))
+        return {name: join_rows(strategy, x) for name, x in outputs.items()}
+
+    return _make_predict(strategy, run, workers=num_workers(strategy))
+
+
+def _make_predict(strategy, run, workers):
+    """The generator of `make_predict_all` for a step; `workers` processes work by themselves."""
+
     def predict_all(dataset, num_examples, batch_size, title=None):
-        per_replica = -(-batch_size // num_replicas(strategy))
-        batch_size = per_replica * num_replicas(strategy)
+        replicas = num_replicas(strategy) // workers
+        per_replica = -(-batch_size // replicas)
+        batch_size = per_replica * replicas
 
         def host_dataset(context):
-            rows = batch_size // context.num_input_pipelines
-            first = context.input_pipeline_id * rows
+            pipelines = context.num_input_pipelines // workers
+            rows = batch_size // pipelines
+            first = context.input_pipeline_id % pipelines * rows
             data = dataset(batch_size, slice(first, first + rows))
             if rows > per_replica:
                 data = data.unbatch().batch(per_replica, drop_remainder=True)

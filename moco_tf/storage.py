@@ -1,16 +1,19 @@
 """Atomic writes of files, and retries on storage that fails for a moment."""
 
 import errno
+import hashlib
 import os
 import time
 from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from moco_tf.log import log
 
+COPY_BYTES = 1 << 24
 WAITS_S = (1, 2, 4, 8, 16, 32)
 TRANSIENT = (
     tf.errors.UnavailableError,
@@ -70,6 +73,12 @@ def below(folder: str, *names: str) -> str:
     return os.path.join(folder, name)
 
 
+def named_after(folder: str, kind: str, text: str, extension: str) -> str:
+    """The path of a file in a folder for what a text describes, such as an address."""
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return os.path.join(folder, f"{kind}-{digest}{extension}")
+
+
 def write_text(path: str, text: str):
     """Writes a text file, whole or not at all."""
     write_bytes(path, text.encode())
@@ -104,6 +113,30 @@ def replace(path: str, write: Callable[[str], None]):
             raises, `path` stays as it is.
     """
     with_retries(lambda: _replace(path, write))
+
+
+def write_array(path: str, array: np.ndarray):
+    """Writes a .npy file, whole or not at all."""
+
+    def write(temporary):
+        with tf.io.gfile.GFile(temporary, "wb") as file:
+            np.save(file, array)
+
+    with_retries(lambda: _replace(path, write))
+
+
+def keep_start(path: str, num_bytes: int):
+    """Cuts a file to its first bytes. Remote files cannot be cut, so they are written again."""
+
+    def write(temporary):
+        with tf.io.gfile.GFile(path, "rb") as old, tf.io.gfile.GFile(temporary, "wb") as new:
+            for start in range(0, num_bytes, COPY_BYTES):
+                new.write(old.read(min(COPY_BYTES, num_bytes - start)))
+
+    if "://" in path:
+        with_retries(lambda: _replace(path, write))
+    else:
+        with_retries(lambda: os.truncate(path, num_bytes))
 
 
 def save_model(model: keras.Model, path: str):

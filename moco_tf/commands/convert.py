@@ -4,6 +4,9 @@
 
 Use it for large or remote data. The bytes of the images do not change. Images go to the shards in a
 random order, so each shard is a sample of the whole. Choose shards of 100 to 200 MB.
+
+The file manifest.json beside the shards has the records and bytes of each: a run opens the data
+without reading them, and names shards that are missing or cut short.
 """
 
 import argparse
@@ -14,14 +17,15 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from moco_tf.data.sources import Source, open_source
+from moco_tf.data.sources import Source, manifest, open_source
 
 # Refused before they are opened, because opening could start a download.
 REFUSED = ("tfds:", "tfrecord:")
+SAMPLE = 32  # images that the manifest describes
 
 
 def convert(source: Source, output: str, shards: int) -> str:
-    """Writes `shards` files OUTPUT/images-00000-of-0000N.tfrecord.
+    """Writes `shards` files OUTPUT/images-00000-of-0000N.tfrecord, and OUTPUT/manifest.json.
 
     Each record is a `tf.train.Example` with `image/encoded`, `image/filename` and, if the source
     has labels, `image/class/label`. Files get their final names when all are complete.
@@ -63,9 +67,35 @@ def convert(source: Source, output: str, shards: int) -> str:
                     label = None if source.labels is None else int(source.labels[index])
                     writer.write(_example(encoded, name, label))
                     bar.update()
+    entries = {
+        os.path.basename(path): {
+            "records": len(order[shard::shards]),
+            "bytes": tf.io.gfile.stat(path + ".tmp").length,
+        }
+        for shard, path in enumerate(paths)
+    }
     for path in paths:  # after all are written, so that readers see all shards or none
         tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
+    manifest.write(output, entries, sample=_sample(source, order[:SAMPLE]))
     return pattern
+
+
+def _sample(source, indices):
+    """Names, mean size and mean color, in [0, 1], of some images that can be decoded."""
+    names, sizes, colors = [], [], []
+    for index in indices:
+        try:
+            image = source.image(int(index)).numpy()
+        except tf.errors.OpError:
+            continue
+        names.append(source.name(int(index)).numpy().decode(errors="replace"))
+        sizes.append(image.shape[:2])
+        colors.append(image.mean((0, 1)) / 255)
+    if not names:
+        return {}
+    height_px, width_px = np.mean(sizes, 0).round(1).tolist()
+    mean = np.mean(colors, 0).round(4).tolist()
+    return {"names": names, "height_px": height_px, "width_px": width_px, "mean": mean}
 
 
 def _example(encoded, name, label):

@@ -97,8 +97,9 @@ def evaluation_dataset(
     resize_px: int,
     batch: int,
     rows: slice = slice(None),
+    start: int = 0,
 ) -> tf.data.Dataset:
-    """Center crops of all images in order; the first images fill up the last batch.
+    """Center crops of all images in order, from `start` on, whose image fills up the last batch.
 
     Args:
         source: `Source` or `Stream` of images.
@@ -107,6 +108,7 @@ def evaluation_dataset(
         batch: rows of the global batch.
         rows: rows of each batch to yield, for several hosts; all hosts read all records of a
             `Stream`.
+        start: number of the first image.
 
     Returns:
         `tf.data.Dataset` of dicts:
@@ -121,8 +123,8 @@ def evaluation_dataset(
         image = resize_and_center_crop(source.image(key), resize_px, image_size_px)
         return {"x": image, "label": source.label(key)}
 
-    total = -(-source.num_examples // batch) * batch
-    keys = source.keys().repeat().take(total).batch(batch, drop_remainder=True)
+    total = -(-(source.num_examples - start) // batch) * batch
+    keys = source.keys(start).repeat().take(total).batch(batch, drop_remainder=True)
     n = len(range(batch)[rows])
     chunk = math.gcd(n, 16)
     data = keys.map(lambda key: key[rows]).unbatch().batch(chunk, drop_remainder=True)

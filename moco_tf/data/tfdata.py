@@ -98,14 +98,21 @@ def examples(
         records = source.epoch(seed, epoch, shuffle_buffer, shards)
         return records.repeat().take(steps_per_epoch * batch)
 
+    def records_from(epoch, offset):
+        if not source.is_counted:
+            return records_of(epoch).skip(offset)
+        start = offset % source.num_records(shards)
+        records = source.epoch(seed, epoch, shuffle_buffer, shards, start)
+        again = source.epoch(seed, epoch, shuffle_buffer, shards).repeat()
+        return records.concatenate(again).take(steps_per_epoch * batch - offset)
+
     def pairs_of(steps, records):
         return tf.data.Dataset.zip({"slot": slots_of(steps).unbatch(), "key": records})
 
     if epochs is None:
         epoch, offset = divmod(start_step, steps_per_epoch)
-        records = tf.data.Dataset.range(epoch, tf.int64.max).flat_map(records_of)
-        # A resumed run reads the records before its step again, without decoding them.
-        records = records.skip(offset * batch)
+        following = tf.data.Dataset.range(epoch + 1, tf.int64.max).flat_map(records_of)
+        records = records_from(epoch, offset * batch).concatenate(following)
         if batch > rows:
             records = records.batch(batch).map(lambda r: r[first_row : first_row + rows]).unbatch()
         pairs = pairs_of(steps, records)

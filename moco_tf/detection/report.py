@@ -18,7 +18,7 @@ from moco_tf.detection.scoring import pck
 from moco_tf.detection.scoring.coco import CURVES_AT
 from moco_tf.evaluation import results
 from moco_tf.reports import pages, plots
-from moco_tf.training.callbacks import read_metrics
+from moco_tf.training.metrics_file import read_metrics
 
 SHOWN, LOWEST = 8, 0.5  # test images, and the lowest score of detections drawn in them
 HEADS = ("mask", "keypoint", "densepose")  # first words of the names of their losses

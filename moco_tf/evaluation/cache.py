@@ -1,15 +1,19 @@
-"""Cache of features on disk: each checkpoint processes each set of images once."""
+"""Cache of features on disk: each checkpoint processes each set of images once.
+
+Features are extracted into the cache, file by file, and an extraction that was stopped goes on.
+"""
 
 import hashlib
 import json
 import os
 from collections.abc import Callable
 
-import numpy as np
 import tensorflow as tf
 
 from moco_tf import distribute, storage
 from moco_tf.data.sources import Source, Stream
+from moco_tf.probes import features
+from moco_tf.probes.feature_files import FeatureFiles
 from moco_tf.probes.features import Outputs
 
 
@@ -18,56 +22,37 @@ class Cache:
 
     Args:
         folder: local or gs:// folder; local files are read as memory maps.
-        strategy: strategy whose processes share the folder; the chief writes.
+        strategy: strategy whose processes share the folder; each writes files of its own.
     """
 
     def __init__(self, folder: str, strategy: tf.distribute.Strategy):
         self.folder, self.strategy = folder, strategy
 
     def outputs(
-        self, facts: dict, source: Source | Stream, extract: Callable[[], Outputs]
+        self,
+        facts: dict,
+        source: Source | Stream,
+        batch: int,
+        extract: Callable[[FeatureFiles], None],
     ) -> Outputs:
-        """Reads the outputs for a source, or extracts and saves them.
+        """The outputs for a source, on disk; those that are missing are extracted.
 
         Args:
             facts: JSON-ready dict of all that outputs depend on besides the source's images.
             source: images.
-            extract: function that computes the outputs.
+            batch: rows that a process computes at a time.
+            extract: function that writes the missing files.
         """
         text = json.dumps([facts, _identity(source)], sort_keys=True)
         prefix = os.path.join(self.folder, hashlib.sha256(text.encode()).hexdigest()[:24])
-        # The .json is written last: features without it are incomplete.
-        is_complete = tf.io.gfile.exists(f"{prefix}.json")
-        if min(distribute.mean_over_workers(self.strategy, [is_complete])) == 1:
-            return self._read(prefix)
-        outputs = extract()
-        if distribute.is_chief(self.strategy):
-            self._write(prefix, facts, outputs)
-        return outputs
-
-    def _read(self, prefix):
-        with tf.io.gfile.GFile(f"{prefix}.json") as file:
-            count = json.load(file)["outputs"]
-        *x, labels, ok = [
-            self._array(f"{prefix}-{name}.npy") for name in (*range(count), "labels", "ok")
-        ]
-        return Outputs(x, labels, ok)
-
-    def _array(self, path):
-        if "://" not in path:
-            return np.load(path, mmap_mode="r")
-        with tf.io.gfile.GFile(path, "rb") as file:
-            return np.load(file)
-
-    def _write(self, prefix, facts, outputs):
         tf.io.gfile.makedirs(self.folder)
-        arrays = {**dict(enumerate(outputs.x)), "labels": outputs.labels, "ok": outputs.ok}
-        for name, array in arrays.items():
-            path = f"{prefix}-{name}.npy"  # another process may be reading it, so rename
-            with tf.io.gfile.GFile(f"{path}.{os.getpid()}.tmp", "wb") as file:
-                np.save(file, array)
-            tf.io.gfile.rename(f"{path}.{os.getpid()}.tmp", path, overwrite=True)
-        storage.write_text(f"{prefix}.json", json.dumps({"outputs": len(outputs.x), **facts}))
+        files = FeatureFiles(prefix, source.num_examples, batch)
+        is_complete = not files.missing()
+        if min(distribute.mean_over_workers(self.strategy, [is_complete])) < 1:
+            extract(files)
+            if distribute.is_chief(self.strategy):
+                storage.write_text(f"{prefix}.json", json.dumps(facts))
+        return features.read_from(files)
 
 
 def _identity(source):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from moco_tf import encoders
+from moco_tf import distribute, encoders, workers
 from moco_tf.data import examination
 from moco_tf.data.sources import Stream
 from moco_tf.evaluation import labelled, report, results
@@ -23,7 +23,7 @@ class Outcome(NamedTuple):
     Attributes:
         scores: score of each class, float NxK in [0, 1]; each row adds up to 1.
         labels: true classes, int64 N.
-        features: backbone features, float32 NxC.
+        features: backbone features, float32 NxC, in memory or `feature_files.Rows` on disk.
         numbers: numbers of the images in the test source, int64 N, ascending.
         protocol: the protocol in a few words.
         details: JSON-ready dict of further results.
@@ -62,7 +62,10 @@ class Classification(Task):
 
     def prepare(self):
         data = self.config.data
-        self.splits = labelled.open_pair(data, self.loaded.run)
+        index_dir = os.path.join(self.workdir, "sources")
+        self.splits = workers.chief_first(
+            self.strategy, lambda: labelled.open_pair(data, self.loaded.run, index_dir)
+        )
         self.crop = encoders.preprocessing(
             self.loaded, data.image_size_px, data.resize_px, data.recipe
         )
@@ -120,7 +123,14 @@ class Classification(Task):
             split: "train" or "test".
             title: title of the progress bar; None shows none.
         """
-        outputs = self._extract(predict_all, split, title)
+        outputs = features.extract(
+            predict_all,
+            getattr(self.splits, split),
+            image_size_px=self.crop.image_size_px,
+            resize_px=self.crop.resize_px,
+            batch=self.config.rows,
+            title=title,
+        )
         self._check(outputs, split)
         return outputs
 
@@ -128,19 +138,21 @@ class Classification(Task):
         """Features and embeddings of the training and the test images, cached on disk."""
         with self.strategy.scope():
             network = self.loaded.encoder.features_and_embeddings()
-        predict_all = self.forward(network)
+        predict_own = features.forward(
+            network, self.crop.recipe, self.strategy, distribute.make_predict_own
+        )
         folder = self.config.data.features_dir
         if folder is None:
             folder = os.path.join(self.loaded.folder, "features")
         cache = Cache(folder, self.strategy)
-        train = self._cached_outputs(cache, predict_all, "train")
-        test = self._cached_outputs(cache, predict_all, "test")
+        train = self._cached_outputs(cache, predict_own, "train")
+        test = self._cached_outputs(cache, predict_own, "test")
         features.warn_if_equal(train.x[0])
         splits = self.splits
         labelled.check_classes(train.labels[train.ok], splits.addresses[0], splits.classes)
         return train, test
 
-    def _cached_outputs(self, cache, predict_all, split):
+    def _cached_outputs(self, cache, predict_own, split):
         recipe = self.crop.recipe
         facts = {
             "encoder": self.loaded.digest,
@@ -149,19 +161,23 @@ class Classification(Task):
             "classes": list(self.splits.classes),  # their order numbers the labels
         }
         source = getattr(self.splits, split)
-        outputs = cache.outputs(facts, source, lambda: self._extract(predict_all, split, split))
+        batch = features.rows_of_a_process(self.config.rows, source.num_examples, self.strategy)
+
+        def extract(files):
+            features.extract_to(
+                files,
+                predict_own,
+                source,
+                self.strategy,
+                image_size_px=self.crop.image_size_px,
+                resize_px=self.crop.resize_px,
+                batch=batch,
+                title=split,
+            )
+
+        outputs = cache.outputs(facts, source, batch, extract)
         self._check(outputs, split)
         return outputs
-
-    def _extract(self, predict_all, split, title):
-        return features.extract(
-            predict_all,
-            getattr(self.splits, split),
-            image_size_px=self.crop.image_size_px,
-            resize_px=self.crop.resize_px,
-            batch=self.config.rows,
-            title=title,
-        )
 
     def _address(self, split):
         return self.splits.addresses[("train", "test").index(split)]

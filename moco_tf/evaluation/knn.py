@@ -30,7 +30,8 @@ class KnnTask(Classification):
 
     def classify(self):
         train, test = self.encoder_outputs()
-        labels = test.labels[test.ok]
+        numbers = np.flatnonzero(test.ok)
+        labels = test.labels[numbers]
         per_class = max(int(train.ok.sum()) // self.splits.num_classes, 1)
         self.k = main_k(self.config.neighbours, per_class)
         if self.k != self.config.neighbours[0]:
@@ -47,8 +48,8 @@ class KnnTask(Classification):
         return Outcome(
             scores=scores,
             labels=labels,
-            features=test.x[0][test.ok],
-            numbers=np.flatnonzero(test.ok),
+            features=test.x[0].at(numbers),
+            numbers=numbers,
             protocol=f"k = {k}, t = {self.config.temperature:g}, backbone features of center crops",
             details={"knn": by_features},
             curves=[("kNN top-1", "k", sorted(self.config.neighbours), _by_k(by_features))],
@@ -64,7 +65,7 @@ class KnnTask(Classification):
             title: title of the progress bar.
         """
         config = self.config
-        bank = train.x[output] if train.ok.all() else train.x[output][train.ok]
+        bank = train.x[output].at(np.flatnonzero(train.ok))
         queries = test.x[output][test.ok]
         cosine, index = knn.nearest(bank, queries, max(config.neighbours), title=title)
         neighbour_labels = train.labels[train.ok][index]

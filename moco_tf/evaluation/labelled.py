@@ -36,7 +36,7 @@ class Labelled:
     addresses: tuple
 
 
-def open_pair(data: configs.Data, run: Config | None) -> Labelled:
+def open_pair(data: configs.Data, run: Config | None, index_dir: str | None = None) -> Labelled:
     """Opens the training and the test images of an evaluation.
 
     Args:
@@ -44,12 +44,14 @@ def open_pair(data: configs.Data, run: Config | None) -> Labelled:
         run: config of the pre-training run, or None. Without addresses in `data`, the images are
             its splits or its monitor's sources. If it has neither, they are its labelled images:
             the tenth that its monitor classifies is tested, see `monitor.hold_out`.
+        index_dir: folder in which sources keep what takes long to find out, see
+            `sources.open_source`.
 
     Raises:
         ValueError: for images without labels, labels outside the classes, a class without
             training images, or test images that are also training images.
     """
-    train, test, addresses = _open(data, run)
+    train, test, addresses = _open(data, run, index_dir)
     num_classes = data.num_classes or _count_classes(train, addresses[0])
     _check_labels(train, addresses[0], num_classes)
     _check_labels(test, addresses[1], len(test.classes) or num_classes)
@@ -63,7 +65,7 @@ def open_pair(data: configs.Data, run: Config | None) -> Labelled:
     return Labelled(train, test, num_classes, classes, addresses)
 
 
-def _open(data, run):
+def _open(data, run, index_dir):
     """Training and test images, and their addresses."""
     data_dir = data.data_dir or (run.data.data_dir if run else None)
     decode = run.data.decode if run else image_ops.decode
@@ -71,12 +73,14 @@ def _open(data, run):
     if addresses:
         sizes = (data.num_train, data.num_test)
         opened = (
-            sources.open_source(address, data_dir, size, f"--config.data.{name}", decode)
+            sources.open_source(address, data_dir, size, f"--config.data.{name}", decode, index_dir)
             for name, address, size in zip(("train", "test"), addresses, sizes, strict=True)
         )
         return *opened, addresses
     if run:
-        source = sources.open_source(run.data.source, data_dir, data.num_train, decode=decode)
+        source = sources.open_source(
+            run.data.source, data_dir, data.num_train, decode=decode, index_dir=index_dir
+        )
         train, test = monitor.hold_out(run, source)
         if test:
             log.info("The test images are the tenth of each class that the run held out.")

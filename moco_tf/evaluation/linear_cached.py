@@ -43,9 +43,8 @@ class LinearCachedTask(Classification):
     def classify(self):
         config = self.config
         train, test = self.encoder_outputs()
-        x, y = train.x[0], train.labels
-        if not train.ok.all():
-            x, y = x[train.ok], y[train.ok]
+        decoded = np.flatnonzero(train.ok)
+        x, y = train.x[0].at(decoded), train.labels[decoded]
         sweep = []
         rate, decay = self.pairs[0]
         if len(self.pairs) > 1:
@@ -62,7 +61,8 @@ class LinearCachedTask(Classification):
             )
         if distribute.is_chief(self.strategy):
             self._save(final)
-        features = test.x[0][test.ok]
+        numbers = np.flatnonzero(test.ok)
+        features = test.x[0].at(numbers)
         protocol = (
             f"SGD on backbone features of center crops, {config.epochs} epochs, lr {rate:g}, "
             f"weight decay {decay:g}"
@@ -71,9 +71,9 @@ class LinearCachedTask(Classification):
             protocol += ", chosen on held-out training images"
         return Outcome(
             scores=softmax(final.logits(0, features)),
-            labels=test.labels[test.ok],
+            labels=test.labels[numbers],
             features=features,
-            numbers=np.flatnonzero(test.ok),
+            numbers=numbers,
             protocol=protocol,
             details={"sweep": sweep, "learning_rate": rate, "weight_decay": decay},
             curves=self._curves(sweep, rate),
@@ -101,12 +101,12 @@ class LinearCachedTask(Classification):
         learn = np.setdiff1d(np.arange(len(y)), held_out)
         rates = [rate for rate, _ in self.pairs]
         decays = [decay for _, decay in self.pairs]
-        classifiers = self._fit(x[learn], y[learn], rates, decays, "sweep")
+        classifiers = self._fit(x.at(learn), y[learn], rates, decays, "sweep")
         sweep = []
         for i, (rate, decay) in enumerate(self.pairs):
-            logits = classifiers.logits(i, x[held_out])
-            finite = bool(np.isfinite(classifiers.losses[i]) and np.isfinite(logits).all())
-            accuracy = float(np.mean(logits.argmax(axis=1) == y[held_out])) if finite else 0.0
+            predicted, is_finite = classifiers.predict(i, x.at(held_out))
+            finite = bool(np.isfinite(classifiers.losses[i]) and is_finite)
+            accuracy = float(np.mean(predicted == y[held_out])) if finite else 0.0
             sweep.append(
                 {
                     "learning_rate": rate,

@@ -13,7 +13,7 @@ from moco_tf.evaluation.classifier import Classifier
 from moco_tf.evaluation.config import check_supervised
 from moco_tf.log import log
 from moco_tf.optim import SGD
-from moco_tf.training import callbacks, fit
+from moco_tf.training import fit, metrics_file
 from moco_tf.training import plan as plans
 from moco_tf.training.config import Length
 
@@ -109,7 +109,7 @@ class Supervised(Classification):
         return {"test_top1": float(np.mean(hits[outputs.ok]))}
 
     def classify(self):
-        lines = callbacks.read_metrics(os.path.join(self.workdir, "metrics.jsonl"))
+        lines = metrics_file.read_metrics(os.path.join(self.workdir, "metrics.jsonl"))
         outputs = self.outputs(self.predict_all, "test", "test")
         losses = [line for line in lines if "loss" in line]
         means = epoch_means([line["loss"] for line in losses], self.plan.steps_per_epoch)

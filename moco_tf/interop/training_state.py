@@ -17,7 +17,7 @@ from moco_tf.pretraining import build, mechanism
 from moco_tf.pretraining import config as config_lib
 from moco_tf.pretraining.config import Config
 from moco_tf.training import checkpoint
-from moco_tf.training.callbacks import read_metrics
+from moco_tf.training.metrics_file import lines_of
 
 IMPORTED = "imported.json"  # in a workdir: the file that it was imported from
 RUN = ("config.json", "encoder.keras", "checkpoints", IMPORTED)  # files and folders of a run
@@ -192,10 +192,10 @@ def read(workdir: str, config: Config, step_path: str | None = None) -> naming_s
 def _epoch(workdir, step):
     """Epochs done at a step; 0 if neither metrics.jsonl nor imported.json says it."""
     path = os.path.join(workdir, IMPORTED)
-    lines = read_metrics(os.path.join(workdir, "metrics.jsonl"))
+    lines = lines_of(os.path.join(workdir, "metrics.jsonl"))
     if tf.io.gfile.exists(path):
         with tf.io.gfile.GFile(path) as file:
-            lines = [json.load(file), *lines]
+            lines = [json.load(file), *(x for x in lines if x["step"] == step)]
     return int(max((line["epoch"] for line in lines if line["step"] == step), default=0))
 
 

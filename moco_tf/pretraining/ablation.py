@@ -24,7 +24,7 @@ from moco_tf.pretraining.config import Config, Data, Model, Monitor
 from moco_tf.pretraining.mechanism import chance_loss
 from moco_tf.pretraining.run import pretrain
 from moco_tf.reports import pages
-from moco_tf.training import callbacks, checkpoint
+from moco_tf.training import checkpoint, metrics_file
 from moco_tf.training.config import Optimizer
 
 LAST = 20  # steps whose mean is the final loss
@@ -165,7 +165,7 @@ def ablate(
 
 def _result(config, folder, diverged):
     """Results of a run: dict of knn (list of [step, share]), loss, seconds, note, config."""
-    metrics = callbacks.read_metrics(os.path.join(folder, "metrics.jsonl"))
+    metrics = metrics_file.read_metrics(os.path.join(folder, "metrics.jsonl"))
     losses = [line["loss"] for line in metrics if "loss" in line]
     rounds = [line for line in metrics if "images_per_second" in line]
     steps = np.diff([0, *(line["step"] for line in rounds)])

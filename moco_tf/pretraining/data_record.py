@@ -12,6 +12,7 @@ from moco_tf.data.sources import Source, Stream
 from moco_tf.log import log
 
 RECORD = "data.json"  # in a workdir: number of images, digests of their names and sizes
+INDEX = "sources"  # folder in a workdir: names and counts that take long to find out
 ADDRESSES = ("data.source", "data.data_dir", "monitor.source")  # fields that moved data change
 MOST_NAMES = 100_000  # of images that are no files; more would take long to name
 MOST_SIZES = 2_000_000  # of files; more would take long to ask for

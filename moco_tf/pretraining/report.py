@@ -20,9 +20,11 @@ from moco_tf.pretraining.config import Config
 from moco_tf.pretraining.mechanism import chance_loss
 from moco_tf.probes import knn
 from moco_tf.reports import pages
-from moco_tf.training.callbacks import read_metrics
+from moco_tf.training.metrics_file import Curves, lines_of
 
 PAIRS, QUERIES, NEIGHBOURS, GALLERY = 12, 8, 8, 1024
+ALWAYS = ("loss", "top1")  # panels of every report; others if the run has them
+PANELS = (*ALWAYS, "knn", "queue_fill", "key_effective_rank", "learning_rate")
 ROWS = 16  # images at a time: a report must not need more memory than a training step
 
 
@@ -47,7 +49,7 @@ def write(
     Returns:
         Path of the report.
     """
-    metrics = read_metrics(os.path.join(workdir, "metrics.jsonl"))
+    curves, scores = _read(workdir)
     size = config.data.image_size_px
     resize = config.monitor.resize_px or round(size * 8 / 7)
     count = min(GALLERY, source.num_examples)
@@ -57,7 +59,7 @@ def write(
     images = center_crops(source, chosen, resize, size)
     parts = [
         "<h2>Curves</h2>",
-        _curves(metrics, config),
+        _curves(curves, config),
         "<h2>Augmented pairs</h2><p>Each column: two views of one image.</p>",
         _pairs(source, recipe, recipe_k, config),
         "<h2>Nearest neighbours</h2><p>First column: the query; then the most similar of "
@@ -66,7 +68,7 @@ def write(
         "<h2>Config</h2>",
         f"<pre>{pages.escape(json.dumps(schema.to_dict(config), indent=2))}</pre>",
     ]
-    page = pages.page(f"MoCo: {workdir}", _headline(metrics), parts)
+    page = pages.page(f"MoCo: {workdir}", _headline(scores), parts)
     path = os.path.join(workdir, "report.html")
     storage.write_text(path, page)
     return path
@@ -76,13 +78,13 @@ def summary(workdir: str, step: int) -> str:
     """Text at the end of a run: its result, its files, and the next commands."""
     encoder = os.path.join(workdir, "encoder.keras")
     report = os.path.join(workdir, "report.html")
-    metrics = read_metrics(os.path.join(workdir, "metrics.jsonl"))
+    _, scores = _read(workdir)
     evaluation = workdir.rstrip("/")
-    tasks = ("knn", "linear") if any("knn" in line for line in metrics) else ("neighbours",)
+    tasks = ("knn", "linear") if scores else ("neighbours",)
     return "\n".join(
         [
             "",
-            f"Trained {step} steps. {_headline(metrics)}",
+            f"Trained {step} steps. {_headline(scores)}",
             f"  checkpoint  {tf.train.latest_checkpoint(os.path.join(workdir, 'checkpoints'))}",
             f"  encoder     {encoder}",
             f"  report      {report}",
@@ -99,32 +101,37 @@ def summary(workdir: str, step: int) -> str:
     )
 
 
-def _headline(metrics):
-    accuracies = [(line["step"], line["knn"]) for line in metrics if "knn" in line]
+def _read(workdir):
+    """Curves of a run's metrics.jsonl, and its lines with a kNN accuracy, in one pass."""
+    curves, scores = Curves(PANELS), []
+    for line in lines_of(os.path.join(workdir, "metrics.jsonl")):
+        curves.add(line)
+        if "knn" in line:
+            scores.append(line)
+    return curves, scores
+
+
+def _headline(scores):
+    accuracies = [(line["step"], line["knn"]) for line in scores if "knn" in line]
     if not accuracies:
         return "No kNN monitor ran."
     text = f"kNN accuracy {accuracies[-1][1]:.1%} at step {accuracies[-1][0]}"
     if accuracies[0][0] == 0 and len(accuracies) > 1:
         text += f"; the same encoder untrained {accuracies[0][1]:.1%}"
-    last = metrics[[line["step"] for line in metrics].index(accuracies[-1][0])]
+    last = scores[[line["step"] for line in scores].index(accuracies[-1][0])]
     if "knn_chance" in last:
         text += f" ({last['knn_classes']:.0f} classes, chance {last['knn_chance']:.1%})"
     return text + "."
 
 
-def _curves(metrics, config):
-    steps = [line for line in metrics if "loss" in line]
-    panels = [("loss", steps), ("top1", steps)]
-    panels += [
-        (name, lines)
-        for name in ("knn", "queue_fill", "key_effective_rank", "learning_rate")
-        if (lines := [line for line in metrics if name in line])
-    ]
+def _curves(curves, config):
+    points = {name: curves.points(name) for name in PANELS}
+    panels = [name for name in PANELS if name in ALWAYS or len(points[name][0])]
     rows = math.ceil(len(panels) / 2)
     figure = Figure(figsize=(10, 2.6 * rows))
     axes = figure.subplots(rows, 2)
-    for axis, (name, lines) in zip(axes.flat, panels, strict=False):
-        x, y = [line["step"] for line in lines], np.array([line[name] for line in lines])
+    for axis, name in zip(axes.flat, panels, strict=False):
+        x, y = points[name]
         dense = len(y) > 200
         axis.plot(
             x, y, color="#1f77b4", alpha=0.3 if dense else 1, lw=1, marker="" if dense else "."

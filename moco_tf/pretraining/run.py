@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from moco_tf import distribute, schema
+from moco_tf import distribute, schema, workers
 from moco_tf.data import examination, recipes, sources
 from moco_tf.data.two_views import require_index
 from moco_tf.log import log
@@ -61,7 +61,17 @@ def pretrain(
     )
     recipe, recipe_k = recipes.find_both(config.data.recipe, config.data.recipe_k)
     data = config.data
-    source = sources.open_source(data.source, data.data_dir, data.num_examples, decode=data.decode)
+    index_dir = os.path.join(workdir, data_record.INDEX)
+    source = workers.chief_first(
+        strategy,
+        lambda: sources.open_source(
+            data.source,
+            data.data_dir,
+            data.num_examples,
+            decode=data.decode,
+            index_dir=index_dir,
+        ),
+    )
     if distribute.is_chief(strategy):
         examination.look_at(source)
     if mechanism.find(config.model.mechanism).needs_index:

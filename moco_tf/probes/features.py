@@ -5,17 +5,19 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from moco_tf import distribute
+from moco_tf import distribute, workers
 from moco_tf.backbones.encoder import require_color
 from moco_tf.data.labelled import evaluation_dataset, normalized
 from moco_tf.log import log
+from moco_tf.probes.feature_files import FeatureFiles
 
 
 class Outputs(NamedTuple):
     """Outputs of a network for N images, in the order of the source.
 
     Attributes:
-        x: list of float32 arrays NxC, one for each output of the network; not normalized.
+        x: list of float32 arrays NxC, one for each output of the network; not normalized. They
+            are in memory, or `feature_files.Rows` on disk.
         labels: int64 N, -1 without labels.
         ok: bool N, false where an image cannot be decoded; its outputs are meaningless.
     """
@@ -44,13 +46,14 @@ def warn_if_equal(x: np.ndarray):
     )
 
 
-def forward(network, recipe, strategy):
+def forward(network, recipe, strategy, make=distribute.make_predict_all):
     """Makes a function that runs a network on whole test sets, see `distribute.make_predict_all`.
 
     Args:
         network: `keras.Model` from normalized images to one or several NxC outputs.
         recipe: `Recipe` whose normalization to use.
         strategy: strategy of the network's variables.
+        make: `distribute.make_predict_all`, or `make_predict_own` for `extract_to`.
     """
 
     require_color(network)
@@ -60,7 +63,7 @@ def forward(network, recipe, strategy):
         features = {f"x{i}": tf.cast(x, tf.float32) for i, x in enumerate(outputs)}
         return features | {"label": batch["label"], "ok": batch["ok"]}
 
-    return distribute.make_predict_all(strategy, predict)
+    return make(strategy, predict)
 
 
 def extract(predict_all, source, *, image_size_px, resize_px, batch=256, title=None):
@@ -97,3 +100,78 @@ def extract(predict_all, source, *, image_size_px, resize_px, batch=256, title=N
     labels = arrays.pop("label")
     ok = arrays.pop("ok")
     return Outputs(list(arrays.values()), labels, ok)
+
+
+def extract_to(
+    files, predict_own, source, strategy, *, image_size_px, resize_px, batch, title=None
+):
+    """Writes the outputs for all images of a source to disk, in constant memory.
+
+    Goes on where an earlier extraction was stopped. Several processes write files of their own.
+
+    Args:
+        files: `FeatureFiles` of the images, made with the same `batch`.
+        predict_own: function from `forward`, of `distribute.make_predict_own`.
+        source: `Source` or `Stream` of images.
+        strategy: strategy of the network.
+        image_size_px: side of the center crop.
+        resize_px: short side before the crop.
+        batch: number of rows that a process computes at a time, see `rows_of_a_process`.
+        title: title of the progress bar; None shows none.
+    """
+    missing = files.missing()
+    if 0 < len(missing) < files.num_files:
+        done = files.num_files - len(missing)
+        log.info("%d of %d files of features are there already.", done, files.num_files)
+    workers.wait_for_workers(strategy)  # all have looked before any writes
+    parts = np.array_split(np.array(missing, int), distribute.num_workers(strategy))
+    own = parts[workers.worker_number(strategy)]
+    for run in np.split(own, np.flatnonzero(np.diff(own) != 1) + 1):
+        if len(run):
+            _extract_run(
+                files,
+                predict_own,
+                source,
+                run.tolist(),
+                image_size_px=image_size_px,
+                resize_px=resize_px,
+                batch=batch,
+                title=title,
+            )
+    workers.wait_for_workers(strategy)
+
+
+def _extract_run(files, predict_own, source, numbers, *, batch, title, **sizes):
+    """Writes the files of successive numbers."""
+    start, stop = files.bounds(numbers[0])[0], files.bounds(numbers[-1])[1]
+
+    def dataset(batch_size, rows):
+        return evaluation_dataset(source, **sizes, batch=batch_size, rows=rows, start=start)
+
+    blocks, remaining = [], iter(numbers)
+    number = next(remaining)
+    for first, outputs in predict_own(dataset, stop - start, batch, title):
+        blocks.append(outputs)
+        end = start + first + len(outputs["ok"])
+        if end == files.bounds(number)[1]:
+            files.write(number, {n: np.concatenate([b[n] for b in blocks]) for n in outputs})
+            blocks, number = [], next(remaining, None)
+
+
+def rows_of_a_process(batch: int, num_examples: int, strategy: tf.distribute.Strategy) -> int:
+    """Rows that a process computes at a time, of `batch` over all replicas; a multiple of its own.
+
+    Args:
+        batch: approximate number of rows over all replicas.
+        num_examples: number of images; there are no more rows than needed for them.
+        strategy: strategy of the network.
+    """
+    processes = distribute.num_workers(strategy)
+    replicas = distribute.num_replicas(strategy) // processes
+    return -(-min(batch // processes or 1, num_examples) // replicas) * replicas
+
+
+def read_from(files: FeatureFiles) -> Outputs:
+    """The outputs that `extract_to` wrote; features stay on disk, labels and ok are read."""
+    labels, ok = files.rows_of("label")[:], files.rows_of("ok")[:]
+    return Outputs([files.rows_of(name) for name in files.names()], labels, ok)

@@ -25,8 +25,19 @@ class Classifiers(NamedTuple):
 
     def logits(self, number: int, x: np.ndarray, block: int = 4096) -> np.ndarray:
         """Logits of classifier `number`: float32 NxK, of features NxC."""
-        blocks = [x[i : i + block] @ self.weights[number] for i in range(0, len(x), block)]
-        return np.concatenate(blocks) + self.biases[number]
+        return np.concatenate(list(self._blocks(number, x, block)))
+
+    def predict(self, number: int, x: np.ndarray, block: int = 4096) -> tuple[np.ndarray, bool]:
+        """Predicted class of each row, int64 N, and whether all logits are finite."""
+        classes, is_finite = [], True
+        for logits in self._blocks(number, x, block):
+            classes.append(logits.argmax(axis=1))
+            is_finite = is_finite and bool(np.isfinite(logits).all())
+        return np.concatenate(classes), is_finite
+
+    def _blocks(self, number, x, block):
+        for i in range(0, len(x), block):
+            yield x[i : i + block] @ self.weights[number] + self.biases[number]
 
 
 def fit(

@@ -10,7 +10,7 @@ from moco_tf import storage
 from moco_tf.evaluation import results
 from moco_tf.reports import pages, plots
 from moco_tf.segmentation.sources import IGNORED, Pairs
-from moco_tf.training.callbacks import read_metrics
+from moco_tf.training.metrics_file import read_metrics
 
 SHOWN, HEIGHT, WIDTH = 8, 180, 240
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import tensorflow as tf
 from tqdm import tqdm
 
-from moco_tf import storage
 from moco_tf.log import log
+from moco_tf.training import metrics_file
 from moco_tf.training.checkpoint import Checkpoints
 from moco_tf.training.plan import Plan
 from moco_tf.training.round import Observer, Round
@@ -77,8 +77,7 @@ class MetricsLog(Observer):
 
     def start(self, step):
         # Steps after the checkpoint are trained, and logged, again. So is step 0 of a new run.
-        kept = [line for line in read_metrics(self.path) if line["step"] <= step and step > 0]
-        storage.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        metrics_file.cut_after(self.path, step)
         self.file = tf.io.gfile.GFile(self.path, "a")
 
     def round_end(self, round):
@@ -118,20 +117,6 @@ class MetricsLog(Observer):
 def round_epoch(step: int, steps_per_epoch: int) -> float:
     """The number of epochs that so many steps are, with four decimals."""
     return round(step / steps_per_epoch, 4)
-
-
-def read_metrics(path: str) -> list[dict]:
-    """The lines of a metrics.jsonl, without a last line that a kill cut short."""
-    if not tf.io.gfile.exists(path):
-        return []
-    lines = []
-    with tf.io.gfile.GFile(path) as file:
-        for line in file.read().split("\n")[:-1]:
-            try:
-                lines.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-    return lines
 
 
 class Progress(Observer):

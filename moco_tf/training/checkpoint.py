@@ -31,7 +31,8 @@ VERSION_KEY = "moco_tf"  # key of the version in config.json; 0.1.0 wrote none
 DIGEST_BYTES = 16
 STEP = re.compile(r"(.*/checkpoints/step-\d+)(\.index|\.data-\S+)?")
 # A workdir with nothing but these has nothing to keep: it is new.
-EMPTY_RUN = (CONFIG, "rounding.json", "metrics.jsonl", "tensorboard", "init.json", "data.json")
+EMPTY_RUN = {CONFIG, "rounding.json", "metrics.jsonl", "tensorboard", "init.json"}
+EMPTY_RUN |= {"data.json", "sources"}
 STORAGE_ERRORS = (  # errors that say nothing about the checkpoint itself
     tf.errors.PermissionDeniedError,
     tf.errors.UnauthenticatedError,
@@ -221,7 +222,7 @@ def is_new_workdir(workdir: str) -> bool:
     if not tf.io.gfile.exists(workdir):
         return True
     names = {name.rstrip("/") for name in tf.io.gfile.listdir(workdir)}
-    return CONFIG not in names or names <= set(EMPTY_RUN)
+    return CONFIG not in names or names <= EMPTY_RUN
 
 
 def check_workdir(new: dict, workdir: str, way_on: str = "", movable: tuple[str, ...] = ()):

@@ -13,7 +13,7 @@ from PIL import Image
 from moco_tf.data import image_ops, sources, tfdata
 from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.recipes.recipe import IMAGENET, RandomResizedCrop, Recipe
-from moco_tf.data.sources import synthetic, tfrecord
+from moco_tf.data.sources import manifest, synthetic
 from moco_tf.data.two_views import two_view_dataset
 
 LAYOUT = BatchLayout(8, group=4)
@@ -159,9 +159,10 @@ def test_records_without_an_image_are_bad_images(tmp_path, images):
 def test_a_truncated_shard_is_an_error(shards, tmp_path):
     whole = (shards / "a-0.tfrecord").read_bytes()
     (tmp_path / "x").write_bytes(whole[:-5])
-    assert tfrecord.count_records(str(shards / "a-0.tfrecord")) == 8
+    (entry,) = manifest.count([str(shards / "a-0.tfrecord")]).values()
+    assert entry == {"records": 8, "bytes": len(whole)}
     with pytest.raises(ValueError, match="end after a record.*truncated"):
-        tfrecord.count_records(str(tmp_path / "x"))
+        manifest.count([str(tmp_path / "x")])
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +253,7 @@ def convert(*args, code=0):
 
 def test_a_folder_becomes_shards_of_the_same_bytes(folder, tmp_path):
     output = convert(f"folder:{folder}/train", tmp_path / "out", "--shards=5")
-    files = sorted(p.name for p in (tmp_path / "out").iterdir())
+    files = sorted(p.name for p in (tmp_path / "out").glob("*.tfrecord"))
     assert files == [f"images-{i:05}-of-00005.tfrecord" for i in range(5)]
     assert f"--config.data.source=tfrecord:{tmp_path}/out/images-*.tfrecord" in output
 

@@ -12,8 +12,7 @@ from moco_tf.contrastive import statistics_of
 from moco_tf.data import sources
 from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.recipes.recipe import IMAGENET, RandomResizedCrop, Recipe
-from moco_tf.data.sources import synthetic
-from moco_tf.data.sources.source import Stream
+from moco_tf.data.sources import Stream, synthetic
 from moco_tf.data.tfdata import image_of_slot
 from moco_tf.data.two_views import two_view_dataset
 from moco_tf.mechanisms import EndToEnd, MemoryBank

@@ -14,7 +14,7 @@ PACKAGE = tiny.ROOT / "moco_tf"
 LEVELS = [
     {"rules", "log", "spelling"},
     {"startup", "addresses", "schema", "presets", "version", "optim", "distribute", "strategies"},
-    {"storage", "backbones", "updates", "fit_data"},
+    {"storage", "backbones", "updates", "fit_data", "workers"},
     {"trainer"},
     {"contrastive"},
     {"data", "moco", "mechanisms"},

@@ -5,7 +5,8 @@ A module of this package, or any other that Python can import, is a source if it
     ADDRESSES = ("my_module:DIR",)   forms of its addresses, for error messages
     open(rest, **options)            the `Source` or `Stream` of what follows the colon
 
-`options` are `data_dir` and `num_examples`, as `open_source` gets them; accept and ignore others.
+`options` are `data_dir`, `num_examples` and `index_dir`, as `open_source` gets them; accept and
+ignore others.
 If its data comes in labelled splits, it may also have `labelled_splits(rest, **options)`: the
 addresses of the labelled training and test images that go with it, or None.
 """
@@ -15,7 +16,8 @@ from collections.abc import Callable
 
 from moco_tf import addresses
 from moco_tf.data import image_ops, sources
-from moco_tf.data.sources.source import Source, Stream, from_arrays, from_bytes, renumber_labels
+from moco_tf.data.sources.source import Source, from_arrays, from_bytes, renumber_labels
+from moco_tf.data.sources.stream import Stream
 
 __all__ = [
     "Source",
@@ -34,6 +36,7 @@ def open_source(
     num_examples: int | None = None,
     field: str = "--config.data.source",
     decode: Callable = image_ops.decode,
+    index_dir: str | None = None,
 ) -> Source | Stream:
     """Opens the source of an address.
 
@@ -44,6 +47,8 @@ def open_source(
         num_examples: number of records of a `tfrecord:` source, to spare counting them.
         field: name of the option as it is typed, for errors.
         decode: function from encoded bytes to an image, see `image_ops.decode`.
+        index_dir: folder of the run, local or gs://, in which a source keeps what takes long to
+            find out, such as the names in a folder, and reads it the next time; None: nowhere.
 
     Raises:
         ValueError: for an unknown address, or one without data.
@@ -54,7 +59,7 @@ def open_source(
         (1024, TensorShape([32, 32, 3]))
     """
     module, rest = addresses.module_of(sources, address, field)
-    source = module.open(rest, data_dir=data_dir, num_examples=num_examples)
+    source = module.open(rest, data_dir=data_dir, num_examples=num_examples, index_dir=index_dir)
     return dataclasses.replace(source, decode=decode)
 
 

@@ -4,7 +4,8 @@ import math
 
 import tensorflow as tf
 
-from moco_tf.data.sources.source import Source, Stream, from_arrays
+from moco_tf.data.sources.source import Source, from_arrays
+from moco_tf.data.sources.stream import Stream
 
 ADDRESSES = ("tfds:NAME[/CONFIG][:SPLIT]",)
 # Images of one known size are held in memory, decoded, up to this many bytes.

@@ -8,18 +8,24 @@ import os
 
 import tensorflow as tf
 
-from moco_tf.data.sources.source import Stream
+from moco_tf.data.sources import manifest
+from moco_tf.data.sources.stream import Stream
 
 ADDRESSES = ("tfrecord:GLOB",)
 
 
-def open(rest: str, num_examples: int | None = None, **_) -> Stream:
-    """Opens "tfrecord:GLOB". Counts the records by their headers unless `num_examples` is given.
+def open(rest: str, num_examples: int | None = None, index_dir: str | None = None, **_) -> Stream:
+    """Opens "tfrecord:GLOB".
+
+    The numbers of records come from the manifest that `convert` writes, or from a count that the
+    run keeps. With neither, they are counted, unless `num_examples` is given.
 
     Raises:
-        ValueError: if no file matches, or one is cut short.
+        ValueError: if no file matches, or shards are missing, unknown or cut short.
     """
-    paths = sorted(tf.io.gfile.glob(rest))
+    paths = sorted(
+        path for path in tf.io.gfile.glob(rest) if os.path.basename(path) != manifest.NAME
+    )
     if not paths:
         raise ValueError(
             f"`tfrecord:GLOB` must match files. Received: {rest!r}, which matches none."
@@ -30,31 +36,21 @@ def open(rest: str, num_examples: int | None = None, **_) -> Stream:
             f"`tfrecord:GLOB` must match files. Received: {rest!r}, a folder. Did you mean "
             f"tfrecord:{os.path.join(rest, '*.tfrecord*')} ({len(shards)} files)?"
         )
-    counts = [-1 if num_examples else count_records(path) for path in paths]
+    if num_examples and not manifest.beside(rest, paths):
+        counts, total = [-1] * len(paths), num_examples
+    else:
+        counts = manifest.counts(rest, paths, index_dir)
+        total = sum(counts)
+    if num_examples and total != num_examples:
+        raise ValueError(
+            f"The number of records must be that of {manifest.NAME}, {total}. Received: "
+            f"{num_examples}. Leave `num_examples` out."
+        )
     return Stream(
-        num_examples=num_examples or sum(counts),
+        num_examples=total,
         shards=tuple((path, 0, count) for path, count in zip(paths, counts, strict=True)),
         parse=_parse,
     )
-
-
-def count_records(path: str) -> int:
-    """Number of records in an uncompressed TFRecord file, read from their length headers.
-
-    Raises:
-        ValueError: if the file ends within a record.
-    """
-    size = tf.io.gfile.stat(path).length
-    count = position = 0
-    with tf.io.gfile.GFile(path, "rb") as file:
-        while position < size:
-            file.seek(position)
-            # Length (8 bytes), its checksum (4), the data, its checksum (4).
-            position += 8 + 4 + int.from_bytes(file.read(8), "little") + 4
-            count += 1
-    if position != size:
-        raise ValueError(f"A TFRecord file must end after a record. Received: {path!r}, truncated.")
-    return count
 
 
 def _parse(record):
