@@ -92,7 +92,7 @@ def main(_):
     init = warm_start.init(INIT.value) if INIT.value else None
     step = pretrain(run_config, workdir, strategy, STOP.listen(), init)
     if distribute.is_chief(strategy):
-        print(report.summary(workdir, step))
+        print(report.summary(workdir, step, run_config.data.source))
 
 
 def _chosen(run_config, workdir, strategy):

@@ -74,8 +74,14 @@ def write(
     return path
 
 
-def summary(workdir: str, step: int) -> str:
-    """Text at the end of a run: its result, its files, and the next commands."""
+def summary(workdir: str, step: int, source: str) -> str:
+    """Text at the end of a run: its result, its files, and the next commands.
+
+    Args:
+        workdir: folder of the run.
+        step: steps done.
+        source: address of its images.
+    """
     encoder = os.path.join(workdir, "encoder.keras")
     report = os.path.join(workdir, "report.html")
     _, scores = _read(workdir)
@@ -92,6 +98,11 @@ def summary(workdir: str, step: int) -> str:
             f"  open {report}; tensorboard --logdir {workdir}",
             f'  moco_tf.load("{workdir}").embed(paths)   # image files to unit-length embeddings',
             f'  keras.models.load_model("{encoder}")   # after: import moco_tf',
+            *(
+                [f"  python -m moco_tf embed {workdir} {source.removeprefix('folder:')}"]
+                if source.startswith("folder:")
+                else []
+            ),
             *(
                 f"  python evaluate.py --task={task} --checkpoint={workdir} "
                 f"--workdir={evaluation}_{task}"
