@@ -48,7 +48,7 @@ def run(
             rest = flags.FLAGS(sys.argv)
             _import(IMPORT.value)
             check(rest[1:])
-            if flags.FLAGS.get_flag_value("print_config", False):
+            if "print_config" in flags.FLAGS and flags.FLAGS.print_config:
                 print(help.resolved(flags.FLAGS.config))
                 sys.exit()
             return rest

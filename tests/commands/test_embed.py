@@ -4,10 +4,12 @@ import csv
 import json
 import pathlib
 import shutil
+import sys
 
 import numpy as np
 import pytest
 import sklearn.cluster
+import tiny
 from PIL import Image
 
 import moco_tf
@@ -141,3 +143,9 @@ def test_names_are_text_in_a_page(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "a & <b>.png")
     text = grouping.row("<i>", [str(tmp_path / "a & <b>.png"), "gone.png"], [1, 0.5])
     assert "a &amp; &lt;b&gt;.png" in text and "&lt;i&gt;" in text and "cannot be read" in text
+
+
+def test_a_command_without_a_config_can_be_started(written):
+    """Commands share flags with train.py only as far as they have them."""
+    output = tiny.run([sys.executable, "-m", "moco_tf", "duplicates", written])
+    assert output.splitlines()[0].endswith(" groups") and ".duplicates.html" in output
