@@ -265,8 +265,12 @@ def normalize(x):
 def random_keys(seed):
     """Initializer of queues and banks: random unit rows."""
 
-    def initialize(shape, dtype=None):
+    @tf.function(autograph=False)  # eagerly, several copies of the queue would be held
+    def rows(shape, dtype):
         return normalize(tf.random.stateless_normal(shape, [seed, 0], dtype=dtype))
+
+    def initialize(shape, dtype=None):
+        return rows(tuple(shape), tf.as_dtype(dtype or "float32"))
 
     return initialize
 

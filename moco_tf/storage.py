@@ -112,7 +112,7 @@ def replace(path: str, write: Callable[[str], None]):
         write: function that writes the file to a temporary path of the same extension. If it
             raises, `path` stays as it is.
     """
-    with_retries(lambda: _replace(path, write))
+    write_with(path, write)
 
 
 def write_array(path: str, array: np.ndarray):
@@ -122,6 +122,11 @@ def write_array(path: str, array: np.ndarray):
         with tf.io.gfile.GFile(temporary, "wb") as file:
             np.save(file, array)
 
+    write_with(path, write)
+
+
+def write_with(path: str, write: Callable[[str], Any]):
+    """Writes a file, whole or not at all, by a function that writes to the path it is given."""
     with_retries(lambda: _replace(path, write))
 
 
@@ -134,7 +139,7 @@ def keep_start(path: str, num_bytes: int):
                 new.write(old.read(min(COPY_BYTES, num_bytes - start)))
 
     if "://" in path:
-        with_retries(lambda: _replace(path, write))
+        write_with(path, write)
     else:
         with_retries(lambda: os.truncate(path, num_bytes))
 

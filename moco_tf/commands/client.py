@@ -4,12 +4,15 @@
 
 An IMAGE is a file, a folder with all files below it, or a glob. The .npz holds for each image, in
 order: name, embedding (unit length), feature, and ok, which is false if it cannot be decoded.
+
+What was received is kept in OUTPUT.parts/ until all is. After an error, SIGTERM or Ctrl-C the same
+command goes on there.
 """
 
 import base64
-import io
 import json
 import os
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,8 +21,9 @@ from absl import flags
 from tqdm import tqdm
 
 from moco_tf.commands import script
+from moco_tf.commands.embedding_parts import ROWS, Parts
+from moco_tf.commands.signals import STOP
 from moco_tf.log import log
-from moco_tf.storage import write_bytes
 
 FLAGS = flags.FLAGS
 INSTALL = 'pip install ".[serving]"'
@@ -151,7 +155,7 @@ def embed_files(server: Grpc | Rest, paths: list[str], batch: int = 32) -> Itera
     Yields:
         Dict of arrays for each request: the outputs of `embed`, and name: the paths.
     """
-    for start in tqdm(range(0, len(paths), batch), unit="batch"):
+    for start in range(0, len(paths), batch):
         names, contents = paths[start : start + batch], []
         for path in names:
             with tf.io.gfile.GFile(path, "rb") as file:
@@ -216,25 +220,38 @@ def main(rest):
     connect = {"grpc": Grpc, "rest": Rest}[FLAGS.protocol]
     server = connect(FLAGS.server, FLAGS.model, FLAGS.deadline_s, FLAGS.attempts)
     tf.io.gfile.makedirs(os.path.dirname(FLAGS.output) or ".")
-    answers = []
+    parts = Parts(FLAGS.output)
+    done = parts.num_done(paths)
+    stop = STOP.listen()
+    with tqdm(total=len(paths), initial=done, unit="image") as bar:
+        _embed_rest(server, paths, parts, bar, stop)
+    if bar.n < len(paths):
+        log.info("%d of %d images are done. The same command goes on.", bar.n, len(paths))
+        sys.exit(128 + stop.number)
+    bad, such_as = parts.undecodable()
+    if bad:
+        log.warning("%d cannot be decoded, such as %s; their ok is false.", bad, ", ".join(such_as))
+    rows, dim = parts.join()["embedding"]
+    print(f"{FLAGS.output}: {rows} of {len(paths)} embeddings of {dim} numbers")
+
+
+def _embed_rest(server, paths, parts, bar, stop):
+    """Embeds the images that the parts lack, until it is asked to stop."""
+    answers, rows = [], 0
     try:
-        answers.extend(embed_files(server, paths, FLAGS.batch))
-    finally:  # after an error, save the answers received so far
+        for answer in embed_files(server, paths[bar.n :], FLAGS.batch):
+            answers.append(answer)
+            rows += len(answer["name"])
+            if rows >= ROWS:
+                parts.write(joined(answers))
+                bar.update(rows)
+                answers, rows = [], 0
+            if stop():
+                break
+    finally:  # after an error, keep what was received
         if answers:
-            _save(joined(answers), len(paths))
-
-
-def _save(outputs, num_files):
-    bad = outputs["name"][~outputs["ok"]]
-    if len(bad):
-        log.warning(
-            "%d cannot be decoded, such as %s; their ok is false.", len(bad), ", ".join(bad[:3])
-        )
-    content = io.BytesIO()
-    np.savez(content, **outputs)
-    write_bytes(FLAGS.output, content.getvalue())
-    dim = outputs["embedding"].shape[1]
-    print(f"{FLAGS.output}: {len(outputs['name'])} of {num_files} embeddings of {dim} numbers")
+            parts.write(joined(answers))
+            bar.update(rows)
 
 
 def run():

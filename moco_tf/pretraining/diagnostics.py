@@ -4,6 +4,7 @@ import math
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from moco_tf import distribute
 from moco_tf.data.batch_layout import BatchLayout
@@ -54,19 +55,22 @@ class Diagnostics(Observer):
         """State of the queue: fill (share), mean age of keys (steps), norms, effective rank."""
         model = self.model
         new = self.layout.batch * (2 if model.symmetric else 1)
-        filled = min(model.queue_size, step * new)
-        queue = model.queue.numpy()
-        # Rows behind the pointer, newest first; the rest is the random start.
-        newest = (int(model.queue_ptr.numpy()) - 1 - np.arange(filled)) % model.queue_size
-        keys = queue[newest]
+        size = model.queue_size
+        filled = min(size, step * new)
+        if filled == size:
+            sums = _sums(model.queue)
+        else:
+            sums = _sums_of_newest(model.queue, model.queue_ptr, tf.constant(filled, tf.int64))
+        second_moment, mean, norm = (x.numpy() / filled for x in sums)
         # Keys can be NaN a step before the loss is.
-        variance = np.linalg.eigvalsh(np.nan_to_num(keys.T @ keys / filled)).clip(1e-12)
+        variance = np.linalg.eigvalsh(np.nan_to_num(second_moment)).clip(1e-12)
         share = variance / variance.sum()
+        steps, rest = divmod(filled, new)
         return {
-            "queue_fill": filled / model.queue_size,
-            "key_age": float(np.mean(np.arange(filled) // new)),
-            "key_norm": float(np.mean(np.linalg.norm(keys, axis=1))),
-            "key_mean_norm": float(np.linalg.norm(keys.mean(axis=0))),
+            "queue_fill": filled / size,
+            "key_age": (new * steps * (steps - 1) / 2 + rest * steps) / filled,
+            "key_norm": float(norm),
+            "key_mean_norm": float(np.linalg.norm(mean)),
             "key_effective_rank": float(np.exp(-np.sum(share * np.log(share)))),
         }
 
@@ -117,3 +121,21 @@ class Diagnostics(Observer):
                 "2 " if self.model.symmetric else "",
                 self.chance,
             )
+
+
+# On the device, where the queue is: only CxC numbers are copied to the host.
+@tf.function(autograph=False)
+def _sums(queue):
+    """Sums over the KxC queue of outer products, CxC, of rows, C, and of their norms."""
+    keys = tf.convert_to_tensor(queue)
+    norms = tf.norm(keys, axis=1)
+    return tf.matmul(keys, keys, transpose_a=True), tf.reduce_sum(keys, 0), tf.reduce_sum(norms)
+
+
+@tf.function(autograph=False)
+def _sums_of_newest(queue, pointer, filled):
+    """`_sums` of the rows behind the pointer; the rest is the random start."""
+    keys = tf.convert_to_tensor(queue)
+    size = tf.constant(keys.shape[0], tf.int64)
+    age = (tf.cast(pointer, tf.int64) - 1 - tf.range(size)) % size
+    return _sums(tf.where((age < filled)[:, None], keys, 0.0))

@@ -114,8 +114,12 @@ def test_what_was_embedded_before_an_error_is_kept(exported, folder, tmp_path):
         model.fails = lambda: next(answers, True)
         flags = [f"--server={address}", f"--output={tmp_path}/new/x.npz", "--batch=5"]
         output = command("client", *flags, "--attempts=1", folder, code=1)
-    assert "still loading" in output and "5 of 12 embeddings" in output
-    assert len(np.load(tmp_path / "new" / "x.npz")["name"]) == 5
+        assert "still loading" in output and not (tmp_path / "new" / "x.npz").exists()
+        model.requests, model.fails = 0, lambda: False
+        output = command("client", *flags, folder)
+    assert "12 of 12 embeddings" in output and model.requests == 2  # the first 5 are kept
+    assert len(np.load(tmp_path / "new" / "x.npz")["name"]) == 12
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.npz"]
 
 
 def test_images_are_named_by_files_folders_and_globs(folder, tmp_path):

@@ -1,0 +1,119 @@
+"""Parts of a long list of embeddings on disk, joined into one .npz in constant memory."""
+
+import io
+import os
+import zipfile
+
+import numpy as np
+import tensorflow as tf
+
+from moco_tf import storage
+
+ROWS = 1024  # about, in a part
+
+
+class Parts:
+    """The folder OUTPUT.parts/ of what a client has received so far, in the order of its images.
+
+    Args:
+        output: path of the .npz that the parts will be joined to, local or gs://.
+    """
+
+    def __init__(self, output: str):
+        self.output = output
+        self.folder = f"{output}.parts"
+        self._paths = sorted(tf.io.gfile.glob(os.path.join(self.folder, "*.npz")))
+
+    def num_done(self, names: list[str]) -> int:
+        """How many of the first names the parts have.
+
+        Raises:
+            ValueError: if the parts are of other images.
+        """
+        done = 0
+        for path in self._paths:
+            part = _read(path, "name").tolist()
+            if part != names[done : done + len(part)]:
+                raise ValueError(
+                    f"The parts in {self.folder!r} must be of the same images in the same order. "
+                    f"Received: others in {os.path.basename(path)}. Remove the folder to start "
+                    "from the first image."
+                )
+            done += len(part)
+        return done
+
+    def write(self, outputs: dict[str, np.ndarray]):
+        """Writes the next part: arrays with one row an image, `name` among them."""
+        tf.io.gfile.makedirs(self.folder)
+        path = os.path.join(self.folder, f"{len(self._paths):07}.npz")
+        content = io.BytesIO()
+        np.savez(content, **outputs)
+        storage.write_bytes(path, content.getvalue())
+        self._paths.append(path)
+
+    def undecodable(self) -> tuple[int, list[str]]:
+        """Number of images that could not be decoded, and the names of the first three."""
+        count, such_as = 0, []
+        for path in self._paths:
+            bad = _read(path, "name")[~_read(path, "ok")]
+            count += len(bad)
+            such_as = [*such_as, *bad.tolist()][:3]
+        return count, such_as
+
+    def join(self) -> dict[str, tuple[int, ...]]:
+        """Writes the .npz from all parts, an array at a time, and removes them.
+
+        Returns:
+            Shape of each array.
+        """
+        with _open(self._paths[0]) as first:
+            arrays = {name: self._array(name) for name in first}
+
+        def write(temporary):
+            with (
+                tf.io.gfile.GFile(temporary, "wb") as file,
+                zipfile.ZipFile(_Unseekable(file), "w") as archive,
+            ):
+                for name, (dtype, shape) in arrays.items():
+                    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                        np.lib.format.write_array_header_1_0(entry, header)
+                        for path in self._paths:
+                            entry.write(_read(path, name).astype(dtype).tobytes())
+
+        storage.write_with(self.output, write)
+        tf.io.gfile.rmtree(self.folder)
+        self._paths = []
+        return {name: shape for name, (_, shape) in arrays.items()}
+
+    def _array(self, name):
+        """Type and shape of an array over all parts; text is as long as its longest."""
+        arrays = [_read(path, name)[:0] for path in self._paths]
+        rows = sum(len(_read(path, "ok")) for path in self._paths)
+        return np.result_type(*(a.dtype for a in arrays)), (rows, *arrays[0].shape[1:])
+
+
+class _Unseekable:
+    """A file that only `write` is asked of, since files in gs:// cannot go back."""
+
+    def __init__(self, file):
+        self._file = file
+
+    def write(self, content):
+        self._file.write(content)
+        return len(content)
+
+    def flush(self):
+        """Does nothing: the file is closed soon."""
+
+
+def _read(path, name):
+    with _open(path) as arrays:
+        return arrays[name]
+
+
+def _open(path):
+    if "://" not in path:
+        return np.load(path)
+    with tf.io.gfile.GFile(path, "rb") as file:
+        return np.load(io.BytesIO(file.read()))
