@@ -4,6 +4,7 @@
 # make chaos   kills, damage and long runs, and a table of what was survived (23 to 36 minutes)
 # make mutants changes one line of the package at a time: do the quick tests notice?
 # make tpu-compile   compiles the steps and predictions for a TPU v5e, without a TPU (about 30 minutes)
+# make bench   measures the tables of docs/speed.md here: NAME=my_machine IMAGES=DIR CLASSES=DIR (half an hour)
 # make PYTHON=python3.12 ... chooses the Python that .venv is made with
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ FAULTS = tests/training/test_checkpoint.py tests/training/test_nonfinite.py test
 	tests/training/test_workers.py \
 	tests/data/test_bad_files.py tests/data/test_untrusted.py tests/pretraining/test_config_fuzz.py
 
-.PHONY: train test test-slow chaos mutants tpu-compile lint clean
+.PHONY: train test test-slow chaos mutants tpu-compile bench lint clean
 
 train:
 	@$(PYTHON) tools/bootstrap.py
@@ -37,6 +38,10 @@ tpu-compile:
 	@.venv-tpu/bin/python -m pip install --quiet "jax==0.10.2" "libtpu==0.0.52"
 	@.venv/bin/python benchmarks/tpu_lower.py build/tpu
 	@.venv-tpu/bin/python benchmarks/tpu_compile.py build/tpu --collectives
+
+bench:
+	@.venv/bin/python benchmarks/all.py --name=$(NAME) $(if $(IMAGES),--images=$(IMAGES)) $(if $(CLASSES),--classes=$(CLASSES))
+	@.venv/bin/python tools/speed.py
 
 lint:
 	@$(PYTHON) tools/bootstrap.py test

@@ -14,6 +14,12 @@ import sys
 import tempfile
 import time
 
+# Instructions that decide how fast convolutions and integer products are.
+FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+# As `import moco_tf` sets it, for workers that import TensorFlow first.
+if platform.machine().lower() in ("x86_64", "amd64"):
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
 
 def serve(measure):
     """In a worker: answers each line on stdin by `measure()`, a dict, as a line of JSON."""
@@ -84,13 +90,18 @@ def medians(results, key):
 
 
 def machine():
-    """What the figures were measured on, in a line."""
-    processor = platform.processor() or platform.machine()
+    """What the figures were measured on, in a line: cores, CPU and its flags, oneDNN, date."""
+    processor, flags = platform.processor() or platform.machine(), []
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as file:
-            names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
-        processor = names[0] if names else processor
-    return f"{os.cpu_count()} cores, {processor}, {time.strftime('%Y-%m-%d')}"
+            lines = dict(line.split(":", 1) for line in file if ":" in line)
+        lines = {name.strip(): value.strip() for name, value in lines.items()}
+        processor = lines.get("model name", processor)
+        present = lines.get("flags", "").split()
+        flags = [name for name in FLAGS if name in present]
+    onednn = {"1": "on", "0": "off"}.get(os.environ.get("TF_ENABLE_ONEDNN_OPTS"), "as shipped")
+    cpu = f"{processor} ({' '.join(flags) or 'no vector flags known'})"
+    return f"{os.cpu_count()} cores, {cpu}, oneDNN {onednn}, {time.strftime('%Y-%m-%d')}"
 
 
 def report(title, columns, rows, **facts):

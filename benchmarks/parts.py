@@ -21,6 +21,16 @@ WORKLOADS = {
         "bn_groups": 8,
         "queue_size": 4096,
     },
+    # Memory as of one row of 224 px for four of these, so that eight groups fit a small machine.
+    "bn_groups": {
+        "backbone": "resnet50",
+        "stem": "imagenet",
+        "head": "mlp",
+        "image_size": 112,
+        "batch": 64,
+        "bn_groups": 8,
+        "queue_size": 65536,
+    },
     # The same parts in seconds, to try the benchmark itself.
     "tiny": {
         "backbone": "resnet18",

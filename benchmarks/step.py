@@ -1,7 +1,8 @@
 """The training step against the official code's, on the same images; and where its time goes.
 
     pip install -e .[bench]
-    python benchmarks/step.py [--workload=resnet50|resnet18_cifar] [--rounds=5] [--profile]
+    python benchmarks/step.py [--workload=resnet50|resnet18_cifar|bn_groups] [--rounds=5]
+    python benchmarks/step.py --profile
 
 Workers run in turn, each with the whole machine to itself, on batches that are already there. The
 step is complete: both encoders, loss, accuracy, queue, optimizer. `--profile` measures the parts of
@@ -15,7 +16,13 @@ import time
 import harness
 import parts
 
-WORKERS = ("torch channels-last", "torch contiguous", "moco_tf", "moco_tf XLA")
+WORKERS = (
+    "torch channels-last",
+    "torch contiguous",
+    "moco_tf",
+    "moco_tf XLA",
+    "moco_tf in one group",
+)
 
 
 def main():
@@ -66,6 +73,8 @@ def make_step(worker, workload, batch, bfloat16):
     """A function that trains one step on a batch of random images and waits for its loss."""
     if worker.startswith("torch"):
         return torch_step(workload, batch, worker.endswith("last"))
+    if worker.endswith("in one group"):
+        workload = workload | {"bn_groups": 1}
     model, views = parts.make_model(workload, batch, bfloat16)
     step = parts.compiled(model.step, worker.endswith("XLA"))
     return lambda: float(step(views)["loss"])
