@@ -16,7 +16,9 @@ class Data:
     train: str | None = option(
         None, help="address, see moco_tf/data/sources; none: the run's own training split"
     )
-    test: str | None = option(None, help="address; none: the held-out split beside it")
+    test: str | None = option(
+        None, help="address; none: the held-out split beside `train`, or a fifth of it"
+    )
     data_dir: str | None = option(None, help="folder of prepared TFDS data sets; none: the run's")
     num_train: int | None = option(
         None, at_least=1, help="records of a tfrecord: source; none counts them"

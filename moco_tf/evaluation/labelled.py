@@ -10,11 +10,13 @@ import tensorflow as tf
 
 from moco_tf.data import image_ops, sources
 from moco_tf.data.sources import Source, Stream
-from moco_tf.data.split import balanced
+from moco_tf.data.split import balanced, hold_out
 from moco_tf.evaluation import config as configs
 from moco_tf.log import log
 from moco_tf.pretraining.config import Config
 from moco_tf.probes import monitor
+
+TESTED = 0.2  # share of each class that is tested where only training images are named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +72,11 @@ def _open(data, run, index_dir):
     data_dir = data.data_dir or (run.data.data_dir if run else None)
     decode = run.data.decode if run else image_ops.decode
     addresses = _addresses(data, run, data_dir)
+    if data.train and addresses is None:
+        source = sources.open_source(
+            data.train, data_dir, data.num_train, "--config.data.train", decode, index_dir
+        )
+        return _split(source, data)
     if addresses:
         sizes = (data.num_train, data.num_test)
         opened = (
@@ -92,15 +99,35 @@ def _open(data, run, index_dir):
     )
 
 
+def _split(source, data):
+    """Some labelled images as training and test images: a seeded fifth of each class is tested."""
+    if isinstance(source, Stream) or source.labels is None:
+        raise ValueError(
+            "`--config.data.test` must be given, because only labelled images with random access "
+            f"can be split. Received: train={data.train!r}."
+        )
+    train, test = hold_out(source, TESTED, data.subset_seed)
+    log.info(
+        "%d of %d images, a fifth of each class, are the test images; --config.data.test names "
+        "others.",
+        test.num_examples,
+        source.num_examples,
+    )
+    addresses = f"{data.train}, four fifths", f"{data.train}, the other fifth"
+    return train, _without_copies(train, test), addresses
+
+
 def _addresses(data, run, data_dir):
     """Addresses of the training and the test images; None if neither config names them."""
-    if bool(data.train) != bool(data.test):
+    if data.test and not data.train:
         raise ValueError(
-            "`--config.data.train` and `--config.data.test` must be given together, or neither. "
+            "`--config.data.test` must be given together with `--config.data.train`. "
             f"Received: train={data.train!r}, test={data.test!r}."
         )
-    if data.train:
+    if data.train and data.test:
         return data.train, data.test
+    if data.train:
+        return sources.labelled_splits(data.train, data_dir)
     if run and "," in run.monitor.source:
         return tuple(run.monitor.source.split(","))
     return sources.labelled_splits(run.data.source, data_dir) if run else None

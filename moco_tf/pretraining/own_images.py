@@ -106,11 +106,13 @@ def _try(config, given, source, strategy):
 
 def _batch(batch, keys, reason):
     """The choices that go with a batch: BN groups, and a queue of at most `keys` keys."""
+    most = max(batch // 4, min(8, batch // 2), 1)
+    group = max(rows for rows in range(1, most + 1) if batch % rows == 0)
     return [
         Choice("batch_size", batch, reason),
         Choice(
             "model.bn_group_size",
-            max(batch // 4, min(8, batch // 2)),
+            group,
             "several BN groups, so that shuffle-BN hides which key is whose",
         ),
         Choice(

@@ -40,7 +40,7 @@ def test_the_run_s_own_splits_stand_in(folders):
     with pytest.raises(ValueError, match=r"must be given, because the checkpoint is a file"):
         labelled.open_pair(Data(), None)
     with pytest.raises(ValueError, match="must be given together"):
-        labelled.open_pair(Data(train="synthetic:shapes"), run)
+        labelled.open_pair(Data(test="synthetic:shapes"), run)
 
 
 def test_test_images_of_some_classes_are_numbered_as_in_training(folders):

@@ -77,6 +77,7 @@ def test_what_the_user_gives_stays():
     assert (config.data.image_size_px, config.model.momentum) == (48, 0.9)
     assert not set(given) & set(reasons)
     assert config.model.queue_size % 32 == 0
+    assert chosen(given={"batch_size": 20})[0].model.bn_group_size == 5
 
 
 def test_a_gpu_that_is_too_small_gets_half_the_batch(monkeypatch):
