@@ -19,6 +19,7 @@ from moco_tf.evaluation.config import Neighbours
 from moco_tf.evaluation.task import Task
 from moco_tf.log import log
 from moco_tf.probes import features, knn
+from moco_tf.probes.quality import alignment, uniformity
 from moco_tf.reports import pages
 
 MEANING = (
@@ -29,18 +30,6 @@ MEANING = (
     "a collapsed encoder has alignment 0 and uniformity 0. Compare with the same encoder untrained "
     "(--config.random_init=true)."
 )
-
-
-def alignment(x: np.ndarray, y: np.ndarray) -> float:
-    """Mean squared distance of positive pairs: unit rows x and y, NxD, with alpha = 2."""
-    return float(np.mean(np.sum((x - y) ** 2, axis=1)))
-
-
-def uniformity(x: np.ndarray) -> float:
-    """Logarithm of the mean Gaussian potential, t = 2, of all pairs of unit rows x, NxD."""
-    squared = 2 - 2 * x.astype(np.float64) @ x.T
-    upper = np.triu_indices(len(x), k=1)
-    return float(np.log(np.mean(np.exp(-2 * squared[upper]))))
 
 
 class NeighboursTask(Task):

@@ -18,13 +18,14 @@ from moco_tf.data.tfdata import examples
 from moco_tf.data.two_views import KEY, QUERY
 from moco_tf.pretraining.config import Config
 from moco_tf.pretraining.mechanism import chance_loss
-from moco_tf.probes import knn
+from moco_tf.probes import knn, quality
 from moco_tf.reports import pages
 from moco_tf.training.metrics_file import Curves, lines_of
 
 PAIRS, QUERIES, NEIGHBOURS, GALLERY = 12, 8, 8, 1024
 ALWAYS = ("loss", "top1")  # panels of every report; others if the run has them
-PANELS = (*ALWAYS, "knn", "queue_fill", "key_effective_rank", "learning_rate")
+QUALITY = ("alignment", "other_alignment", "uniformity", "effective_rank")  # without labels
+PANELS = (*ALWAYS, "knn", *QUALITY, "queue_fill", "key_effective_rank", "learning_rate")
 ROWS = 16  # images at a time: a report must not need more memory than a training step
 
 
@@ -60,6 +61,7 @@ def write(
     parts = [
         "<h2>Curves</h2>",
         _curves(curves, config),
+        *_verdicts(curves),
         "<h2>Augmented pairs</h2><p>Each column: two views of one image.</p>",
         _pairs(source, recipe, recipe_k, config),
         "<h2>Nearest neighbours</h2><p>First column: the query; then the most similar of "
@@ -160,6 +162,15 @@ def _curves(curves, config):
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     return pages.figure(figure)
+
+
+def _verdicts(curves):
+    """What the curves of a run without labels say, a paragraph each."""
+    points = {name: curves.points(name)[1] for name in QUALITY}
+    if not all(len(y) for y in points.values()):
+        return []
+    first, last = ({name: float(y[i]) for name, y in points.items()} for i in (0, -1))
+    return [f"<p>{pages.escape(sentence)}</p>" for sentence in quality.verdicts(first, last)]
 
 
 def _pairs(source, recipe, recipe_k, config):

@@ -21,6 +21,7 @@ from moco_tf.pretraining import (
 )
 from moco_tf.pretraining.config import Config
 from moco_tf.probes import monitor as monitors
+from moco_tf.probes import quality
 from moco_tf.training import checkpoint, fit
 from moco_tf.training import plan as plan_lib
 
@@ -96,6 +97,7 @@ def pretrain(
         memory.check(model, config, layout, memory.machine())
     held_out = (source, queries) if queries else None
     scores = monitors.make_scores(config, model, recipe, strategy, plan, held_out)
+    scores = scores or quality.make_scores(config, model, recipe, source, strategy)
     movable = data_record.movable(workdir, identity)
     way_on = WAY_ON.format(workdir)
     checkpoint.claim_workdir(schema.to_dict(config), workdir, strategy, way_on, movable)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moco_tf.evaluation import neighbours
+from moco_tf.probes import quality
 
 
 def test_alignment_and_uniformity_are_those_of_the_papers_code():
@@ -13,10 +13,10 @@ def test_alignment_and_uniformity_are_those_of_the_papers_code():
     rng = np.random.default_rng(0)
     x, y = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in rng.normal(size=(2, 30, 5)))
     a, b = torch.tensor(x), torch.tensor(y)
-    assert neighbours.alignment(x, y) == pytest.approx((a - b).norm(dim=1).pow(2).mean().item())
+    assert quality.alignment(x, y) == pytest.approx((a - b).norm(dim=1).pow(2).mean().item())
     want = torch.pdist(a, p=2).pow(2).mul(-2).exp().mean().log().item()
-    assert neighbours.uniformity(x) == pytest.approx(want)
-    assert neighbours.uniformity(np.tile(x[:1], (4, 1))) == pytest.approx(0)
+    assert quality.uniformity(x) == pytest.approx(want)
+    assert quality.uniformity(np.tile(x[:1], (4, 1))) == pytest.approx(0)
 
 
 def test_photos_without_labels_get_a_page_with_copies_beside_their_queries(pretrained, tmp_path):
