@@ -143,6 +143,7 @@ def test_a_users_mistake_ends_in_a_message(flags, message, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     flags = {**FAST, "optimizer.learning_rate": 1e30, "log_every_steps": 1}
     output = tiny.run(tiny.command(tmp_path, **{**flags, "checkpoint_every_steps": 1}), code=1)

@@ -237,8 +237,8 @@ def test_a_run_resumes_with_its_bank(tmp_path):
     assert bank.shape == (4096, 8)
 
 
-def test_an_end_to_end_run_tells_of_shuffling_but_not_of_a_queue(mirrored, tmp_path):
-    tiny.pretrain(tmp_path, mirrored(2), model__mechanism="end_to_end", stop_after_steps=2)
+def test_an_end_to_end_run_tells_of_shuffling_but_not_of_a_queue(tmp_path):
+    tiny.pretrain(tmp_path, model__mechanism="end_to_end", stop_after_steps=2)
     line = tiny.metrics(tmp_path)[-1]
     assert "positives_in_group" in line and 0 < line["loss"] < 2 * np.log(16)
     assert not {"queue_fill", "key_age", "momentum", "key_effective_rank"} & line.keys()
