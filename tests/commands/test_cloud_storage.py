@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.timeout(1800),
     pytest.mark.skipif(bool(cloud.missing()), reason=cloud.missing()),
 ]
-FLAGS = {"stop_after_steps": 8, "checkpoint_every_steps": 2, "log_every_steps": 1}
+FLAGS = {"epochs": 4, "stop_after_steps": 8, "checkpoint_every_steps": 2, "log_every_steps": 1}
 
 
 @pytest.fixture(scope="module", params=[0, 9], ids=["", "every ninth request fails"])
