@@ -59,6 +59,7 @@ def test_a_killed_run_goes_on_and_is_the_local_one(bucket, tmp_path):
             f"--workdir=gs://bucket/knn_{name}",
             f"--config.data.train={train}",
             f"--config.data.test={test}",
+            "--config.data.num_classes=8",
             "--config.neighbours=(5,)",
         )
         server.download(f"gs://bucket/knn_{name}", tmp_path / name)
@@ -68,3 +69,17 @@ def test_a_killed_run_goes_on_and_is_the_local_one(bucket, tmp_path):
     moco_tf(server, "export", run, "--format=savedmodel", output)
     server.download("gs://bucket/served", tmp_path / "served")
     assert (tmp_path / "served" / "1" / "saved_model.pb").exists()
+
+
+def test_a_listing_takes_one_request_for_a_thousand_names(bucket):
+    server, folder = bucket
+    content = next(folder.rglob("*.png")).read_bytes()
+    for i in range(2100):
+        server.put(f"gs://bucket/many/{i % 7}/{i:04}.png", content)
+    server.requests()
+    code = "from moco_tf.data.sources import open_source as open\n"
+    code += "print(open('folder:gs://bucket/many').num_examples)"
+    output = server.run([sys.executable, "-c", code])
+    assert output.split()[-1] == "2100"
+    answered = [line for line in server.requests() if '" 200' in line]
+    assert len(answered) < 20, answered
