@@ -32,7 +32,7 @@ def identity(source: Source | Stream) -> dict:
         first, last = (source.files[i].split("/")[:-1] for i in (0, -1))  # sorted: all are between
         pairs = itertools.takewhile(lambda ab: ab[0] == ab[1], zip(first, last, strict=False))
         depth = len(list(pairs))
-        names = ["/".join(path.split("/")[depth:]) for path in source.files]
+        names = ("/".join(path.split("/")[depth:]) for path in source.files)
     elif source.num_examples <= MOST_NAMES:
         names = [name.decode() for name in source.keys().map(source.name).as_numpy_iterator()]
     else:
@@ -51,7 +51,11 @@ def _sizes(files):
 
 
 def _digest(texts):
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest() if texts else None
+    sha, separator = hashlib.sha256(), b""
+    for text in texts:  # one by one: there may be millions
+        sha.update(separator + text.encode())
+        separator = b"\0"
+    return sha.hexdigest() if separator else None
 
 
 def movable(workdir: str, facts: dict) -> tuple[str, ...]:

@@ -5,12 +5,14 @@ Both classes have `image`, `label` and `name`, graph functions of that key.
 """
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from moco_tf.data import image_ops
+from moco_tf.data.sources.names import Chosen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Source:
     encoded: bool
     labels: np.ndarray | None = None
     classes: tuple = ()
-    files: tuple = ()
+    files: Sequence = ()
     decode: Callable = image_ops.decode
 
     def image(self, key):
@@ -57,7 +59,13 @@ class Source:
         if self.labels is None:
             return tf.constant(-1, tf.int64)
         with tf.device("CPU"):
-            return tf.gather(tf.constant(self.labels), key)
+            return tf.gather(self._label_tensor, key)
+
+    @functools.cached_property
+    def _label_tensor(self):
+        # Not a constant of the graph, which would be copied whenever the graph is.
+        with tf.init_scope(), tf.device("CPU"):
+            return tf.constant(self.labels, tf.int64)
 
     def keys(self, start: int = 0):
         """Dataset of all keys in order, from number `start` on."""
@@ -73,7 +81,7 @@ class Source:
             read=lambda index: self.read(tf.gather(chosen, index)),
             name=lambda index: self.name(tf.gather(chosen, index)),
             labels=None if self.labels is None else self.labels[indices],
-            files=tuple(self.files[i] for i in indices) if self.files else (),
+            files=Chosen(self.files, indices) if self.files else (),
         )
 
     def relabelled(self, table):
