@@ -3,6 +3,7 @@
 # make test-slow   the long ones: kills, replicas, real data, long fits; FILE= as above
 # make chaos   kills, damage and long runs, and a table of what was survived (23 to 36 minutes)
 # make mutants changes one line of the package at a time: do the quick tests notice?
+# make docs    builds docs/ as pages in build/docs, and runs the notebook of examples/; a warning is an error
 # make tpu-compile   compiles the steps and predictions for a TPU v5e, without a TPU (about 30 minutes)
 # make bench   measures the tables of docs/speed.md here: NAME=my_machine IMAGES=DIR CLASSES=DIR (half an hour)
 # make PYTHON=python3.12 ... chooses the Python that .venv is made with
@@ -13,7 +14,7 @@ FAULTS = tests/training/test_checkpoint.py tests/training/test_nonfinite.py test
 	tests/training/test_workers.py \
 	tests/data/test_bad_files.py tests/data/test_untrusted.py tests/pretraining/test_config_fuzz.py
 
-.PHONY: train test test-slow chaos mutants tpu-compile bench lint clean
+.PHONY: train test test-slow chaos mutants docs tpu-compile bench lint clean
 
 train:
 	@$(PYTHON) tools/bootstrap.py
@@ -31,6 +32,13 @@ chaos: lint
 mutants:
 	@$(PYTHON) tools/bootstrap.py test
 	@.venv/bin/python tests/mutants/run_mutants.py
+
+docs:
+	@$(PYTHON) tools/bootstrap.py docs
+	@.venv/bin/python tools/concept_pictures.py
+	@.venv/bin/python -m sphinx -W --keep-going -q docs build/docs
+	@.venv/bin/python tools/notebook.py --execute build/pretrain_fit.ipynb
+	@echo build/docs/index.html
 
 tpu-compile:
 	@$(PYTHON) tools/bootstrap.py

@@ -12,9 +12,8 @@ from moco_tf.data.two_views import key_order
 from moco_tf.log import log
 from moco_tf.pretraining.config import Config
 from moco_tf.pretraining.mechanism import chance_loss
+from moco_tf.pretraining.verdicts import COLLAPSED
 from moco_tf.training.round import Observer
-
-COLLAPSED = 0.02  # share of the dimensions, beyond one, below which the keys' rank is a collapse
 
 
 class Diagnostics(Observer):

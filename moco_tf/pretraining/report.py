@@ -1,14 +1,15 @@
 """The report.html of a pre-training run: curves, augmented pairs, nearest neighbours, config."""
 
 import json
-import math
 import os
+import platform
 
+import keras
 import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from moco_tf import schema, storage
+from moco_tf import schema, storage, version
 from moco_tf.backbones.encoder import Encoder
 from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.labelled import center_crops, normalized
@@ -16,6 +17,7 @@ from moco_tf.data.recipes.recipe import Recipe
 from moco_tf.data.sources import Source, Stream
 from moco_tf.data.tfdata import examples
 from moco_tf.data.two_views import KEY, QUERY
+from moco_tf.pretraining import verdicts
 from moco_tf.pretraining.config import Config
 from moco_tf.pretraining.mechanism import chance_loss
 from moco_tf.probes import knn, quality
@@ -26,6 +28,7 @@ PAIRS, QUERIES, NEIGHBOURS, GALLERY = 12, 8, 8, 1024
 ALWAYS = ("loss", "top1")  # panels of every report; others if the run has them
 QUALITY = ("alignment", "other_alignment", "uniformity", "effective_rank")  # without labels
 PANELS = (*ALWAYS, "knn", *QUALITY, "queue_fill", "key_effective_rank", "learning_rate")
+SPEED = "images_per_second"
 ROWS = 16  # images at a time: a report must not need more memory than a training step
 
 
@@ -59,6 +62,7 @@ def write(
         chosen = chosen * source.num_examples // count
     images = center_crops(source, chosen, resize, size)
     parts = [
+        _facts(curves, config),
         "<h2>Curves</h2>",
         _curves(curves, config),
         *_verdicts(curves),
@@ -67,8 +71,9 @@ def write(
         "<h2>Nearest neighbours</h2><p>First column: the query; then the most similar of "
         f"{len(images)} images by the backbone's features, nearest first.</p>",
         _neighbours(images, recipe, encoder),
-        "<h2>Config</h2>",
-        f"<pre>{pages.escape(json.dumps(schema.to_dict(config), indent=2))}</pre>",
+        pages.folded(
+            "Config", f"<pre>{pages.escape(json.dumps(schema.to_dict(config), indent=2))}</pre>"
+        ),
     ]
     page = pages.page(f"MoCo: {workdir}", _headline(scores), parts)
     path = os.path.join(workdir, "report.html")
@@ -106,7 +111,7 @@ def summary(workdir: str, step: int, source: str) -> str:
                 else []
             ),
             *(
-                f"  python evaluate.py --task={task} --checkpoint={workdir} "
+                f"  python -m moco_tf evaluate --task={task} --checkpoint={workdir} "
                 f"--workdir={evaluation}_{task}"
                 for task in tasks
             ),
@@ -116,7 +121,7 @@ def summary(workdir: str, step: int, source: str) -> str:
 
 def _read(workdir):
     """Curves of a run's metrics.jsonl, and its lines with a kNN accuracy, in one pass."""
-    curves, scores = Curves(PANELS), []
+    curves, scores = Curves((*PANELS, SPEED)), []
     for line in lines_of(os.path.join(workdir, "metrics.jsonl")):
         curves.add(line)
         if "knn" in line:
@@ -137,30 +142,50 @@ def _headline(scores):
     return text + "."
 
 
+def _facts(curves, config):
+    """A table of what was trained, for how long, and by which versions."""
+    steps, _ = curves.points("loss")
+    speeds = curves.points(SPEED)[1]
+    rows = [["images", config.data.source], ["steps", f"{int(max(steps, default=0)):,}"]]
+    if len(speeds):
+        seconds = max(steps, default=0) * config.batch_size * np.mean(1 / speeds)
+        rows.append(["training", f"about {seconds / 60:.1f} minutes, without evaluations"])
+    versions = {"moco_tf": version.VERSION, "TensorFlow": tf.__version__}
+    versions |= {"Keras": keras.__version__, "Python": platform.python_version()}
+    rows.append(["versions", ", ".join(f"{name} {number}" for name, number in versions.items())])
+    return pages.table(["", ""], rows)
+
+
 def _curves(curves, config):
+    """A figure for each curve, and below it what it should look like: red where it does not."""
     points = {name: curves.points(name) for name in PANELS}
-    panels = [name for name in PANELS if name in ALWAYS or len(points[name][0])]
-    rows = math.ceil(len(panels) / 2)
-    figure = Figure(figsize=(10, 2.6 * rows))
-    axes = figure.subplots(rows, 2)
-    for axis, name in zip(axes.flat, panels, strict=False):
-        x, y = points[name]
-        dense = len(y) > 200
-        axis.plot(
-            x, y, color="#1f77b4", alpha=0.3 if dense else 1, lw=1, marker="" if dense else "."
+    shown = [name for name in PANELS if name in ALWAYS or len(points[name][0])]
+    items = []
+    for name in shown:
+        verdict = verdicts.judge(name, *points[name], config)
+        chance = chance_loss(config) if name == "loss" else None
+        picture = _curve(name, *points[name], chance)
+        items.append(
+            pages.captioned(picture, verdict.text, verdict.is_good) if verdict else picture
         )
-        if dense:
-            window = len(y) // 50
-            smooth = np.convolve(y, np.ones(window) / window, "valid")
-            axis.plot(x[window - 1 :], smooth, color="#1f77b4")
-        if name == "loss":
-            chance = chance_loss(config)
-            axis.axhline(chance, color="gray", ls=":", lw=1, label="chance, ln(K+1)")
-            axis.legend()
-        axis.set(title=name, xlabel="step")
-        axis.grid(alpha=0.3)
-    for axis in axes.flat[len(panels) :]:
-        axis.set_visible(False)
+    return pages.columns(items)
+
+
+def _curve(name, x, y, chance):
+    """A figure of one curve, smoothed if it is long, with a dotted line at chance if given."""
+    figure = Figure(figsize=(5, 2.6))
+    axis = figure.subplots()
+    dense = len(y) > 200
+    axis.plot(x, y, color="#1f77b4", alpha=0.3 if dense else 1, lw=1, marker="" if dense else ".")
+    if dense:
+        window = len(y) // 50
+        smooth = np.convolve(y, np.ones(window) / window, "valid")
+        axis.plot(x[window - 1 :], smooth, color="#1f77b4")
+    if chance is not None:
+        axis.axhline(chance, color="gray", ls=":", lw=1, label="chance, ln(K+1)")
+        axis.legend()
+    axis.set(title=name, xlabel="step")
+    axis.grid(alpha=0.3)
     return pages.figure(figure)
 
 

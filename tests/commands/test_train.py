@@ -70,7 +70,7 @@ def test_a_finished_run_leaves_everything_and_tells_where(tmp_path):
     assert "kNN accuracy" in output and "the same encoder untrained" in output
     assert f"checkpoint  {tmp_path}/checkpoints/step-12" in output
     assert "12/12" in output  # the progress bar
-    assert f"evaluate.py --task=knn --checkpoint={tmp_path}" in output
+    assert f"moco_tf evaluate --task=knn --checkpoint={tmp_path}" in output
     lines = tiny.metrics(tmp_path)
     assert "knn" in lines[0] and "knn" in lines[12]
     seen = lines[12].keys()
@@ -78,7 +78,7 @@ def test_a_finished_run_leaves_everything_and_tells_where(tmp_path):
     assert seen >= {"input_wait", "queue_fill", "key_age", "key_norm", "key_effective_rank"}
     assert seen >= {"positives_in_group", "bad_images", "key_mean_norm"}
     page = (tmp_path / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 3 and "http" not in page
+    assert page.count("data:image/png;base64,") == 8 and "http" not in page
     assert len(list((tmp_path / "checkpoints").glob("step-*.index"))) == 3
     assert list((tmp_path / "tensorboard").glob("events*"))
     assert list((tmp_path / "tensorboard" / "plugins" / "profile").glob("*/*.xplane.pb"))

@@ -162,7 +162,7 @@ class Recipe:
 
     Attributes:
         crop: `GeometryOp`, from an image of any size to a square view.
-        photometric_ops: `PhotometricOp`s, applied in order.
+        photometric_ops: each a `PhotometricOp`, applied in order.
         mean: mean of each channel, in [0, 1], for the normalization at the end.
         std: standard deviation of each channel, in [0, 1], for the normalization.
 
