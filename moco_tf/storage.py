@@ -75,13 +75,18 @@ def below(folder: str, *names: str) -> str:
 
 def named_after(folder: str, kind: str, text: str, extension: str) -> str:
     """The path of a file in a folder for what a text describes, such as an address."""
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    digest = hashlib.sha256(utf8(text)).hexdigest()[:16]
     return os.path.join(folder, f"{kind}-{digest}{extension}")
 
 
 def write_text(path: str, text: str):
-    """Writes a text file, whole or not at all."""
-    write_bytes(path, text.encode())
+    """Writes a text file, whole or not at all; bytes of names that are no UTF-8 as \\udcXX."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
+
+
+def utf8(text: str) -> bytes:
+    """A path or name of a file as bytes: in UTF-8, or as they are where the name is none."""
+    return text.encode(errors="surrogateescape")
 
 
 def write_bytes(path: str, content: bytes):
@@ -97,11 +102,7 @@ def write_bytes(path: str, content: bytes):
 def read_bytes(path: str) -> bytes:
     """The content of a file."""
 
-    def read():
-        with tf.io.gfile.GFile(path, "rb") as file:
-            return file.read()
-
-    return with_retries(read)
+    return with_retries(lambda: tf.io.read_file(utf8(path)).numpy())
 
 
 def replace(path: str, write: Callable[[str], None]):

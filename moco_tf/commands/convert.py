@@ -76,7 +76,8 @@ def convert(source: Source, output: str, shards: int) -> str:
     }
     for path in paths:  # after all are written, so that readers see all shards or none
         tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
-    manifest.write(output, entries, sample=_sample(source, order[:SAMPLE]))
+    facts = {"classes": source.classes, "sample": _sample(source, order[:SAMPLE])}
+    manifest.write(output, entries, **facts)
     return pattern
 
 

@@ -66,7 +66,7 @@ def _identity(source):
         for names in source.keys().batch(4096).map(source.name).as_numpy_iterator():
             sha.update(b"\0".join(names))
     for path in files:
-        sha.update(path.encode())
+        sha.update(storage.utf8(path))
         if "://" not in path:  # for remote files the calls would take long
             stat = os.stat(path)
             sha.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())

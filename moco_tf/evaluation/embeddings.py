@@ -76,7 +76,7 @@ def of_files(loaded: encoders.Loaded, paths: list[str]) -> Embeddings:
     Raises:
         ValueError: for a file that does not exist or cannot be decoded.
     """
-    missing = [path for path in paths if not tf.io.gfile.exists(path)]
+    missing = [path for path in paths if not tf.io.gfile.exists(storage.utf8(path))]
     if missing:
         raise ValueError(f"Queries must be image files. Received: {missing[0]!r}: no such file.")
     crop = encoders.preprocessing(loaded)

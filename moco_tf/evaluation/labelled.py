@@ -145,7 +145,8 @@ def _count_classes(train, address):
         return int(train.labels.max()) + 1
     raise ValueError(
         "Evaluation needs labels and the number of classes: sub-folders for folder:, a label "
-        "feature for tfds:, image/class/label and `--config.data.num_classes` for tfrecord:. "
+        "feature for tfds:, image/class/label for tfrecord:, with a manifest by `convert` or "
+        "`--config.data.num_classes`. "
         f"Received: {address!r}."
     )
 

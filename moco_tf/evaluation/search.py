@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.sparse import coo_array, csgraph
 
+from moco_tf import storage
 from moco_tf.data import image_ops
 
 SIDE_PX = 144  # of the pictures in a page
@@ -65,8 +66,7 @@ def row(title: str, names: Iterable[str], similarities: Iterable[float]) -> str:
 def _picture(name):
     """The center of an image as an HTML element; words if the file is not there any more."""
     try:
-        with tf.io.gfile.GFile(str(name), "rb") as file:
-            image = image_ops.decode(file.read())
+        image = image_ops.decode(storage.read_bytes(str(name)))
     except (tf.errors.OpError, OSError):
         return "<p>(cannot be read)</p>"
     jpeg = tf.io.encode_jpeg(image_ops.resize_and_center_crop(image, SIDE_PX, SIDE_PX)).numpy()

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from moco_tf import storage
 from moco_tf.interop.serving_graph import Server
 from moco_tf.log import log
 
@@ -50,10 +51,9 @@ class Embedder:
 
 def _content(path):
     try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            return file.read()
+        return storage.read_bytes(path)
     except (tf.errors.NotFoundError, tf.errors.FailedPreconditionError) as error:
-        reason = "a folder" if tf.io.gfile.isdir(path) else "which does not exist"
+        reason = "a folder" if tf.io.gfile.isdir(storage.utf8(path)) else "which does not exist"
         raise FileNotFoundError(
             f"`images` must be paths of image files. Received: {path!r}, {reason}."
         ) from error

@@ -53,7 +53,7 @@ def _sizes(files):
 def _digest(texts):
     sha, separator = hashlib.sha256(), b""
     for text in texts:  # one by one: there may be millions
-        sha.update(separator + text.encode())
+        sha.update(separator + storage.utf8(text))
         separator = b"\0"
     return sha.hexdigest() if separator else None
 

@@ -59,7 +59,6 @@ def test_a_killed_run_goes_on_and_is_the_local_one(bucket, tmp_path):
             f"--workdir=gs://bucket/knn_{name}",
             f"--config.data.train={train}",
             f"--config.data.test={test}",
-            "--config.data.num_classes=8",
             "--config.neighbours=(5,)",
         )
         server.download(f"gs://bucket/knn_{name}", tmp_path / name)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -17,6 +18,9 @@ from moco_tf.commands import duplicates, embed, search
 from moco_tf.evaluation import embeddings
 from moco_tf.evaluation import search as grouping
 
+COPY = os.fsdecode(b"copy \xe9.png")  # in Latin-1, which is no UTF-8
+SHOWN_COPY = r"copy \udce9.png"
+
 
 @pytest.fixture(scope="module")
 def photos(pretrained, tmp_path_factory):
@@ -26,7 +30,7 @@ def photos(pretrained, tmp_path_factory):
     source = pathlib.Path(config["data"]["source"].partition(":")[2])
     for i, path in enumerate(sorted(source.rglob("*.png"))[::6][:30]):
         shutil.copy(path, folder / f"{i:02}.png")
-    shutil.copy(folder / "03.png", folder / "copy.png")
+    shutil.copy(folder / "03.png", folder / COPY)
     (folder / "bad.jpg").write_bytes(b"\xff\xd8\xff no image")
     return folder
 
@@ -90,7 +94,7 @@ def test_a_search_shows_the_nearest_first(pretrained, photos, written, tmp_path)
     assert search.write_page(str(pretrained), [query], written, 3, output) == output
     text = pathlib.Path(output).read_text()
     shown = [part.partition("<")[0] for part in text.split("<br>")[1:]]
-    assert shown[0] == query and set(shown[1:3]) == {query, str(photos / "copy.png")}
+    assert shown[0] == query and set(shown[1:3]) == {query, str(photos / SHOWN_COPY)}
     assert text.count("data:image/jpeg;base64,") == len(shown) == 4
     _, vectors, encoder = embeddings.read(written)
     names = embeddings.read(written).names.tolist()
@@ -134,7 +138,7 @@ def test_duplicates_are_listed_and_shown(photos, written):
     header, *lines = csv.reader(pathlib.Path(path).read_text().splitlines())
     assert count >= 1 and header == ["group", "image", "similarity"]
     numbers = {image: number for number, image, _ in lines}
-    assert numbers[str(photos / "03.png")] == numbers[str(photos / "copy.png")]
+    assert numbers[str(photos / "03.png")] == numbers[str(photos / SHOWN_COPY)]
     page = pathlib.Path(path.replace(".csv", ".html")).read_text()
     assert page.count("data:image/jpeg") == len(lines)
 

@@ -161,3 +161,20 @@ def test_a_count_is_kept_with_the_run_and_held_against_the_shards(converted, tmp
     shard.write_bytes(shard.read_bytes() * 2)
     with pytest.raises(ValueError, match=f"of another size, perhaps cut short: {shard}"):
         sources.open_source(f"tfrecord:{pattern}", index_dir=index_dir)
+
+
+def test_a_test_set_of_some_classes_is_numbered_as_the_training_images(tmp_path):
+    for split, names in (("train", "abc"), ("test", "c")):
+        for name in names:
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            pixels = np.full((4, 4, 3), ord(name), np.uint8)
+            (folder / "0.png").write_bytes(tf.io.encode_png(pixels).numpy())
+        source = sources.open_source(f"folder:{tmp_path}/{split}")
+        convert(source, str(tmp_path / f"{split} shards"), shards=1)
+    train, test = (
+        sources.open_source(f"tfrecord:{tmp_path}/{s} shards/*") for s in ("train", "test")
+    )
+    assert train.classes == ("a", "b", "c") and test.classes == ("c",)
+    test = sources.renumber_labels(test, like=train)
+    assert [int(test.label(record)) for record in test.keys()] == [2]

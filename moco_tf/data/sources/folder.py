@@ -34,7 +34,7 @@ def open(rest: str, index_dir: str | None = None, **_) -> Source:
         names = _list(root)
         if kept and len(names) >= KEPT_FROM:
             tf.io.gfile.makedirs(index_dir)
-            storage.write_bytes(kept, "\0".join(names).encode(errors="surrogateescape"))
+            storage.write_bytes(kept, storage.utf8("\0".join(names)))
     classes, labels = _classes(names)
     files = Names(names, root)
     return Source(

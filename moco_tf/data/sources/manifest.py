@@ -1,7 +1,8 @@
 """Records and bytes of TFRecord shards: the manifest that `convert` writes, or a count of them.
 
-A manifest is a JSON file: {"shards": {NAME: {"records": int, "bytes": int}}, ...}. With it a source
-is opened without reading its shards, and missing, added and truncated shards are named.
+A manifest is a JSON file: {"shards": {NAME: {"records": int, "bytes": int}}, "classes": [NAME,
+...], ...}. With it a source is opened without reading its shards, and missing, added and truncated
+shards are named.
 """
 
 import concurrent.futures
@@ -66,6 +67,17 @@ def beside(pattern: str, paths: list[str]) -> dict[str, dict[str, int]]:
     return entries
 
 
+def classes(paths: list[str]) -> tuple[str, ...]:
+    """The classes that labels number, if the manifests beside shards name the same; else ()."""
+    named = set()
+    for folder in {os.path.dirname(path) for path in paths}:
+        manifest = os.path.join(folder, NAME)
+        named.add(
+            tuple(_content(manifest).get("classes", ())) if tf.io.gfile.exists(manifest) else ()
+        )
+    return named.pop() if len(named) == 1 else ()
+
+
 def count(paths: list[str]) -> dict[str, dict[str, int]]:
     """Counts the records of shards, many at a time.
 
@@ -103,8 +115,12 @@ def write(folder: str, entries: dict[str, dict[str, int]], **facts):
 
 
 def _read(path):
+    return _content(path)["shards"]
+
+
+def _content(path):
     with tf.io.gfile.GFile(path) as file:
-        return json.load(file)["shards"]
+        return json.load(file)
 
 
 def _check(entries, paths):

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from moco_tf import storage
+
 BLOCK = 64  # names in a string
 CHUNK = 4096  # names that are looked up at a time
 
@@ -30,7 +32,7 @@ class Names(Sequence):
         blocks, block, ends = [], [], []
         length = 0
         for name in names:
-            encoded = name.encode(errors="surrogateescape")
+            encoded = storage.utf8(name)
             block.append(encoded)
             length += len(encoded)
             ends.append(length)

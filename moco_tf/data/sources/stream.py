@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from moco_tf import storage
 from moco_tf.data import image_ops
 from moco_tf.data.random_key import random_key
 from moco_tf.data.sources.interleave import state_after
@@ -156,7 +157,7 @@ def _columns(shards):
 
 def _record_without_image(name):
     """A serialized `tf.train.Example` with a name only."""
-    value = tf.train.Feature(bytes_list=tf.train.BytesList(value=[name.encode()]))
+    value = tf.train.Feature(bytes_list=tf.train.BytesList(value=[storage.utf8(name)]))
     features = tf.train.Features(feature={"image/filename": value})
     return tf.train.Example(features=features).SerializeToString()
 

@@ -50,6 +50,7 @@ def open(rest: str, num_examples: int | None = None, index_dir: str | None = Non
         num_examples=total,
         shards=tuple((path, 0, count) for path, count in zip(paths, counts, strict=True)),
         parse=_parse,
+        classes=manifest.classes(paths),
     )
 
 
