@@ -151,6 +151,7 @@ def views():
 def main(folder=ROOT / "docs" / "pictures"):
     """Writes the pictures into a folder."""
     matplotlib.rcParams["svg.hashsalt"] = "moco_tf"  # the same file each time
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text as text: files of a tenth of the lines
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for draw in (method, topology, shuffle_bn):
