@@ -20,7 +20,7 @@ from moco_tf.probes.features import unit
 IMAGES = 512  # so that a measurement takes as long as a few steps
 ROWS = 64
 BLIND = 0.9  # views of an image this much nearer than other images' are hardly nearer at all
-FALLEN = 0.5  # share of the untrained encoder's rank below which directions have been lost
+FALLEN = 0.5  # share of the first rank below which directions have been lost
 
 
 def alignment(x: np.ndarray, y: np.ndarray) -> float:
@@ -144,7 +144,7 @@ def verdicts(first: dict[str, float], last: dict[str, float]) -> list[str]:
     """What scores of `Quality` say, a sentence or two each.
 
     Args:
-        first: scores of the untrained encoder.
+        first: scores before the first step.
         last: scores at the end.
 
     Example:
@@ -161,10 +161,10 @@ def verdicts(first: dict[str, float], last: dict[str, float]) -> list[str]:
         + ("hardly " if is_blind else "")
         + f"nearer than those of different images, at {others:.2f}."
         + (" The encoder cannot tell images apart yet." if is_blind else ""),
-        f"Uniformity {last['uniformity']:.2f}, {first['uniformity']:.2f} untrained: 0 is a "
+        f"Uniformity {last['uniformity']:.2f}, {first['uniformity']:.2f} at the start: 0 is "
         "collapse, all embeddings equal; about -4 is the least, evenly spread over the sphere.",
         f"Effective rank {last['effective_rank']:.1f} of the features, "
-        f"{first['effective_rank']:.1f} untrained."
+        f"{first['effective_rank']:.1f} at the start."
         + (
             " Directions were lost, which may become a collapse: a lower learning rate or a "
             "momentum nearer to 1 usually helps."

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import runpy
 import shutil
 import sys
 
@@ -153,3 +154,12 @@ def test_a_command_without_a_config_can_be_started(written):
     """Commands share flags with train.py only as far as they have them."""
     output = tiny.run([sys.executable, "-m", "moco_tf", "duplicates", written])
     assert output.splitlines()[0].endswith(" groups") and ".duplicates.html" in output
+
+
+def test_the_benchmark_of_copies_runs(pretrained, written, monkeypatch, capsys):
+    script = str(tiny.ROOT / "benchmarks" / "copies.py")
+    monkeypatch.setattr(sys, "argv", [script, str(pretrained), written])
+    runpy.run_path(script, run_name="__main__")
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert len(rows) == 5
+    assert all(-1 <= value <= 1.0001 for row in rows.values() for value in row.values())

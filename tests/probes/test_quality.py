@@ -60,7 +60,7 @@ def test_scores_are_of_the_same_views_each_time_and_tell_a_collapse():
     [
         ({}, "are nearer than .* at 1.80. Uniformity -3.00.* It falls if training goes wrong"),
         ({"alignment": 1.7}, "hardly nearer .* cannot tell images apart yet"),
-        ({"effective_rank": 19.0}, "rank 19.0 .*40.0 untrained. Directions were lost"),
+        ({"effective_rank": 19.0}, "rank 19.0 .*40.0 at the start. Directions were lost"),
     ],
 )
 def test_a_sentence_says_whether_it_is_well(changes, words):
