@@ -177,4 +177,4 @@ def test_a_test_set_of_some_classes_is_numbered_as_the_training_images(tmp_path)
     )
     assert train.classes == ("a", "b", "c") and test.classes == ("c",)
     test = sources.renumber_labels(test, like=train)
-    assert [int(test.label(record)) for record in test.keys()] == [2]
+    assert [int(test.label(record)) for record in test.keys()] == [2]  # noqa: SIM118 no dict
