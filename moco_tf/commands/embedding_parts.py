@@ -88,9 +88,13 @@ class Parts:
 
     def _array(self, name):
         """Type and shape of an array over all parts; text is as long as its longest."""
-        arrays = [_read(path, name)[:0] for path in self._paths]
-        rows = sum(len(_read(path, "ok")) for path in self._paths)
-        return np.result_type(*(a.dtype for a in arrays)), (rows, *arrays[0].shape[1:])
+        dtypes, rows, rest = set(), 0, ()
+        for path in self._paths:
+            array = _read(path, name)
+            dtypes.add(array.dtype)
+            rows += len(array)
+            rest = array.shape[1:]
+        return np.result_type(*dtypes), (rows, *rest)
 
 
 class _Unseekable:

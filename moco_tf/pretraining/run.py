@@ -96,7 +96,7 @@ def pretrain(
     if not build.accelerators():  # elsewhere the device's allocator says what it lacks
         memory.check(model, config, layout, memory.machine())
     held_out = (source, queries) if queries else None
-    scores = monitors.make_scores(config, model, recipe, strategy, plan, held_out)
+    scores = monitors.make_scores(config, model, recipe, strategy, plan, held_out, index_dir)
     scores = scores or quality.make_scores(config, model, recipe, source, strategy)
     movable = data_record.movable(workdir, identity)
     way_on = WAY_ON.format(workdir)

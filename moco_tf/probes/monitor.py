@@ -140,7 +140,7 @@ def hold_out(config, source):
     return (rest, held_out) if held_out.num_examples else (source, None)
 
 
-def make_scores(config, model, recipe, strategy, plan, held_out=None):
+def make_scores(config, model, recipe, strategy, plan, held_out=None, index_dir=None):
     """The `Probe` of a config; None, with a line in the log, if it is off or nothing has labels.
 
     Args:
@@ -150,6 +150,7 @@ def make_scores(config, model, recipe, strategy, plan, held_out=None):
         strategy: strategy of the model.
         plan: `Plan` of the run.
         held_out: `(bank, queries)` of `hold_out`, or None.
+        index_dir: folder in which sources keep what takes long to find out.
 
     Its scores also have `knn_chance`, the share of the most frequent class, and `knn_classes`.
     """
@@ -157,7 +158,7 @@ def make_scores(config, model, recipe, strategy, plan, held_out=None):
     if not plan.monitor_every:
         log.info("The kNN monitor is off.")
         return None
-    bank, queries = held_out or _open(monitor, data)
+    bank, queries = held_out or _open(monitor, data, index_dir)
     if bank is None:
         return None
     num_classes = len(np.unique(bank.labels))
@@ -185,7 +186,7 @@ def make_scores(config, model, recipe, strategy, plan, held_out=None):
     return lambda: probe() | {"knn_chance": chance, "knn_classes": float(num_classes)}
 
 
-def _open(monitor, data):
+def _open(monitor, data, index_dir):
     """Bank and queries of a config; None twice, with a line in the log, if the monitor is off."""
     if monitor.source == "auto":
         addresses = sources.labelled_splits(data.source, data.data_dir)
@@ -205,7 +206,9 @@ def _open(monitor, data):
         )
     field = "--config.data.source" if monitor.source == "auto" else "--config.monitor.source"
     bank, queries = (
-        sources.open_source(address, data.data_dir, field=field, decode=data.decode)
+        sources.open_source(
+            address, data.data_dir, field=field, decode=data.decode, index_dir=index_dir
+        )
         for address in addresses
     )
     for address, source in zip(addresses, (bank, queries), strict=True):

@@ -24,6 +24,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from moco_tf.detection.data.annotations import Annotations
+from moco_tf.detection.scoring import by_class
 
 IOU_TYPES = ("bbox", "segm", "keypoints")
 AREAS = {"all": "AP", "small": "APs", "medium": "APm", "large": "APl"}
@@ -72,7 +73,6 @@ def evaluated(
         The same dict as `score`.
     """
     evaluation = _evaluation(annotations, detections, iou_type, make)
-    _silently(evaluation.evaluate)
     return _scores(annotations, evaluation)
 
 
@@ -106,12 +106,14 @@ def score_lvis(annotations: Annotations, predictions: Sequence[dict], iou_type: 
     kept = [result for result in best if result["category_id"] in known[result["image_id"]]]
     evaluation = _evaluation(annotations, kept, iou_type)
     evaluation.params.maxDets = [300]
-    _silently(evaluation.evaluate)
-    for entry in filter(None, evaluation.evalImgs):
-        image = images[annotations.ids[entry["image_id"] - 1]]
-        if entry["category_id"] in image["not_exhaustive_category_ids"]:
-            entry["dtIgnore"] |= entry["dtMatches"] == 0
-    scores = _scores(annotations, evaluation)
+
+    def adjust(evaluation):
+        for entry in filter(None, evaluation.evalImgs):
+            image = images[annotations.ids[entry["image_id"] - 1]]
+            if entry["category_id"] in image["not_exhaustive_category_ids"]:
+                entry["dtIgnore"] |= entry["dtMatches"] == 0
+
+    scores = _scores(annotations, evaluation, adjust)
     frequency = {c["id"]: c["frequency"] for c in content["categories"]}
     groups = np.array([frequency.get(i, "") for i in annotations.category_ids.tolist()])
     per_class = np.array(list(scores["per_class"].values())) / 100
@@ -239,37 +241,26 @@ def _truths(annotations):
     return truths
 
 
-def _scores(annotations, evaluation):
-    _silently(evaluation.accumulate)
+def _scores(annotations, evaluation, adjust=lambda evaluation: None):
     params = evaluation.params
-    # thresholds x recalls x classes x areas; -1 where there are no objects
-    precision = evaluation.eval["precision"][..., -1]
-    precision = np.where(precision < 0, np.nan, precision)
-    recall = evaluation.eval["recall"][:, :, 0, -1]
     at_50, at_75 = (int(np.argmin(np.abs(params.iouThrs - iou))) for iou in CURVES_AT)
+    totals = by_class.evaluate(evaluation, annotations.num_examples, at_50, adjust)
+    precision = totals.precision  # thresholds x recalls x classes x areas
     by_area = {
         AREAS[area]: _mean(precision[..., number]) for number, area in enumerate(params.areaRngLbl)
     }
-    by_class = {name: precision[:, :, k, 0] for k, name in enumerate(annotations.classes)}
-    truths = np.zeros(annotations.num_examples, int)
-    matched = np.zeros(annotations.num_examples, int)
-    for entry in filter(None, evaluation.evalImgs):
-        if entry["aRng"] == params.areaRng[0]:
-            number = entry["image_id"] - 1
-            is_counted = ~np.asarray(entry["gtIgnore"], bool)
-            truths[number] += is_counted.sum()
-            matched[number] += np.sum(entry["gtMatches"][at_50][is_counted] > 0)
+    of_class = {name: precision[:, :, k, 0] for k, name in enumerate(annotations.classes)}
     return {
         "AP50": _mean(precision[at_50, ..., 0]),
         "AP75": _mean(precision[at_75, ..., 0]),
         **by_area,
-        "AR": _mean(np.where(recall < 0, np.nan, recall)),
-        "per_class": {name: _mean(p) for name, p in by_class.items()},
-        "per_class_50": {name: _mean(p[at_50]) for name, p in by_class.items()},
+        "AR": _mean(totals.recall[..., 0]),
+        "per_class": {name: _mean(p) for name, p in of_class.items()},
+        "per_class_50": {name: _mean(p[at_50]) for name, p in of_class.items()},
         "recall": params.recThrs,
         "precision": precision[[at_50, at_75], :, :, 0],
-        "truths": truths,
-        "matched": matched,
+        "truths": totals.truths,
+        "matched": totals.matched,
     }
 
 
