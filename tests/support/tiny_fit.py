@@ -24,6 +24,7 @@ def fit(
     strategy=None,
     stop=lambda: False,
     plant=lambda model, batch: batch,
+    log_every_steps=1,
     checkpoint_every_steps=2,
     **options,
 ):
@@ -35,6 +36,7 @@ def fit(
         strategy: `tf.distribute.Strategy`; None for one device.
         stop: as for `moco_tf.training.fit.fit`.
         plant: function of the model and a replica's batch to the batch to train on.
+        log_every_steps: steps of a round, unless an epoch or a checkpoint ends it before.
         checkpoint_every_steps: steps between checkpoints.
         options: more for `moco_tf.training.fit.fit`.
     """
@@ -53,7 +55,7 @@ def fit(
         types.SimpleNamespace(
             batch_size=BATCH,
             deterministic=False,
-            log_every_steps=1,
+            log_every_steps=log_every_steps,
             checkpoint_every_steps=checkpoint_every_steps,
         ),
         Plan(4 * BATCH, 4, max(steps, 8), steps, 0),

@@ -109,11 +109,13 @@ def test_a_full_disk_ends_in_a_message_and_the_last_checkpoint_is_good(tmp_path)
         np.testing.assert_array_equal(value, before[name])
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(whole, tmp_path):
+def test_a_full_disk_leaves_the_last_checkpoint_and_network(whole, tmp_path):
     shutil.copytree(whole / "half", tmp_path / "run")
     before = tiny.saved(tmp_path / "run")
+    network = (tmp_path / "run" / "network.keras").read_bytes()
     with files_of_at_most(10_000), pytest.raises(OSError, match="too large"):
         tiny_fit.fit(tmp_path / "run", 8, keep=3)
+    assert (tmp_path / "run" / "network.keras").read_bytes() == network
     for name, value in tiny.saved(tmp_path / "run").items():
         np.testing.assert_array_equal(value, before[name])
     tiny_fit.fit(tmp_path / "run", 8, keep=3)

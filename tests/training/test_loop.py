@@ -25,12 +25,11 @@ def test_a_request_that_comes_with_the_last_step_changes_nothing(tmp_path):
 
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_several_steps_per_call_equal_single_ones(replicas, mirrored, tmp_path):
-    """Three at a time, which neither the epoch's end nor the checkpoints divide by."""
+    """Three at a time, by which neither the epochs nor the steps between checkpoints divide."""
     tiny_fit.fit(tmp_path / "single")
-    strategy = mirrored(replicas)
-    tiny_fit.fit(
-        tmp_path / "several", strategy=strategy, steps_per_call=3, checkpoint_every_steps=7
-    )
+    every = {"log_every_steps": 100, "checkpoint_every_steps": 7}
+    options = {"strategy": mirrored(replicas), "steps_per_call": 3}
+    tiny_fit.fit(tmp_path / "several", **options, **every)
     tiny.assert_each_step_once(tmp_path / "several", 8)
     single, several = (tiny.losses(tmp_path / name) for name in ("single", "several"))
     assert single[-1] < single[0]
