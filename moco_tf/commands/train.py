@@ -53,15 +53,16 @@ def with_address(argv: list[str]) -> list[str]:
         return argv
     (word,) = words
     address = word if ":" in word else f"folder:{word}"
+    others = [argument for argument in argv[1:] if argument != word]
     more = [f"--config.data.source={address}"]
     if not config_flag.given(argv):
-        more = [f"--config={'moco_v2' if _has_gpu() else 'tiny_imagenet'}", *more]
+        others.insert(0, f"--config={'moco_v2' if _has_gpu() else 'tiny_imagenet'}")
         if not config_flag.given(argv, "minutes"):
             more.append(f"--minutes={DEFAULT_MINUTES}")
     if not config_flag.given(argv, "workdir"):
         name = os.path.basename(address.partition(":")[2].rstrip("/")) or "images"
         more.append(f"--workdir=runs/{name}")
-    return [argv[0], *more, *(argument for argument in argv[1:] if argument != word)]
+    return [argv[0], *others, *more]  # overrides of fields come after --config
 
 
 def _waits_for_value(argument):

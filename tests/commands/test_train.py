@@ -134,7 +134,8 @@ def test_all_options_together_train(tmp_path):
             "`--config.monitor.resize_px` must be none, or at least 16",
         ),
         (["--config.data.source=folder:/nope"], "'/nope', which does not exist"),
-        (["stray"], "Unknown arguments: stray"),
+        (["stray"], "Received: 'stray', which does not exist"),
+        (["two", "folders"], "Unknown arguments: two folders"),
     ],
 )
 def test_a_users_mistake_ends_in_a_message(flags, message, tmp_path):

@@ -110,11 +110,11 @@ def test_a_gpu_that_is_too_small_gets_half_the_batch(monkeypatch):
         ),
         (
             ["--workdir", "runs/x", "tfrecord:a/*", "--minutes=3"],
-            "--config=tiny_imagenet --config.data.source=tfrecord:a/* --workdir runs/x --minutes=3",
+            "--config=tiny_imagenet --workdir runs/x --minutes=3 --config.data.source=tfrecord:a/*",
         ),
         (
             ["--config=moco_v2", "folder:a/b"],
-            "--config.data.source=folder:a/b --workdir=runs/b --config=moco_v2",
+            "--config=moco_v2 --config.data.source=folder:a/b --workdir=runs/b",
         ),
         (["--config=quickstart", "--workdir=x"], "--config=quickstart --workdir=x"),
     ],
