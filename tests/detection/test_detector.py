@@ -68,9 +68,8 @@ def test_all_heads_learn_a_batch_by_heart(architecture):
 @pytest.mark.parametrize(
     "architecture, num_keypoints",
     [
-        ("dc5", 0),
+        ("c4", 0),
         pytest.param("fpn", 2, marks=pytest.mark.slow),
-        pytest.param("c4", 0, marks=pytest.mark.slow),
     ],
 )
 def test_replicas_train_as_one_device_does(architecture, num_keypoints, mirrored):
