@@ -13,6 +13,7 @@ Example:
 """
 
 import dataclasses
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -158,6 +159,13 @@ class Findings:
     def lines(self, severities: Iterable[str] = SEVERITIES) -> list[str]:
         """One line for each kind, the worst first."""
         return [f"{kind.severity}: {self.describe(kind)}" for kind in self.kinds(*severities)]
+
+    def messages(self) -> list[tuple[int, str]]:
+        """Level and text of a line of the log for each kind that does not refuse training."""
+        return [
+            (logging.INFO if kind.severity == NOTE else logging.WARNING, self.describe(kind))
+            for kind in self.kinds(DROPPED, WARNING, NOTE)
+        ]
 
     def dropped(self) -> str:
         """What is left out, such as "; 2 images without objects dropped"; "" if nothing is."""

@@ -56,7 +56,7 @@ class DetectionTask(Task):
         config = self.config
         self.recipe = encoders.recipe_of(self.loaded, config.data.recipe)
         self.layout = plans.make_layout(config, self.strategy)
-        self.train_set, self.test_set = _open(config)
+        self.train_set, self.test_set = _open(config, os.path.join(self.workdir, "sources"))
         # A batch has an image several times if there are fewer images than rows.
         num_examples = max(self.train_set.num_examples, config.batch_size)
         self.plan = plans.make_plan(config, num_examples, Length(steps=config.test_every_steps))
@@ -202,7 +202,7 @@ class DetectionTask(Task):
         storage.write_text(path, json.dumps(records))
 
 
-def _open(config):
+def _open(config, index_dir):
     """Opens the training and test `Annotations`; ValueError if they do not fit the config."""
     data = config.data
     options = {
@@ -211,6 +211,7 @@ def _open(config):
         "densepose": config.densepose,
         "keypoint_pairs": data.keypoint_pairs,
         "keypoint_sigmas": data.keypoint_sigmas,
+        "index_dir": index_dir,
     }
     train = records.open_annotations(
         data.train, training=True, keep_empty=data.keep_empty, **options

@@ -1,12 +1,15 @@
 """Annotations of detection data sets, held in memory, and the interface of annotation readers.
 
-A reader is a module in this folder, or your own that Python can import. It has two names:
+A reader is a module in this folder, or your own that Python can import. It has these names:
 
     ADDRESSES = ("yolo:FOLDER",)  # forms of its addresses, for messages
 
     def read(address, rest, *, masks, keypoints, densepose):
         ...
         return RawAnnotations(images, ids, sizes, classes, category_ids, objects)
+
+    def files(address, rest):  # optional, for sets of few annotation files
+        return [path]  # what `read` depends on; with it annotations are kept in WORKDIR/sources
 
 `--config.data.train=yolo:FOLDER` calls `read` of yolo.py with the whole address, for messages, and
 the text after its first colon. The three flags say what the run needs besides boxes and classes: a
@@ -20,6 +23,7 @@ problems.py. `examine` checks what all formats have in common.
 import collections
 import dataclasses
 import functools
+import logging
 import sys
 from collections.abc import Callable, Sequence
 
@@ -27,8 +31,8 @@ import numpy as np
 import tensorflow as tf
 
 from moco_tf import addresses
-from moco_tf.data.findings import DROPPED, NOTE, REFUSED, WARNING, Findings
-from moco_tf.detection.data import geometry, images, packing, problems, selection, skeletons
+from moco_tf.data.findings import REFUSED, WARNING, Findings
+from moco_tf.detection.data import cache, geometry, images, packing, problems, selection, skeletons
 from moco_tf.detection.data.objects import RawAnnotations
 from moco_tf.log import log
 
@@ -196,27 +200,38 @@ def examine(
     return Examination(raw, selected, options)
 
 
-def open_annotations(address: str, **options) -> Annotations:
+def open_annotations(address: str, *, index_dir: str | None = None, **options) -> Annotations:
     """Opens the images and annotations of an address, and logs what `examine` finds.
 
     Args:
         address: "READER:REST", such as coco:IMAGES_DIR,JSON; see the top of this file.
+        index_dir: folder of the run, local or gs://, in which annotations of readers that have
+            `files` are kept for its next start; None keeps them nowhere.
         options: the other arguments of `examine`.
 
     Raises:
         ValueError: for what `examine` raises, and if a finding refuses training.
     """
+    reader, rest = addresses.module_of(sys.modules[__package__], address, "config.data")
+    make = functools.partial(_examined, address, options)
+    if index_dir and hasattr(reader, "files"):
+        files = reader.files(address, rest)
+        fields, messages = cache.kept(index_dir, address, files, options, make)
+    else:
+        fields, messages = make()
+    for level, message in messages:
+        log.log(level, "%s: %s", address, message)
+    return Annotations(**fields)
+
+
+def _examined(address, options):
+    """Fields of the `Annotations` of an address, and what to log of them: (level, text)."""
     examination = examine(address, **options)
-    findings = examination.findings
+    annotations, findings = examination.annotations, examination.findings
     findings.refuse(address)
-    annotations = examination.annotations
-    for kind in findings.kinds(WARNING, DROPPED):
-        log.warning("%s: %s", address, findings.describe(kind))
-    for kind in findings.kinds(NOTE):
-        log.info("%s: %s", address, findings.describe(kind))
-    counts = annotations.num_examples, len(annotations.boxes)
-    log.info("%s: %d images with %d objects%s", address, *counts, findings.dropped())
-    return annotations
+    counts = f"{annotations.num_examples} images with {len(annotations.boxes)} objects"
+    messages = [*findings.messages(), (logging.INFO, counts + findings.dropped())]
+    return vars(annotations), messages
 
 
 def _packed(

@@ -46,6 +46,11 @@ def read(
     )
 
 
+def files(address: str, rest: str) -> list[str]:
+    """The file that decides what `read` returns."""
+    return folder_and_file(address, rest)[1:]
+
+
 def folder_and_file(address: str, rest: str) -> list[str]:
     """IMAGES_DIR and JSON of an address; ValueError unless both exist."""
     paths = [os.path.expanduser(path) for path in rest.split(",")]

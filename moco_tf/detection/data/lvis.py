@@ -33,10 +33,9 @@ def read(
         raise ValueError(
             f"LVIS has neither keypoints nor DensePose. Received: {address!r}. Use coco:."
         )
-    root, path = coco.folder_and_file(address, rest)
-    folders = {
-        name for name in ("train2017", "val2017") if tf.io.gfile.isdir(os.path.join(root, name))
-    }
+    path, *folders = files(address, rest)
+    root, _ = coco.folder_and_file(address, rest)
+    folders = {os.path.basename(folder) for folder in folders}
 
     def image_path(image):
         # v1 says only where the image came from: http://.../train2017/000000000001.jpg. v0.5 has
@@ -46,3 +45,10 @@ def read(
         return os.path.join(root, folder if folder in folders else "", name.split("_")[-1])
 
     return coco.read_json(path, image_path, masks, keypoints)
+
+
+def files(address: str, rest: str) -> list[str]:
+    """The file that decides what `read` returns, and those of COCO's folders that exist."""
+    root, path = coco.folder_and_file(address, rest)
+    folders = [os.path.join(root, name) for name in ("train2017", "val2017")]
+    return [path, *filter(tf.io.gfile.isdir, folders)]
