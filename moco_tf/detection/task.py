@@ -4,7 +4,7 @@ import json
 import math
 import os
 
-from moco_tf import distribute, encoders, storage
+from moco_tf import distribute, encoders, storage, workers
 from moco_tf.data.labelled import fill_of
 from moco_tf.detection import config as configs
 from moco_tf.detection import report
@@ -56,7 +56,10 @@ class DetectionTask(Task):
         config = self.config
         self.recipe = encoders.recipe_of(self.loaded, config.data.recipe)
         self.layout = plans.make_layout(config, self.strategy)
-        self.train_set, self.test_set = _open(config, os.path.join(self.workdir, "sources"))
+        index_dir = os.path.join(self.workdir, "sources")
+        self.train_set, self.test_set = workers.chief_first(
+            self.strategy, lambda: _open(config, index_dir)
+        )
         # A batch has an image several times if there are fewer images than rows.
         num_examples = max(self.train_set.num_examples, config.batch_size)
         self.plan = plans.make_plan(config, num_examples, Length(steps=config.test_every_steps))

@@ -123,10 +123,10 @@ def test_a_slice_gathers_every_type_and_a_program_that_does_not_compile_is_named
     assert not any("error" in row for row in facts.values())
 
 
-def test_annotations(monkeypatch, capsys):
+def test_annotations(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tiny.ROOT / "benchmarks")
     annotations = importlib.import_module("annotations")
-    monkeypatch.setattr(sys, "argv", ["annotations.py", "--images=20", "--objects=200"])
-    annotations.main()
-    (row,) = json.loads(capsys.readouterr().out.strip().splitlines()[-1])["rows"]
-    assert row["objects"] == 200 and row["CPU s"] > 0 and row["peak memory, GB"] > 0
+    annotations.write(tmp_path / "set.json", 20, 200)
+    for function in (annotations.checked, annotations.opened, annotations.opened):
+        _, cpu_seconds, base, peak = annotations.measured(function, str(tmp_path), 200)
+        assert cpu_seconds > 0 and peak >= base > 0
