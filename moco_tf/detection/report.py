@@ -18,7 +18,7 @@ from moco_tf.detection.scoring import pck
 from moco_tf.detection.scoring.coco import CURVES_AT
 from moco_tf.evaluation import results
 from moco_tf.reports import pages, plots
-from moco_tf.training.metrics_file import read_metrics
+from moco_tf.training.metrics_file import Curves, lines_of
 
 SHOWN, LOWEST = 8, 0.5  # test images, and the lowest score of detections drawn in them
 HEADS = ("mask", "keypoint", "densepose")  # first words of the names of their losses
@@ -76,20 +76,23 @@ def _percent(value):
 
 def _curves(workdir, finished):
     """The losses, and the AP (PCK) of the tests during training and of the last test."""
-    lines = read_metrics(os.path.join(workdir, "metrics.jsonl"))
-    steps = [line for line in lines if "loss" in line]
-    names = [n for n in steps[0] if n.startswith(("loss", "rpn_", "box_", *HEADS))]
-    losses = {name: [line[name] for line in steps if name in line] for name in names}
-    x = [line["step"] for line in steps]
+    path = os.path.join(workdir, "metrics.jsonl")
+    first = next(line for line in lines_of(path) if "loss" in line)
+    names = [n for n in first if n.startswith(("loss", "rpn_", "box_", *HEADS))]
     ends = ("ap50", "pck10")
     ap = {name: m["value"] for name, m in finished["metrics"].items() if name.endswith(ends)}
     ap = {name: float("nan") if value is None else value for name, value in ap.items()}
-    tests = [line for line in lines if "test_box_ap50" in line]
+    values, last = Curves([*names, *(f"test_{name}" for name in ap)]), 0
+    for line in lines_of(path):
+        values.add(line)
+        last = line["step"] if "loss" in line else last
+    x, _ = values.points("loss")
+    losses = {name: values.points(name)[1] for name in names}
+    test_steps = [*values.points("test_box_ap50")[0], last]
     curves = {
-        results.title_of(name, finished): [*(line[f"test_{name}"] for line in tests), value]
+        results.title_of(name, finished): [*values.points(f"test_{name}")[1], value]
         for name, value in ap.items()
     }
-    test_steps = [*(line["step"] for line in tests), x[-1]]
     return plots.curves(
         [("training losses", "step", x, losses), ("test AP50", "step", test_steps, curves)]
     )

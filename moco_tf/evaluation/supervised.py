@@ -109,10 +109,12 @@ class Supervised(Classification):
         return {"test_top1": float(np.mean(hits[outputs.ok]))}
 
     def classify(self):
-        lines = metrics_file.read_metrics(os.path.join(self.workdir, "metrics.jsonl"))
+        losses, curves = [], metrics_file.Curves(["loss", "test_top1"])
+        for line in metrics_file.lines_of(os.path.join(self.workdir, "metrics.jsonl")):
+            curves.add(line)
+            losses += [line["loss"]] if "loss" in line else []
         outputs = self.outputs(self.predict_all, "test", "test")
-        losses = [line for line in lines if "loss" in line]
-        means = epoch_means([line["loss"] for line in losses], self.plan.steps_per_epoch)
+        means = epoch_means(losses, self.plan.steps_per_epoch)
         protocol = self._protocol()
         details = {"training_loss": means[-1]}
         if self._diverged(means):
@@ -126,8 +128,8 @@ class Supervised(Classification):
             protocol=protocol,
             details=details,
             curves=[
-                _curve("training loss", "loss", losses, "loss"),
-                _curve("test top-1", "top-1", lines, "test_top1"),
+                _curve("training loss", "loss", *curves.points("loss")),
+                _curve("test top-1", "top-1", *curves.points("test_top1")),
             ],
         )
 
@@ -165,7 +167,5 @@ def epoch_means(losses: list[float], steps_per_epoch: int) -> list[float]:
     return [float(np.mean(losses[i : i + steps_per_epoch])) for i in starts]
 
 
-def _curve(title, label, lines, name):
-    """A curve of `Outcome` from the lines of a metrics.jsonl that have a value of this name."""
-    lines = [line for line in lines if name in line]
-    return title, "step", [line["step"] for line in lines], {label: [line[name] for line in lines]}
+def _curve(title, label, steps, values):
+    return title, "step", steps.tolist(), {label: values.tolist()}

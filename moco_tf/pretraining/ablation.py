@@ -4,6 +4,7 @@ A file in configs/ablations/ sets title, base and runs; `--config.base.field=val
 the base.
 """
 
+import collections
 import copy
 import gc
 import json
@@ -165,17 +166,22 @@ def ablate(
 
 def _result(config, folder, diverged):
     """Results of a run: dict of knn (list of [step, share]), loss, seconds, note, config."""
-    metrics = metrics_file.read_metrics(os.path.join(folder, "metrics.jsonl"))
-    losses = [line["loss"] for line in metrics if "loss" in line]
-    rounds = [line for line in metrics if "images_per_second" in line]
+    losses, rounds, knn = collections.deque(maxlen=LAST), [], []
+    for line in metrics_file.lines_of(os.path.join(folder, "metrics.jsonl")):
+        if "loss" in line:
+            losses.append(line["loss"])
+        if "images_per_second" in line:
+            rounds.append(line)
+        if "knn" in line:
+            knn.append([line["step"], line["knn"]])
     steps = np.diff([0, *(line["step"] for line in rounds)])
     speed = np.array([line["images_per_second"] for line in rounds])
-    loss = None if diverged else float(np.mean(losses[-LAST:]))
+    loss = None if diverged else float(np.mean(losses))
     note = "diverged" if diverged else ""
     if loss is not None and abs(loss - chance_loss(config)) < 0.01 * chance_loss(config):
         note = "at chance"
     return {
-        "knn": [[line["step"], line["knn"]] for line in metrics if "knn" in line],
+        "knn": knn,
         "loss": loss,
         "seconds": float(np.sum(steps * config.batch_size / speed)),
         "note": note,

@@ -10,7 +10,7 @@ from moco_tf import storage
 from moco_tf.evaluation import results
 from moco_tf.reports import pages, plots
 from moco_tf.segmentation.sources import IGNORED, Pairs
-from moco_tf.training.metrics_file import read_metrics
+from moco_tf.training.metrics_file import Curves, lines_of
 
 SHOWN, HEIGHT, WIDTH = 8, 180, 240
 
@@ -31,17 +31,13 @@ def write(workdir: str, record: dict, pairs: Pairs, matrices: np.ndarray, folder
         matrices: confusion matrix of each image, int64 NxKxK.
         folder: folder of the predicted label maps.
     """
-    lines = read_metrics(os.path.join(workdir, "metrics.jsonl"))
-    steps = [line for line in lines if "loss" in line]
-    tests = [line for line in lines if "test_miou" in line]
+    values = Curves(["loss", "test_miou"])
+    for line in lines_of(os.path.join(workdir, "metrics.jsonl")):
+        values.add(line)
+    (steps, loss), (tests, miou) = values.points("loss"), values.points("test_miou")
     curves = [
-        ("training loss", "step", [s["step"] for s in steps], {"loss": [s["loss"] for s in steps]}),
-        (
-            "test mIoU",
-            "step",
-            [t["step"] for t in tests],
-            {"mIoU": [t["test_miou"] for t in tests]},
-        ),
+        ("training loss", "step", steps, {"loss": loss}),
+        ("test mIoU", "step", tests, {"mIoU": miou}),
     ]
     iou = {name: v for name, v in record["details"]["class_iou"].items() if v is not None}
     scores = [

@@ -27,11 +27,6 @@ def lines_of(path: str) -> Iterator[dict]:
                     return
 
 
-def read_metrics(path: str) -> list[dict]:
-    """All lines of a metrics.jsonl at once: about 2 kB of memory a step."""
-    return list(lines_of(path))
-
-
 def cut_after(path: str, step: int):
     """Removes the lines of steps after `step` from a metrics.jsonl; all of them for step 0.
 

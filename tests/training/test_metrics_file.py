@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from moco_tf.training import metrics_file
-from moco_tf.training.metrics_file import Curves, cut_after, lines_of, read_metrics
+from moco_tf.training.metrics_file import Curves, cut_after, lines_of
 
 
 def write(path, steps, ending=""):
@@ -65,4 +65,4 @@ def test_short_curves_have_each_step_and_long_ones_means(tmp_path):
     assert x[0] == (width - 1) / 2 and width & (width - 1) == 0
     assert np.isclose(x[-1], np.mean(np.arange((len(x) - 1) * width, 5000)))
     assert [len(a) for a in curves.points("other")] == [0, 0]
-    assert len(read_metrics(str(tmp_path / "metrics.jsonl"))) == 5000
+    assert len(list(lines_of(str(tmp_path / "metrics.jsonl")))) == 5000
