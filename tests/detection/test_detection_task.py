@@ -184,4 +184,5 @@ def test_sets_that_do_not_fit_are_refused(data, encoder, tmp_path):
         detect((data[0], other), encoder, tmp_path / "new")
     with pytest.raises(ValueError, match=r"instanceIds.png of gtFine. Missing: .*\(7 of 7\)"):
         detect(data, encoder, tmp_path / "new", metric="cityscapes")
-    assert not (tmp_path / "new").exists()
+    # What was read of the annotations is kept for the next try, nothing else.
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["sources"]
