@@ -20,6 +20,7 @@ import tensorflow as tf
 from absl import flags
 from tqdm import tqdm
 
+from moco_tf import storage
 from moco_tf.commands import script
 from moco_tf.commands.embedding_parts import ROWS, Parts
 from moco_tf.commands.signals import STOP
@@ -156,10 +157,8 @@ def embed_files(server: Grpc | Rest, paths: list[str], batch: int = 32) -> Itera
         Dict of arrays for each request: the outputs of `embed`, and name: the paths.
     """
     for start in range(0, len(paths), batch):
-        names, contents = paths[start : start + batch], []
-        for path in names:
-            with tf.io.gfile.GFile(path, "rb") as file:
-                contents.append(file.read())
+        names = paths[start : start + batch]
+        contents = [storage.read_bytes(path) for path in names]
         yield {"name": np.array(names), **server.embed(contents)}
 
 

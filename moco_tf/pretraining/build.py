@@ -13,6 +13,7 @@ from moco_tf.backbones.encoder import Encoder
 from moco_tf.data.two_views import color_views, two_view_dataset
 from moco_tf.log import log
 from moco_tf.pretraining import mechanism
+from moco_tf.training import plan as plan_lib
 from moco_tf.training.plan import make_schedule
 
 
@@ -116,6 +117,16 @@ def describe(config, layout, source):
         log.warning("bfloat16 is about ten times slower than float32 on CPU.")
     if config.jit_compile and not accelerators():
         log.warning("On CPU the step is slower under XLA than without it.")
+
+
+def make_layout(config, strategy):
+    """The `BatchLayout` of a run's batch: on hosts, replicas, micro-batches and BN groups."""
+    return plan_lib.make_layout(
+        config,
+        strategy,
+        gradient_accumulation=config.gradient_accumulation,
+        bn_group_size=config.model.bn_group_size,
+    )
 
 
 def steps_per_call(config, strategy):

@@ -13,6 +13,7 @@ from moco_tf.log import log
 from moco_tf.pretraining.config import Config
 from moco_tf.pretraining.mechanism import chance_loss
 from moco_tf.pretraining.verdicts import COLLAPSED
+from moco_tf.probes.quality import rank_of_spectrum
 from moco_tf.training.round import Observer
 
 
@@ -62,15 +63,14 @@ class Diagnostics(Observer):
             sums = _sums_of_newest(model.queue, model.queue_ptr, tf.constant(filled, tf.int64))
         second_moment, mean, norm = (x.numpy() / filled for x in sums)
         # Keys can be NaN a step before the loss is.
-        variance = np.linalg.eigvalsh(np.nan_to_num(second_moment)).clip(1e-12)
-        share = variance / variance.sum()
+        variance = np.linalg.eigvalsh(np.nan_to_num(second_moment))
         steps, rest = divmod(filled, new)
         return {
             "queue_fill": filled / size,
             "key_age": (new * steps * (steps - 1) / 2 + rest * steps) / filled,
             "key_norm": float(norm),
             "key_mean_norm": float(np.linalg.norm(mean)),
-            "key_effective_rank": float(np.exp(-np.sum(share * np.log(share)))),
+            "key_effective_rank": rank_of_spectrum(variance),
         }
 
     def positives_in_group(self, step):

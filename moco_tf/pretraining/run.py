@@ -54,12 +54,7 @@ def pretrain(
         ValueError: if the workdir is of another config, or was started from something else.
         loop.Stopped: if it was asked to stop before the end.
     """
-    layout = plan_lib.make_layout(
-        config,
-        strategy,
-        gradient_accumulation=config.gradient_accumulation,
-        bn_group_size=config.model.bn_group_size,
-    )
+    layout = build.make_layout(config, strategy)
     recipe, recipe_k = recipes.find_both(config.data.recipe, config.data.recipe_k)
     data = config.data
     index_dir = os.path.join(workdir, data_record.INDEX)

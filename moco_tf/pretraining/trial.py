@@ -11,7 +11,6 @@ from moco_tf.data.sources import Source, Stream
 from moco_tf.pretraining import build, memory
 from moco_tf.pretraining.config import Config
 from moco_tf.training import loop
-from moco_tf.training import plan as plan_lib
 
 WARM_UP = 3  # steps that compile, and fill and empty what the pipeline has prefetched
 TIMED = 5
@@ -52,12 +51,7 @@ def run(config: Config, source: Source | Stream, strategy: tf.distribute.Strateg
         ValueError: if a step clearly needs more memory than this machine has.
         ResourceExhaustedError: if it needs more than the GPU has.
     """
-    layout = plan_lib.make_layout(
-        config,
-        strategy,
-        gradient_accumulation=config.gradient_accumulation,
-        bn_group_size=config.model.bn_group_size,
-    )
+    layout = build.make_layout(config, strategy)
     recipe, recipe_k = recipes.find_both(config.data.recipe, config.data.recipe_k)
     with strategy.scope():
         model = build.make_model(config, source.num_examples)

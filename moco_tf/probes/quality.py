@@ -37,7 +37,12 @@ def uniformity(x: np.ndarray) -> float:
 
 def effective_rank(x: np.ndarray) -> float:
     """Number of directions that rows x, NxC, vary in: 1 for a line, at most C and N - 1."""
-    variance = np.linalg.svd(x - x.mean(axis=0), compute_uv=False).astype(np.float64) ** 2
+    singular = np.linalg.svd(x - x.mean(axis=0), compute_uv=False).astype(np.float64)
+    return rank_of_spectrum(singular**2)
+
+
+def rank_of_spectrum(variance: np.ndarray) -> float:
+    """Effective rank of a covariance with these eigenvalues: the exponential of their entropy."""
     share = variance.clip(1e-12) / variance.clip(1e-12).sum()
     return float(np.exp(-np.sum(share * np.log(share))))
 

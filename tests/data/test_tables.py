@@ -60,3 +60,9 @@ def test_a_fifth_of_each_class_is_tested_where_only_training_images_are_named(ta
     assert again.test.files != pair.test.files
     with pytest.raises(ValueError, match=r"data.test` must be given, .*random access"):
         labelled.open_pair(Data(train=f"folder:{table.parent}/photos"), None)
+
+
+def test_a_table_that_is_not_utf_8_is_refused(tmp_path):
+    (tmp_path / "labels.csv").write_bytes("kä.png,cat\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="must be in UTF-8.*Save it as"):
+        open_source(f"csv:{tmp_path}/labels.csv")

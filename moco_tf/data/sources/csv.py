@@ -31,7 +31,14 @@ def open(rest: str, **_) -> Source:
     path = os.path.expanduser(rest)
     if not tf.io.gfile.exists(path):
         raise ValueError(f"`csv:FILE` must be a file. Received: {path!r}, which does not exist.")
-    lines = csv.reader(storage.read_bytes(path).decode("utf-8-sig").splitlines())
+    try:
+        text = storage.read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"`csv:FILE` must be in UTF-8. Received: {path!r}, which is not ({error}). Save it as "
+            "UTF-8."
+        ) from error
+    lines = csv.reader(text.splitlines())
     rows = [(lines.line_num, [cell.strip() for cell in row]) for row in lines if any(row)]
     if rows and rows[0][1][0].lower() in HEADERS:
         rows = rows[1:]
