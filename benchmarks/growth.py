@@ -26,12 +26,12 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from moco_tf import distribute
-from moco_tf.commands.embedding_parts import ROWS, Parts
 from moco_tf.contrastive import random_keys
 from moco_tf.data import sources
 from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.sources import manifest
 from moco_tf.data.tfdata import examples
+from moco_tf.evaluation.embedding_parts import ROWS, Parts
 from moco_tf.pretraining.diagnostics import Diagnostics
 from moco_tf.probes import features, linear
 from moco_tf.probes.feature_files import FeatureFiles
@@ -181,7 +181,7 @@ def client(folder, images):
             rows = min(ROWS, images - start)
             names = np.array([f"photos/{i:012}.jpg" for i in range(start, start + rows)])
             x = np.zeros((rows, FEATURES), np.float32)
-            parts.write({"name": names, "feature": x, "ok": np.ones(rows, bool)})
+            parts.add({"name": names, "feature": x, "ok": np.ones(rows, bool)})
         parts.join()
     return meter
 

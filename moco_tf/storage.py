@@ -105,7 +105,7 @@ def read_bytes(path: str) -> bytes:
     return with_retries(lambda: tf.io.read_file(utf8(path)).numpy())
 
 
-def replace(path: str, write: Callable[[str], None]):
+def replace(path: str, write: Callable[[str], Any]):
     """Writes a file, whole or not at all.
 
     Args:
@@ -113,7 +113,7 @@ def replace(path: str, write: Callable[[str], None]):
         write: function that writes the file to a temporary path of the same extension. If it
             raises, `path` stays as it is.
     """
-    write_with(path, write)
+    with_retries(lambda: _replace(path, write))
 
 
 def write_array(path: str, array: np.ndarray):
@@ -123,12 +123,7 @@ def write_array(path: str, array: np.ndarray):
         with tf.io.gfile.GFile(temporary, "wb") as file:
             np.save(file, array)
 
-    write_with(path, write)
-
-
-def write_with(path: str, write: Callable[[str], Any]):
-    """Writes a file, whole or not at all, by a function that writes to the path it is given."""
-    with_retries(lambda: _replace(path, write))
+    replace(path, write)
 
 
 def keep_start(path: str, num_bytes: int):
@@ -140,7 +135,7 @@ def keep_start(path: str, num_bytes: int):
                 new.write(old.read(min(COPY_BYTES, num_bytes - start)))
 
     if "://" in path:
-        write_with(path, write)
+        replace(path, write)
     else:
         with_retries(lambda: os.truncate(path, num_bytes))
 

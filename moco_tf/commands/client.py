@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from moco_tf import storage
 from moco_tf.commands import script
-from moco_tf.commands.embedding_parts import ROWS, Parts
 from moco_tf.commands.signals import STOP
+from moco_tf.evaluation.embedding_parts import Parts
 from moco_tf.log import log
 
 FLAGS = flags.FLAGS
@@ -162,11 +162,6 @@ def embed_files(server: Grpc | Rest, paths: list[str], batch: int = 32) -> Itera
         yield {"name": np.array(names), **server.embed(contents)}
 
 
-def joined(answers: list[dict]) -> dict[str, np.ndarray]:
-    """Concatenates the dicts of arrays that `embed_files` yields."""
-    return {name: np.concatenate([a[name] for a in answers]) for name in answers[0]}
-
-
 def files_of(arguments: list[str]) -> list[str]:
     """Paths of the files that names, folders and globs stand for, sorted within each.
 
@@ -236,21 +231,14 @@ def main(rest):
 
 def _embed_rest(server, paths, parts, bar, stop):
     """Embeds the images that the parts lack, until it is asked to stop."""
-    answers, rows = [], 0
     try:
         for answer in embed_files(server, paths[bar.n :], FLAGS.batch):
-            answers.append(answer)
-            rows += len(answer["name"])
-            if rows >= ROWS:
-                parts.write(joined(answers))
-                bar.update(rows)
-                answers, rows = [], 0
+            parts.add(answer)
+            bar.update(len(answer["name"]))
             if stop():
                 break
     finally:  # after an error, keep what was received
-        if answers:
-            parts.write(joined(answers))
-            bar.update(rows)
+        parts.flush()
 
 
 def run():

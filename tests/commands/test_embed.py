@@ -18,6 +18,7 @@ import moco_tf
 from moco_tf.commands import duplicates, embed, search
 from moco_tf.evaluation import embeddings
 from moco_tf.evaluation import search as grouping
+from moco_tf.evaluation.embedding_parts import Parts
 
 COPY = os.fsdecode(b"copy \xe9.png")  # in Latin-1, which is no UTF-8
 SHOWN_COPY = r"copy \udce9.png"
@@ -53,31 +54,28 @@ def test_a_file_has_what_the_encoder_computes(pretrained, photos, written):
     want = moco_tf.load(str(pretrained)).embed(paths)
     np.testing.assert_allclose(embedding, want, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(embedding[ok], axis=1), 1, rtol=1e-5)
-    assert not pathlib.Path(f"{written}.part").exists()
+    assert not pathlib.Path(f"{written}.parts").exists()
 
 
 def test_a_stopped_command_goes_on(pretrained, photos, written, tmp_path, monkeypatch):
-    output, appended = str(tmp_path / "x.npz"), []
-    append = embeddings._Parts.append
+    output, added = str(tmp_path / "x.npz"), []
+    add = Parts.add
 
-    def append_or_stop(parts, rows):
-        if len(appended) == 2:
+    def add_or_stop(parts, rows):
+        if len(added) == 2:
             raise KeyboardInterrupt
-        appended.append(len(rows["ok"]))
-        append(parts, rows)
+        added.append(len(rows["ok"]))
+        add(parts, rows)
 
-    monkeypatch.setattr(embeddings, "NOTE_SECONDS", -1)
     loaded = moco_tf.load(str(pretrained))
     source = embed.sources.open_source(f"folder:{photos}")
     with monkeypatch.context() as patch:
-        patch.setattr(embeddings._Parts, "append", append_or_stop)
+        patch.setattr(Parts, "add", add_or_stop)
         with pytest.raises(KeyboardInterrupt):
             embeddings.write(loaded, source, output, batch=8)
-    assert appended == [8, 8] and not pathlib.Path(output).exists()
+    assert added == [8, 8] and not pathlib.Path(output).exists()
     more = []
-    monkeypatch.setattr(
-        embeddings._Parts, "append", lambda p, rows: (more.append(len(rows["ok"])), append(p, rows))
-    )
+    monkeypatch.setattr(Parts, "add", lambda p, rows: (more.append(len(rows["ok"])), add(p, rows)))
     embeddings.write(loaded, source, output, batch=8)
     assert sum(more) == 32 - 16
     with np.load(output) as got, np.load(written) as want:

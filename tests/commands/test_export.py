@@ -21,6 +21,7 @@ from moco_tf.commands import client, export
 from moco_tf.data.recipes.recipe import CIFAR10
 from moco_tf.data.sources import synthetic
 from moco_tf.evaluation.classification import Classification
+from moco_tf.evaluation.embedding_parts import joined
 
 SAMPLES = tiny.DATA / "imagenet_sample"
 
@@ -79,7 +80,7 @@ def test_real_photos_are_embedded_alike_by_c_and_the_client(exported):
     paths = sorted(map(str, SAMPLES.glob("*.JPEG")))
     assert len(paths) == 100
     with serving.grpc_server(exported) as (address, _):
-        outputs = client.joined(list(client.embed_files(client.Grpc(address), paths)))
+        outputs = joined(list(client.embed_files(client.Grpc(address), paths)))
     assert outputs["ok"].all()
     want = serving.run_c_client(exported / "1", paths)["files"]
     np.testing.assert_allclose(outputs["embedding"], [f["embedding"] for f in want], atol=1e-5)

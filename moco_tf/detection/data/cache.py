@@ -121,7 +121,7 @@ def write(path: str, key: dict, fields: dict[str, Any], messages: list):
         with tf.io.gfile.GFile(temporary, "wb") as file:
             np.savez(_Stream(file), **arrays)
 
-    storage.write_with(path, write_to)
+    storage.replace(path, write_to)
 
 
 class _Stream:

@@ -1,4 +1,4 @@
-"""A client's parts: going on, joining, and refusing parts of other images."""
+"""Parts of embeddings: going on, joining, and refusing parts of other images."""
 
 import io
 import types
@@ -8,7 +8,8 @@ import pytest
 from tqdm import tqdm
 
 from moco_tf.commands import client
-from moco_tf.commands.embedding_parts import Parts
+from moco_tf.evaluation import embedding_parts
+from moco_tf.evaluation.embedding_parts import Parts, read_facts
 
 NAMES = ["a.png", "photos/bb.png", "c.png", "a long name.png", "e.png"]
 X = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
@@ -17,7 +18,8 @@ OK = np.array([True, False, True, True, False])
 
 def write(parts, *rows):
     names = np.array([NAMES[i] for i in rows])
-    parts.write({"name": names, "embedding": X[list(rows)], "ok": OK[list(rows)]})
+    parts.add({"name": names, "embedding": X[list(rows)], "ok": OK[list(rows)]})
+    parts.flush()
 
 
 def test_parts_are_joined_and_removed(tmp_path):
@@ -46,6 +48,18 @@ def test_parts_of_other_images_are_refused(tmp_path):
         parts.num_done(NAMES[1:])
 
 
+def test_parts_of_another_encoder_are_removed(tmp_path):
+    output = str(tmp_path / "x.npz")
+    write(Parts(output, {"encoder": "a"}), 0, 1)
+    assert Parts(output, {"encoder": "a"}).num_done(NAMES) == 2
+    parts = Parts(output, {"encoder": "b"})
+    assert parts.num_done(NAMES) == 0
+    write(parts, 0, 1, 2, 3, 4)
+    parts.join()
+    assert read_facts(output) == {"encoder": "b"}
+    assert np.load(output)["name"].tolist() == NAMES
+
+
 class Server:
     """Answers with the first byte of each file; fails after some requests."""
 
@@ -61,7 +75,7 @@ class Server:
 
 
 def test_a_client_goes_on_after_an_error_and_stops_when_asked_to(tmp_path, monkeypatch):
-    monkeypatch.setattr(client, "ROWS", 2)
+    monkeypatch.setattr(embedding_parts, "ROWS", 2)
     monkeypatch.setattr(client, "FLAGS", types.SimpleNamespace(batch=1))
     paths = []
     for i in range(7):
