@@ -1,7 +1,7 @@
 """Momentum Contrast (MoCo v1 and v2) for Keras 3 on TensorFlow."""
 
 import moco_tf.startup  # isort: skip  # noqa: F401 before anything imports TensorFlow
-from moco_tf.backbones import heads, resnet
+from moco_tf.backbones import heads, resnet, vit
 from moco_tf.backbones.batch_norm import BatchNorm
 from moco_tf.backbones.encoder import Encoder
 from moco_tf.data.pairs import two_views
@@ -25,4 +25,5 @@ __all__ = [
     "load",
     "resnet",
     "two_views",
+    "vit",
 ]

@@ -276,8 +276,10 @@ def random_keys(seed):
 
 
 def statistics_of(network):
-    """The BN statistics of a network: its float32 variables that are not trained."""
-    return [v for v in network.non_trainable_variables if v.dtype == "float32"]
+    """The BN statistics of a network: float32 variables that its forward pass moves in training."""
+    frozen = {id(v) for x in network._flatten_layers() if not x.trainable for v in x.variables}
+    variables = network.non_trainable_variables
+    return [v for v in variables if v.dtype == "float32" and id(v) not in frozen]
 
 
 def require(condition, rule, **received):

@@ -16,6 +16,7 @@ import tensorflow as tf
 from moco_tf.backbones.encoder import Encoder, require_color
 from moco_tf.backbones.precision import in_float32
 from moco_tf.backbones.resnet import ResNet, require_resnet
+from moco_tf.backbones.vit import VisionTransformer
 from moco_tf.data import image_ops, recipes
 from moco_tf.data.recipes.recipe import Recipe
 from moco_tf.interop import embedding, naming_schemes, old_encoders, torch_file, training_state
@@ -274,13 +275,16 @@ def finetuned_backbone(encoder: Encoder, bn_group_size: int | None = None) -> ke
         bn_group_size: rows that share BN statistics; None for all rows of a replica.
 
     Returns:
-        A copy of the backbone if it is a ResNet, else the backbone itself.
+        A copy of the backbone if it is a ResNet or a ViT, whose patch projection is then trained,
+        too; else the backbone itself.
 
     Raises:
         ValueError: if `bn_group_size` is given and the backbone is no ResNet.
     """
     if isinstance(encoder.backbone, ResNet) or bn_group_size:
         return require_resnet(encoder.backbone).rebuild(bn_group_size=bn_group_size)
+    if isinstance(encoder.backbone, VisionTransformer):
+        return encoder.backbone.unfrozen()
     return encoder.backbone
 
 

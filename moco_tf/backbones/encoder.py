@@ -65,6 +65,12 @@ class Encoder(keras.Model):
                 f"`{field}` must be {self.image_size_px}, the size of the encoder's input. "
                 f"Received: {size_px}. Set it, or build the backbone on Input((None, None, 3))."
             )
+        patch_px = getattr(self.backbone, "patch_px", 1)
+        if size_px % patch_px:
+            raise ValueError(
+                f"`{field}` must be a multiple of {patch_px}, the side of the backbone's patches. "
+                f"Received: {size_px}."
+            )
 
     def features_and_embeddings(self) -> keras.Model:
         """The same encoder with two outputs: NxC features of the backbone, and NxD embeddings."""
