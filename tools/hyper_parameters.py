@@ -125,6 +125,8 @@ def _unused(config):
     if isinstance(config, Config):
         if config.model.head == "linear":
             names.add("model.hidden")
+        if not config.model.backbone_options:
+            names.add("model.backbone_options")
         if config.monitor.source == "off":
             names |= {f"monitor.{field.name}" for field in dataclasses.fields(config.monitor)}
     if isinstance(config, Detection) and config.architecture == "retinanet":

@@ -15,7 +15,8 @@ from moco_tf.backbones.precision import precision
 from moco_tf.backbones.vit_layers import ClassToken, SelfAttention
 
 EPSILON = 1e-6  # of the layer normalizations
-PATCHES = "patch_embed.proj"
+PATCH_PX = 16
+TOKENS = "tokens"  # name of the layer of the class token
 
 
 @keras.saving.register_keras_serializable("moco_tf")
@@ -51,7 +52,7 @@ class VisionTransformer(keras.Model):
         depth: int,
         num_heads: int,
         *,
-        patch_px: int = 16,
+        patch_px: int = PATCH_PX,
         mlp_ratio: int = 4,
         frozen_patches: bool = True,
         channels: int = 3,
@@ -72,9 +73,9 @@ class VisionTransformer(keras.Model):
                 strides=patch_px,
                 kernel_initializer=_xavier(channels * patch_px**2, width),
                 trainable=not frozen_patches,
-                name=PATCHES,
+                name="patch_embed.proj",
             )(images)
-            x = ClassToken(name="tokens")(patches)  # Nx(1+L)xC
+            x = ClassToken(name=TOKENS)(patches)  # Nx(1+L)xC
             for i in range(depth):
                 x = _block(x, num_heads, mlp_ratio, name=f"blocks.{i}")
             x = _norm(x, "norm")
@@ -139,6 +140,20 @@ def _xavier(inputs, outputs):
     """Xavier's uniform distribution for a layer of these sizes, which its kernel may not show."""
     limit = math.sqrt(6 / (inputs + outputs))
     return keras.initializers.RandomUniform(-limit, limit)
+
+
+def require_vit(backbone: keras.Model) -> VisionTransformer:
+    """The given backbone, if it is a `VisionTransformer`.
+
+    Raises:
+        ValueError: for any other model.
+    """
+    if not isinstance(backbone, VisionTransformer):
+        raise ValueError(
+            f"A ViT is needed, received {backbone.name}: the backbone must be one of "
+            "moco_tf.backbones.vit."
+        )
+    return backbone
 
 
 vit_small = functools.partial(

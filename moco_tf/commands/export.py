@@ -9,8 +9,9 @@ savedmodel            a folder of versions for TensorFlow Serving. The checkpoin
 keras                 a .keras file; --part=backbone leaves the head out and loads without moco_tf
 onnx                  an ONNX file with features and embeddings
 torch                 a checkpoint as saved by the official main_moco.py; with a workdir it holds
-                      the whole training state
+                      the whole training state. A ViT has the names of MoCo v3's
 torchvision           a state dict of the backbone
+timm                  a state dict of a ViT's backbone
 torchvision_detection, mmdetection, detectron2
                       the backbone for these detectors; detectron2's file is a .pkl
 """
@@ -23,6 +24,7 @@ import tensorflow as tf
 from absl import flags
 
 from moco_tf import encoders, interop, schema
+from moco_tf.backbones import resnet, vit
 from moco_tf.commands import script
 from moco_tf.evaluation import results
 from moco_tf.evaluation.serving import load_classifier
@@ -37,6 +39,7 @@ FORMATS = {
     "onnx": ".onnx",
     "torch": torch_file.ENDINGS,
     "torchvision": torch_file.ENDINGS,
+    "timm": torch_file.ENDINGS,
     "torchvision_detection": torch_file.ENDINGS,
     "mmdetection": torch_file.ENDINGS,
     "detectron2": ".pkl",
@@ -93,8 +96,9 @@ def _export_torch(loaded, checkpoint, export_format, output):
             interop.export_official, state, arch=encoder.backbone.name, config=loaded.run
         )
     else:
-        network = encoder.backbone  # any head will do: these formats have none
-        state = naming_schemes.State(query=weights.arrays_of(network))
+        require = vit.require_vit if export_format == "timm" else resnet.require_resnet
+        network = require(encoder.backbone)  # any head will do: these formats have none
+        state = _state_of(network, loaded)
         write = functools.partial(getattr(interop, f"export_{export_format}"), state)
     read = functools.partial(read_back.read_torch, export_format=export_format, network=network)
     read_back.write_checked(output, write, read, network)
@@ -178,7 +182,15 @@ def _state(loaded, checkpoint):
         return training_state.read(loaded.folder, loaded.run, step_path(checkpoint))
     if checkpoint.endswith(torch_file.ENDINGS):
         return naming_schemes.parse(torch_file.read(checkpoint))
-    return naming_schemes.State(query=weights.arrays_of(loaded.encoder))
+    return _state_of(loaded.encoder, loaded)
+
+
+def _state_of(network, loaded):
+    """The weights of a network alone, of images as its run has them."""
+    state = naming_schemes.State(query=weights.arrays_of(network))
+    if loaded.run:
+        state.image_size_px = loaded.run.data.image_size_px
+    return state
 
 
 def define_flags():

@@ -3,9 +3,10 @@ r"""Imports a PyTorch checkpoint as a workdir. PyTorch need not be installed.
     python -m moco_tf import_torch FILE --output=WORKDIR \
         [--config=configs/moco_v2.py --config.field=value ...]
 
-The file may be of the official MoCo, lightly, solo-learn, mmselfsup or mmpretrain, or a ResNet with
-torchvision's names. If it has a key encoder, train.py can resume the workdir, with the config given
-here or, without one, that of MoCo v1 or v2 on ImageNet. No code in the file is executed.
+The file may be of the official MoCo, lightly, solo-learn, mmselfsup or mmpretrain, a ResNet with
+torchvision's names, or a ViT of MoCo v3. If it has a key encoder, train.py can resume the workdir,
+with the config given here or, without one, that of MoCo v1 or v2 on ImageNet. No code in the file
+is executed.
 """
 
 import math

@@ -8,6 +8,7 @@ from moco_tf.interop.torch_export import (
     export_detectron2,
     export_mmdetection,
     export_official,
+    export_timm,
     export_torchvision,
     export_torchvision_detection,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "export_official",
     "export_onnx",
     "export_savedmodel",
+    "export_timm",
     "export_torchvision",
     "export_torchvision_detection",
     "import_torch",

@@ -30,7 +30,7 @@ class Imported(NamedTuple):
 
 
 def import_torch(path: str, output: str, config: config_lib.Config | None = None) -> Imported:
-    """Imports a PyTorch checkpoint of MoCo, or of a ResNet alone, as a workdir.
+    """Imports a PyTorch checkpoint of MoCo, or of a ResNet or ViT alone, as a workdir.
 
     If the file has a key encoder, `train.py` can resume the workdir. Else the workdir has only
     encoder.keras, for `evaluate.py` and the exports.

@@ -1,7 +1,7 @@
 """Naming schemes: names of the weights in PyTorch checkpoints of MoCo, by implementation.
 
 Source: moco/builder.py and main_lincls.py of the official code and of MoCo v3's; the MoCo of
-lightly and its benchmarks, solo-learn, mmselfsup and mmpretrain; torchvision's ResNet.
+lightly and its benchmarks, solo-learn, mmselfsup and mmpretrain; torchvision's ResNet, timm's ViT.
 """
 
 import dataclasses
@@ -63,8 +63,8 @@ NAMING_SCHEMES = {
     ),
     "MoCo v3": NamingScheme(
         r"(base|momentum)_encoder\..*",
-        ((r"base_encoder\.(?!fc\.)(.*)", r"q/\1"),),
-        r"base_encoder\.fc\..*|(momentum_encoder|predictor)\..*",
+        ((r"base_encoder\.(?!(?:fc|head)\.)(.*)", r"q/\1"),),
+        r"base_encoder\.(fc|head)\..*|(momentum_encoder|predictor)\..*",
         "the projector and predictor, which have batch normalization, and the momentum encoder",
     ),
     "lightly's benchmarks": NamingScheme(  # their `backbone` is the momentum encoder
@@ -105,6 +105,7 @@ NAMING_SCHEMES = {
         r"4\.0\.conv1\.weight",
         tuple((rf"{i}\.(.*)", rf"q/{name}.\1") for i, name in CHILDREN.items()),
     ),
+    "timm's ViT": NamingScheme(r"cls_token", ((r"head\.(.*)", r"q/fc.\1"), (r"(.*)", r"q/\1"))),
     "torchvision": NamingScheme(r"conv1\.weight", ((r"(.*)", r"q/\1"),)),
 }
 
@@ -114,8 +115,8 @@ class State:
     """Training state of a MoCo run, under PyTorch's names and in PyTorch's layout.
 
     Attributes:
-        query: arrays of the query encoder by torchvision's names; the head is fc (v1), or fc.0
-            and fc.2 (v2).
+        query: arrays of the query encoder by the names of torchvision's ResNet or timm's ViT; the
+            head is fc (v1), or fc.0 and fc.2 (v2).
         key: arrays of the key encoder by the same names, or None.
         queue: float32 KxD, or None.
         queue_ptr: row of the queue that is overwritten next.
@@ -123,6 +124,7 @@ class State:
         group: SGD's settings lr, momentum and weight_decay; None without a velocity.
         epoch: epochs done; 0 if unknown.
         forwards: batches that the query encoder's BN has seen in training; 0 if unknown.
+        image_size_px: side of the images that a file gives the positions of a ViT for.
         scheme: name in `NAMING_SCHEMES` of the scheme of the file.
     """
 
@@ -134,6 +136,7 @@ class State:
     group: dict | None = None
     epoch: int = 0
     forwards: int = 0
+    image_size_px: int = 224
     scheme: str = ""
 
 

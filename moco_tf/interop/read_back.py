@@ -11,11 +11,12 @@ from moco_tf import storage
 from moco_tf.backbones.encoder import Encoder
 from moco_tf.interop import torch_file, weights
 
-PREFIXES = {  # of the query encoder's arrays in the formats of PyTorch, before torchvision's names
-    "torch": "module.encoder_q.",
+PREFIXES = {  # patterns before the query encoder's arrays in the formats of PyTorch
+    "torch": r"module\.(encoder_q|base_encoder)\.",
     "torchvision": "",
-    "torchvision_detection": "backbone.body.",
-    "mmdetection": "backbone.",
+    "timm": "",
+    "torchvision_detection": r"backbone\.body\.",
+    "mmdetection": r"backbone\.",
 }
 
 
@@ -56,7 +57,7 @@ def read_torch(path: str, export_format: str, network: keras.Model) -> keras.Mod
     Args:
         path: local or gs:// file, as `export` writes it.
         export_format: "detectron2" or a key of `PREFIXES`.
-        network: `Encoder` with a ResNet, or a `ResNet` alone.
+        network: `Encoder` with a ResNet or a ViT, or such a backbone alone.
 
     Raises:
         ValueError: if an array of the network is missing, or has another shape.
@@ -67,7 +68,8 @@ def read_torch(path: str, export_format: str, network: keras.Model) -> keras.Mod
     else:
         saved, prefix = torch_file.read(path), PREFIXES[export_format]
         arrays = saved.get("state_dict", saved)
-        arrays = {n.removeprefix(prefix): x for n, x in arrays.items() if n.startswith(prefix)}
+        arrays = {re.sub(f"^{prefix}", "", n): x for n, x in arrays.items() if re.match(prefix, n)}
+        arrays = {re.sub(r"^head\.", "fc.", n): x for n, x in arrays.items()}
     arrays = {n: x for n, x in arrays.items() if not n.endswith("num_batches_tracked")}
     copy = (network if isinstance(network, Encoder) else Encoder(network)).clone()
     weights.set_arrays(copy, arrays, repr(path))

@@ -1,4 +1,4 @@
-"""Export to PyTorch formats: official MoCo, torchvision, mmdetection, detectron2."""
+"""Export to PyTorch formats: official MoCo, torchvision, timm, mmdetection, detectron2."""
 
 import pickle
 import re
@@ -6,20 +6,24 @@ import re
 import numpy as np
 
 from moco_tf import storage
-from moco_tf.interop import naming_schemes, torch_file
+from moco_tf.interop import naming_schemes, torch_file, vit_names
 from moco_tf.interop.naming_schemes import State
 from moco_tf.pretraining.config import Config
 
 
 def export_official(state: State, output: str, arch: str, config: Config | None = None):
-    """Writes a checkpoint as main_moco.py saves and main_lincls.py reads it.
+    """Writes a checkpoint as main_moco.py saves and main_lincls.py reads it; a ViT as MoCo v3's.
 
     Args:
-        state: training state; without key encoder and queue the file has none.
+        state: training state; without key encoder and queue the file has none. Of a ViT the file
+            has both encoders, but no queue and no momentum buffers.
         output: path of the file, local or gs://.
         arch: name of the backbone, such as "resnet50".
         config: `Config` of the run, for the optimizer's settings; None: those in the state.
     """
+    if vit_names.is_vit(state.query):
+        torch_file.write(output, _official_v3(state, arch))
+        return
     group = state.group or {}
     if config:
         o = config.optimizer
@@ -31,6 +35,14 @@ def export_official(state: State, output: str, arch: str, config: Config | None 
 def export_torchvision(state: State, output: str):
     """Writes the backbone for torchvision's `resnet50().load_state_dict(..., strict=False)`."""
     torch_file.write(output, _backbone(state))
+
+
+def export_timm(state: State, output: str):
+    """Writes the backbone for timm's `create_model("vit_base_patch16_224", num_classes=0)`.
+
+    timm's ViT-S has 6 heads, MoCo v3's 12: there, add `num_heads=12`.
+    """
+    torch_file.write(output, vit_names.with_positions(_backbone(state), state.image_size_px))
 
 
 def export_torchvision_detection(state: State, output: str):
@@ -87,6 +99,18 @@ def _official(state, arch, group):
     return result
 
 
+def _official_v3(state, arch):
+    """The checkpoint of MoCo v3's main_moco.py as a dict; arguments as in `_official`."""
+    saved = {}
+    for part, arrays in (("base", state.query), ("momentum", state.key)):
+        if arrays:
+            arrays = vit_names.with_positions(arrays, state.image_size_px)
+            for name, array in _with_counts(arrays, state.forwards).items():
+                name = re.sub(r"^fc\.", "head.", name)
+                saved[f"module.{part}_encoder.{name}"] = array
+    return {"epoch": state.epoch, "arch": arch, "state_dict": saved}
+
+
 def _with_counts(arrays, forwards):
     """Arrays with the `num_batches_tracked` that torch's BN also saves."""
     result = {}
@@ -112,6 +136,6 @@ def _detectron2(state):
 
 
 def _backbone(state, prefix=""):
-    """The query encoder's backbone under torchvision's names with a prefix, without the head."""
+    """The query encoder's backbone under PyTorch's names with a prefix, without the head."""
     arrays = {n: v for n, v in state.query.items() if not n.startswith("fc.")}
     return {f"{prefix}{n}": v for n, v in _with_counts(arrays, state.forwards).items()}

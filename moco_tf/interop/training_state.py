@@ -52,9 +52,8 @@ def config_of(state: naming_schemes.State, base: Config | None = None) -> Config
         ValueError: naming the fields in which `base` differs from the state.
     """
     model, _ = weights.describe(state.query)
-    fields = {
-        name: getattr(model, name) for name in ("backbone", "width", "stem", "head", "hidden")
-    }
+    names = ("backbone", "backbone_options", "width", "stem", "head", "hidden")
+    fields = {name: getattr(model, name) for name in names}
     fields["dim"] = model.dim
     if state.queue is not None:
         fields["queue_size"] = len(state.queue)
@@ -63,8 +62,8 @@ def config_of(state: naming_schemes.State, base: Config | None = None) -> Config
         for name, value in fields.items():
             setattr(base.model, name, value)
         return base
-    given = schema.to_dict(base.model)
-    differences = schema.differences(fields, {name: given[name] for name in fields}, "model.")
+    given = {name: getattr(base.model, name) for name in fields}
+    differences = schema.differences(fields, given, "model.")
     if differences:
         raise ValueError(
             "The config must have the encoder and queue of the file. Differing fields (file -> "
@@ -186,6 +185,7 @@ def read(workdir: str, config: Config, step_path: str | None = None) -> naming_s
         velocity={name: weights.to_torch(v.numpy()) for name, v in _velocities(model).items()},
         epoch=_epoch(workdir, step),
         forwards=step * _forwards_per_step(config),
+        image_size_px=config.data.image_size_px,
     )
 
 

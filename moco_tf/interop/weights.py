@@ -1,16 +1,17 @@
 """Conversion of encoder weights to and from PyTorch's names and axes.
 
-The layers have torchvision's names. Convolutions are HWIO in Keras and OIHW in PyTorch; linear
-layers are transposed. Source: torchvision/models/resnet.py.
+The layers have PyTorch's names. Convolutions are HWIO in Keras and OIHW in PyTorch; linear layers
+are transposed.
 """
 
 import re
 
 import numpy as np
 
-from moco_tf.backbones import resnet
 from moco_tf.backbones.encoder import Encoder
 from moco_tf.backbones.resnet import ResNet
+from moco_tf.backbones.vit import VisionTransformer
+from moco_tf.interop import resnet_names, vit_names
 from moco_tf.pretraining.config import Model
 
 SUFFIXES = {
@@ -22,16 +23,16 @@ SUFFIXES = {
     "moving_variance": "running_var",
 }
 STATISTICS = ("running_mean", "running_var")
-ORDER = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "downsample")
-BLOCK = re.compile(r"layer([1-4])\.(\d+)\.(\w+)(?:\.(\d))?$")
+TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0)}  # axes, by their number
+FROM_TORCH = {4: (2, 3, 1, 0), 2: (1, 0)}
 HEAD = re.compile(r"fc(?:\.(\d))?$")
 
 
-def named_variables(model: Encoder | ResNet) -> dict:
+def named_variables(model: Encoder | ResNet | VisionTransformer) -> dict:
     """The variables of an encoder or a backbone, by PyTorch's names and in PyTorch's order.
 
     Args:
-        model: `Encoder` with a ResNet, or a `ResNet` alone.
+        model: `Encoder` with a ResNet or a ViT, or such a backbone alone.
 
     Returns:
         Dict from names such as "layer1.0.conv1.weight" to Keras variables.
@@ -39,49 +40,56 @@ def named_variables(model: Encoder | ResNet) -> dict:
     Raises:
         ValueError: for another backbone, or another head than `heads.linear` and `heads.mlp`.
     """
-    layers = [layer for layer in _all_layers(model) if layer.variables]
-    layers.sort(key=_place)
-    return {f"{layer.name}.{SUFFIXES[v.name]}": v for layer in layers for v in layer.variables}
+    is_encoder = isinstance(model, Encoder)
+    backbone = model.backbone if is_encoder else model
+    layers = _names_of(backbone).layers_of(backbone)
+    layers += _head_layers(model.head) if is_encoder and model.head is not None else []
+    return {_name(layer, v): v for layer in layers for v in layer.variables}
 
 
-def _all_layers(model):
-    if not isinstance(model, Encoder):
-        return list(resnet.require_resnet(model).layers)
-    head = [] if model.head is None else getattr(model.head, "layers", [model.head])
-    return [*resnet.require_resnet(model.backbone).layers, *head]
-
-
-def _place(layer):
-    """Sort key of a layer in torchvision's order: stem, then block by block, then the head."""
-    match = BLOCK.match(layer.name)
-    if match:
-        stage, block, part, number = match.groups()
-        return int(stage), int(block), ORDER.index(part), int(number or 0)
-    if layer.name in ORDER:
-        return 0, 0, ORDER.index(layer.name), 0
-    match = HEAD.match(layer.name)
-    if match:
-        return 5, 0, 0, int(match[1] or 0)
+def _names_of(backbone):
+    """The module that knows a backbone's names in PyTorch."""
+    if isinstance(backbone, VisionTransformer):
+        return vit_names
+    if isinstance(backbone, ResNet):
+        return resnet_names
     raise ValueError(
-        "The head must be `heads.linear` or `heads.mlp` to have a name in PyTorch. Received: a "
-        f"head with the layer {layer.name}."
+        f"A ResNet or ViT is needed, received {backbone.name}: the formats of PyTorch take a "
+        "backbone of moco_tf.backbones.resnet or moco_tf.backbones.vit."
     )
+
+
+def _head_layers(head):
+    layers = [layer for layer in getattr(head, "layers", [head]) if layer.variables]
+    for layer in layers:
+        if not HEAD.match(layer.name):
+            raise ValueError(
+                "The head must be `heads.linear` or `heads.mlp` to have a name in PyTorch. "
+                f"Received: a head with the layer {layer.name}."
+            )
+    return layers
+
+
+def _name(layer, variable):
+    """PyTorch's name of a variable; a ViT's class token belongs to no module there."""
+    suffix = SUFFIXES.get(variable.name)
+    return f"{layer.name}.{suffix}" if suffix else variable.name
 
 
 def to_torch(array: np.ndarray) -> np.ndarray:
     """A variable's value in PyTorch's axes: OIHW, or output x input."""
     array = np.asarray(array)
-    return np.ascontiguousarray(array.transpose({4: (3, 2, 0, 1)}.get(array.ndim)))
+    return np.ascontiguousarray(array.transpose(TO_TORCH.get(array.ndim, range(array.ndim))))
 
 
 def from_torch(array: np.ndarray) -> np.ndarray:
     """The inverse of `to_torch`."""
-    return array.transpose({4: (2, 3, 1, 0)}.get(array.ndim))
+    return array.transpose(FROM_TORCH.get(array.ndim, range(array.ndim)))
 
 
-def arrays_of(encoder: Encoder | ResNet) -> dict[str, np.ndarray]:
+def arrays_of(model: Encoder | ResNet | VisionTransformer) -> dict[str, np.ndarray]:
     """All weights of a model by PyTorch's names and in its axes: float32 arrays."""
-    return {name: to_torch(v.numpy()) for name, v in named_variables(encoder).items()}
+    return {name: to_torch(v.numpy()) for name, v in named_variables(model).items()}
 
 
 def set_arrays(encoder: Encoder, arrays: dict[str, np.ndarray], name: str = "The encoder"):
@@ -96,6 +104,9 @@ def set_arrays(encoder: Encoder, arrays: dict[str, np.ndarray], name: str = "The
         ValueError: for arrays that are missing, unknown, or of another shape.
     """
     variables = named_variables(encoder)
+    backbone = encoder.backbone if isinstance(encoder, Encoder) else encoder
+    if isinstance(backbone, VisionTransformer) and vit_names.is_vit(arrays):
+        arrays = vit_names.without_positions(arrays, name)
     missing = [key for key in variables if key not in arrays]
     unexpected = [key for key in arrays if key not in variables]
     wrong = [
@@ -113,9 +124,8 @@ def set_arrays(encoder: Encoder, arrays: dict[str, np.ndarray], name: str = "The
         if names
     ]
     if problems:
-        architecture = encoder.backbone.name if isinstance(encoder, Encoder) else encoder.name
         raise ValueError(
-            f"{name} must have the weights of {architecture}, a ResNet of torchvision. "
+            f"{name} must have the weights of {backbone.name}, {_names_of(backbone).FAMILY}. "
             f"Received: {'; '.join(problems)}. {_cause(missing, unexpected)}"
         )
     for key, variable in variables.items():
@@ -139,7 +149,7 @@ def describe(arrays: dict[str, np.ndarray]) -> tuple[Model, bool]:
     """Infers the architecture of an encoder from its weights.
 
     Args:
-        arrays: weights by torchvision's names; the head is fc (v1), or fc.0 and fc.2 (v2).
+        arrays: weights by PyTorch's names; the head is fc (v1), or fc.0 and fc.2 (v2).
 
     Returns:
         `config.Model`, and whether there is a head.
@@ -147,50 +157,21 @@ def describe(arrays: dict[str, np.ndarray]) -> tuple[Model, bool]:
     Raises:
         ValueError: for an unknown architecture.
     """
-    depths = tuple(
-        len({m[2] for m in map(BLOCK.match, _layers(arrays)) if m and m[1] == stage})
-        for stage in "1234"
-    )
-    stem, second = (arrays.get(n) for n in ("conv1.weight", "layer1.0.conv2.weight"))
-    heads = [arrays[n] for n in ("fc.weight", "fc.0.weight", "fc.2.weight") if n in arrays]
-    known = all(a is not None and a.ndim == 4 and a.size for a in (stem, second))
-    known = known and stem.shape[1] == 3 and stem.shape[2] in (3, 7)
-    if not known or any(head.ndim != 2 for head in heads):
-        raise ValueError(
-            "The weights must be of a ResNet with torchvision's layers, for images of 3 channels. "
-            f"Received: {', '.join(list(arrays)[:5])} and {len(arrays) - 5} more. Vision "
-            "transformers (MoCo v3) cannot be imported."
-        )
-    block = "bottleneck" if "layer1.0.conv3.weight" in arrays else "basic"
-    width, groups = stem.shape[0], second.shape[0] // second.shape[1]
-    group_width = second.shape[1] * 64 // width if groups > 1 else 64
-    name = _variant(block, depths, width, groups, group_width)
-    default_width = resnet.VARIANTS[name].width
-    model = Model(backbone=f"resnet:{name}", width=None if width == default_width else width)
-    model.stem = "imagenet" if stem.shape[2] == 7 else "cifar"
+    names = vit_names if vit_names.is_vit(arrays) else resnet_names
+    model, features = names.describe(arrays)
     for head, last in (("linear", "fc.weight"), ("mlp", "fc.2.weight")):
         if last in arrays:
-            model.head, model.dim = head, arrays[last].shape[0]
-    features = width * 8 * (4 if block == "bottleneck" else 1)
-    hidden = arrays["fc.0.weight"].shape[0] if "fc.0.weight" in arrays else features
+            model.head, model.dim = head, _units(arrays, last)
+    hidden = _units(arrays, "fc.0.weight") if "fc.0.weight" in arrays else features
     model.hidden = None if hidden == features else hidden
     return model, any(name.startswith("fc.") for name in arrays)
 
 
-def _variant(block, depths, width, groups, group_width):
-    """Name of the architecture in `resnet.VARIANTS`; one of the same width if it exists."""
-    same = {
-        variant.width: name
-        for name, variant in reversed(resnet.VARIANTS.items())
-        if variant._replace(width=width) == (block, depths, width, groups, group_width)
-    }
-    if not same:
+def _units(arrays, name):
+    """Units of a linear layer."""
+    if arrays[name].ndim != 2:
         raise ValueError(
-            f"The backbone must be one of {', '.join(resnet.ADDRESSES)}, of any width. Received: "
-            f"{block} blocks {depths} in {groups} groups, {width} channels wide."
+            f"The head must be of linear layers, output x input. Received: {name} of shape "
+            f"{arrays[name].shape}."
         )
-    return same.get(width, same[min(same)])
-
-
-def _layers(arrays):
-    return [name.rpartition(".")[0] for name in arrays]
+    return arrays[name].shape[0]

@@ -1,5 +1,6 @@
 """Builds the parts of a run from its config: encoder, mechanism, step and data."""
 
+import ast
 import functools
 import inspect
 import math
@@ -26,7 +27,7 @@ def make_backbone(model):
     make = addresses.resolve(backbones, model.backbone, "--config.model.backbone")
     arguments = inspect.signature(make).parameters.values()
     takes_any = any(argument.kind == argument.VAR_KEYWORD for argument in arguments)
-    names = {argument.name for argument in arguments}
+    names = [argument.name for argument in arguments]
     options = {}
     for name, default in {"stem": "imagenet", "width": None, "bn_group_size": None}.items():
         value = getattr(model, name)
@@ -38,7 +39,24 @@ def make_backbone(model):
                 f"whose builder takes no {name}. Received: {value!r}."
             )
         options[name] = value
+    for text in model.backbone_options:
+        name, sign, value = text.partition("=")
+        if not sign or not (takes_any or name in names):
+            raise ValueError(
+                f"`--config.model.backbone_options` must be NAME=VALUE of {model.backbone}'s "
+                f"builder, which takes {', '.join(names)}. Received: {text!r}."
+            )
+        options[name] = _literal(value)
     return make(**options)
+
+
+def _literal(text):
+    """A number, tuple, truth value or none as Python has it; any other text as it is."""
+    words = {"true": True, "false": False, "none": None}
+    try:
+        return words[text.lower()] if text.lower() in words else ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def make_encoder(model, has_head=True):

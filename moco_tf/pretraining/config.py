@@ -66,12 +66,19 @@ class Model:
         help="where keys come from: queue (MoCo), end_to_end, memory_bank (v1 figure 2), or the "
         "import path of yours, my_module:MyMechanism",
     )
-    backbone: str = option("resnet:resnet50", help="address, see moco_tf/backbones/resnet.py")
+    backbone: str = option(
+        "resnet:resnet50", help="address, see moco_tf/backbones/resnet.py and vit.py"
+    )
+    backbone_options: tuple[str, ...] = option(
+        (), help="further arguments of the backbone's builder, such as depth=4,patch_px=8"
+    )
     stem: str = option(
         "imagenet", choices=("imagenet", "cifar"), help="cifar: 3x3, stride 1, no max-pool"
     )
     width: int | None = option(
-        None, at_least=1, help="channels of the first stage; none: the backbone's own"
+        None,
+        at_least=1,
+        help="channels of a ResNet's first stage or a ViT's tokens; none: the backbone's own",
     )
     head: str = option("mlp", choices=("linear", "mlp"), help="linear (v1) or mlp (v2)")
     hidden: int | None = option(

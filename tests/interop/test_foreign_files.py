@@ -85,14 +85,6 @@ def test_of_moco_v3_the_base_encoders_backbone_is_read_and_the_rest_named(tmp_pa
         encoders.load(saved(tmp_path, {"state_dict": state}, "less.pth.tar"))
 
 
-def test_a_vision_transformer_of_moco_v3_is_refused(tmp_path):
-    state = {"module.base_encoder.blocks.0.attn.qkv.weight": torch.ones(6, 2)}
-    state["module.base_encoder.patch_embed.proj.weight"] = torch.ones(2, 3, 16, 16)
-    path = saved(tmp_path, {"state_dict": state}, "vit-s.pth.tar")
-    with pytest.raises(ValueError, match="Vision transformers"):
-        encoders.load(path)
-
-
 class Settings(collections.UserDict):
     """A class of a user's project, as Lightning pickles it with the hyper-parameters."""
 

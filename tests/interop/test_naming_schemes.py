@@ -155,7 +155,7 @@ def with_(name, *shape):
             with_("module.decoder.weight", 4),
             "of the official MoCo .*other names.*decoder.weight",
         ),
-        (without("layer1.0.conv2.weight"), "torchvision's layers.*Vision transformers"),
+        (without("layer1.0.conv2.weight"), "torchvision's layers.*a ViT of MoCo v3"),
         (lambda s: (s.clear(), s.update({"blocks.0.attn": torch.ones(1)})), "names in a PyTorch"),
         (lambda s: s.clear(), "must be a state dict"),
         (with_("module.encoder_k.bn1.weight", 3), "The key encoder must have.*1 of another shape"),
@@ -165,7 +165,7 @@ def with_(name, *shape):
             "below 256. Received: .999",
         ),
         (with_("module.encoder_q.conv1.weight", 8), "torchvision's layers"),
-        (with_("module.encoder_q.fc.2.weight"), "torchvision's layers"),
+        (with_("module.encoder_q.fc.2.weight"), "must be of linear layers"),
     ],
 )
 def test_other_models_are_refused_with_the_likely_cause(change, message, tmp_path):
