@@ -95,7 +95,12 @@ def exchanged(size, rows, replicas):
     """Bytes that a replica gives to each collective of a step."""
     if replicas == 1:
         return {}
-    return {"gradients": 4 * size["parameters"], "keys": 4 * rows * size["dim"], "order": 4 * rows}
+    return {
+        "gradients": 4 * size["parameters"],
+        "keys": 4 * rows * size["dim"],
+        "order": 4 * rows,
+        "finite": 4,  # one float: does the step count on all replicas?
+    }
 
 
 def traced(workload, rows, replicas):
