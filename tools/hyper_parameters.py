@@ -22,6 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Arguments of a config file's get_config; "" is no argument.
 ARGUMENTS = {
     "moco_v2": ("", "800ep"),
+    "eval/linear_v3": ("", "vit"),
     "transfer/coco_mask_rcnn_c4": ("", "2x"),
     "transfer/coco_mask_rcnn_fpn": ("", "2x"),
     "transfer/coco_overfit": ("", "keypoints"),

@@ -25,7 +25,8 @@ SEGMENTATIONS = [name for name in TRANSFERS if name.endswith("_fcn")]
 DETECTIONS = [name for name in TRANSFERS if not name.endswith("_fcn")]
 EVALUATIONS = [name for name in NAMES if name.startswith("eval/")]
 RUNS = [name for name in NAMES if "/" not in name or name.startswith("ablations/")]
-TASKS = {"flowers": "finetune", "cub": "finetune", "semi": "finetune"}  # others by their name
+TASKS = dict.fromkeys(("flowers", "cub", "semi"), "finetune")  # others by their name
+TASKS["linear_v3"] = "linear"
 END_TO_END = {"model__mechanism": "end_to_end"}
 BANK = {"model__mechanism": "memory_bank", "model__shuffle": False}
 
