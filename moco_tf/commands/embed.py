@@ -9,6 +9,7 @@ and ok, which is false if it cannot be decoded; see moco_tf/evaluation/embedding
 """
 
 import os
+import shlex
 
 from absl import flags
 
@@ -57,8 +58,9 @@ def main(rest):
     """The command."""
     run, images = rest
     output = embed(run, images, FLAGS.output)
-    print(f"{output}\nNext:\n  python -m moco_tf search {run} IMAGE {output}")
-    print(f"  python -m moco_tf duplicates {output}")
+    quoted = shlex.quote(output)
+    print(f"{output}\nNext:\n  python -m moco_tf search {shlex.quote(run)} IMAGE {quoted}")
+    print(f"  python -m moco_tf duplicates {quoted}")
 
 
 def run():

@@ -10,6 +10,7 @@ is executed.
 """
 
 import math
+import shlex
 import sys
 
 from absl import flags
@@ -39,22 +40,23 @@ def check(rest):
 def main(rest):
     """The command."""
     imported = interop.import_torch(rest[0], FLAGS.output, FLAGS.config)
+    output = shlex.quote(FLAGS.output)
     print(f"{imported.backbone}, saved by {imported.scheme}, is in {FLAGS.output}.")
     if imported.config:
-        given = " ".join(arg for arg in sys.argv[1:] if arg.startswith("--config"))
+        given = shlex.join(arg for arg in sys.argv[1:] if arg.startswith("--config"))
         flags_ = given or _flags(imported.config)
         print(
             f"  continue training from step {imported.step}: "
-            f"python train.py --workdir={FLAGS.output} {flags_}"
+            f"python train.py --workdir={output} {flags_}"
         )
         if imported.epoch >= (imported.config.length.epochs or math.inf):
             print(
                 f"  This config has no epochs left after the file's {imported.epoch}. To train "
                 "longer with a schedule of its own, start a new workdir from it: "
-                f"python train.py --init={FLAGS.output} --workdir=... --config=..."
+                f"python train.py --init={output} --workdir=... --config=..."
             )
     print(
-        f"  evaluate: python evaluate.py --task=knn --checkpoint={FLAGS.output} --workdir=... "
+        f"  evaluate: python evaluate.py --task=knn --checkpoint={output} --workdir=... "
         "--config.data.train=... --config.data.test=..."
     )
 

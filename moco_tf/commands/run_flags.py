@@ -1,5 +1,6 @@
 """Flags of train, evaluate and ablate: --config, --workdir, --strategy, --tpu."""
 
+import os
 from typing import Any
 
 import tensorflow as tf
@@ -16,10 +17,12 @@ flags.DEFINE_bool("print_config", False, "Print the config as flags, and do noth
 
 
 def require_workdir() -> str:
-    """The value of --workdir; raises ValueError if it is missing."""
-    if not WORKDIR.value:
-        raise ValueError("`--workdir` must name a folder for the run, such as runs/v2.")
-    return WORKDIR.value
+    """The value of --workdir; raises ValueError if it is missing or the name of a file."""
+    workdir = WORKDIR.value
+    if not workdir or os.path.isfile(workdir):
+        received = f" Received: {workdir!r}, a file." if workdir else ""
+        raise ValueError(f"`--workdir` must name a folder for the run, such as runs/v2.{received}")
+    return workdir
 
 
 def start(config: Any) -> tf.distribute.Strategy:

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shlex
 
 import keras
 import numpy as np
@@ -92,7 +93,9 @@ def summary(workdir: str, step: int, source: str) -> str:
     encoder = os.path.join(workdir, "encoder.keras")
     report = os.path.join(workdir, "report.html")
     _, scores = _read(workdir)
-    evaluation = workdir.rstrip("/")
+    quoted = shlex.quote(workdir)
+    folder = shlex.quote(source.removeprefix("folder:"))
+    evaluation = shlex.quote(workdir.rstrip("/") + "_")
     tasks = ("knn", "linear") if scores else ("neighbours",)
     return "\n".join(
         [
@@ -102,17 +105,17 @@ def summary(workdir: str, step: int, source: str) -> str:
             f"  encoder     {encoder}",
             f"  report      {report}",
             "Next:",
-            f"  open {report}; tensorboard --logdir {workdir}",
-            f'  moco_tf.load("{workdir}").embed(paths)   # image files to unit-length embeddings',
-            f'  keras.models.load_model("{encoder}")   # after: import moco_tf',
+            f"  open {shlex.quote(report)}; tensorboard --logdir {quoted}",
+            f"  moco_tf.load({workdir!r}).embed(paths)   # image files to unit-length embeddings",
+            f"  keras.models.load_model({encoder!r})   # after: import moco_tf",
             *(
-                [f"  python -m moco_tf embed {workdir} {source.removeprefix('folder:')}"]
+                [f"  python -m moco_tf embed {quoted} {folder}"]
                 if source.startswith("folder:")
                 else []
             ),
             *(
-                f"  python -m moco_tf evaluate --task={task} --checkpoint={workdir} "
-                f"--workdir={evaluation}_{task}"
+                f"  python -m moco_tf evaluate --task={task} --checkpoint={quoted} "
+                f"--workdir={evaluation}{task}"
                 for task in tasks
             ),
         ]
