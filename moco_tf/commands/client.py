@@ -2,7 +2,7 @@
 
     python -m moco_tf client --server=HOST:PORT [--protocol=rest] --output=embeddings.npz IMAGE...
 
-An IMAGE is a file, a folder with all files below it, or a glob. The .npz holds for each image, in
+An IMAGE is a file, a folder with all files below it, or a glob. The file holds for each image, in
 order: name, embedding (unit length), feature, and ok, which is false if it cannot be decoded.
 
 What was received is kept in OUTPUT.parts/ until all is. After an error, SIGTERM or Ctrl-C the same
@@ -23,7 +23,7 @@ from tqdm import tqdm
 from moco_tf import storage
 from moco_tf.commands import script
 from moco_tf.commands.signals import STOP
-from moco_tf.evaluation.embedding_parts import Parts
+from moco_tf.evaluation.embedding_parts import Parts, check_output
 from moco_tf.log import log
 
 FLAGS = flags.FLAGS
@@ -192,7 +192,7 @@ def define_flags():
     flags.DEFINE_string("server", None, "HOST:PORT of the server.", required=True)
     flags.DEFINE_enum("protocol", "grpc", ["grpc", "rest"], "Protocol of the server.")
     flags.DEFINE_string("model", "moco", "Name of the model on the server.")
-    flags.DEFINE_string("output", "embeddings.npz", "File to write.")
+    flags.DEFINE_string("output", "embeddings.npz", "File to write, .npz or .parquet.")
     flags.DEFINE_integer(
         "batch", 32, "Images in a request; at most the server's largest batch.", lower_bound=1
     )
@@ -204,8 +204,7 @@ def check(rest):
     """Refuses a command without images."""
     if not rest:
         raise ValueError("Name images: files, folders or globs. Received: none.")
-    if not FLAGS.output.endswith(".npz"):
-        raise ValueError(f"`--output` must end with .npz. Received: {FLAGS.output}.")
+    check_output(FLAGS.output)
 
 
 def main(rest):

@@ -1,6 +1,6 @@
 """Shows groups of images that are nearly the same, as CSV and as an HTML page.
 
-    python -m moco_tf duplicates EMBEDDINGS.npz [--threshold=0.98]
+    python -m moco_tf duplicates EMBEDDINGS [--threshold=0.98]
 
 Images are in one group if their features have a cosine of at least --threshold, or those of others
 between them have. It writes EMBEDDINGS.duplicates.csv (group, image, similarity to the group's
@@ -9,12 +9,14 @@ first) and EMBEDDINGS.duplicates.html.
 
 import csv
 import io
+import os
 
 from absl import flags
 
 from moco_tf import storage
 from moco_tf.commands import script
 from moco_tf.evaluation import embeddings, search
+from moco_tf.evaluation.embedding_parts import FORMATS
 from moco_tf.reports import pages
 
 FLAGS = flags.FLAGS
@@ -28,9 +30,9 @@ def define_flags():
 
 def check(rest):
     """Refuses anything but one file."""
-    if len(rest) != 1 or not rest[0].endswith(".npz"):
+    if len(rest) != 1 or not rest[0].endswith(FORMATS):
         raise ValueError(
-            f"Name an .npz file that `embed` has written. Received: {' '.join(rest) or 'nothing'}."
+            f"Name a file that `embed` has written. Received: {' '.join(rest) or 'nothing'}."
         )
 
 
@@ -38,7 +40,7 @@ def write(path: str, threshold: float) -> tuple[int, str]:
     """Writes the groups of near-duplicates of a file of embeddings.
 
     Args:
-        path: .npz file, see `embeddings.read`.
+        path: file of embeddings, see `embeddings.read`.
         threshold: least cosine of a pair.
 
     Returns:
@@ -57,7 +59,7 @@ def write(path: str, threshold: float) -> tuple[int, str]:
             shown = slice(SHOWN_IMAGES)
             title = f"{number}: {len(members)} images"
             rows.append(search.row(title, names[members[shown]], similarities[shown]))
-    output = path.removesuffix(".npz") + ".duplicates"
+    output = os.path.splitext(path)[0] + ".duplicates"
     storage.write_text(f"{output}.csv", table.getvalue())
     headline = f"{len(groups)} groups of {len(names)} images have a cosine of {threshold} or more."
     storage.write_text(f"{output}.html", pages.page(f"duplicates: {path}", headline, rows))

@@ -3,7 +3,7 @@
     python -m moco_tf embed RUN FOLDER [--output=x.npz]
 
 RUN is the workdir of a run, or an encoder's file. FOLDER may also be the address of a source, such
-as tfds:cifar10:test. The .npz file has for each image its name, embedding (unit length), feature,
+as tfds:cifar10:test. The file has for each image its name, embedding (unit length), feature,
 and ok, which is false if it cannot be decoded; see moco_tf/evaluation/embeddings.py. Without
 --output it is put into RUN. The same command goes on where it was stopped.
 """
@@ -17,19 +17,22 @@ from moco_tf import encoders
 from moco_tf.commands import script
 from moco_tf.data import sources
 from moco_tf.evaluation import embeddings
+from moco_tf.evaluation.embedding_parts import check_output
 
 FLAGS = flags.FLAGS
 
 
 def define_flags():
     """Defines the flags; not at import, so that other commands can import this."""
-    flags.DEFINE_string("output", None, "File to write, .npz; default: RUN/FOLDER.npz.")
+    flags.DEFINE_string("output", None, "File to write, .npz or .parquet; default: RUN/FOLDER.npz.")
 
 
 def check(rest):
     """Refuses a command without a run and images."""
     if len(rest) != 2:
         raise ValueError(f"Name a run and a folder: embed RUN FOLDER. Received: {' '.join(rest)}.")
+    if FLAGS.output:
+        check_output(FLAGS.output)
 
 
 def embed(run: str, images: str, output: str | None = None) -> str:
@@ -38,7 +41,7 @@ def embed(run: str, images: str, output: str | None = None) -> str:
     Args:
         run: path of the encoder, see `encoders.load`.
         images: folder, or address of a source.
-        output: local .npz file; None: in the run's folder, named by the images' folder.
+        output: .npz or .parquet file; None: in the run's folder, named by the images' folder.
 
     Returns:
         Path of the file.

@@ -1,9 +1,9 @@
 """Shows the images that are most like some others, as an HTML page.
 
-    python -m moco_tf search RUN IMAGE ... FOLDER-OR-NPZ [--k=10] [--output=search.html]
+    python -m moco_tf search RUN IMAGE ... FOLDER-OR-FILE [--k=10] [--output=search.html]
 
-Each IMAGE is looked for among the images of FOLDER, which are embedded first (see embed), or of an
-.npz file that is there already. The search is exact, by the cosine of the backbone's features.
+Each IMAGE is looked for among the images of FOLDER, which are embedded first (see embed), or of
+FILE, the embeddings of some images. The search is exact, by the cosine of the backbone's features.
 """
 
 import os
@@ -14,6 +14,7 @@ from moco_tf import encoders, storage
 from moco_tf.commands import script
 from moco_tf.commands.embed import embed
 from moco_tf.evaluation import embeddings, search
+from moco_tf.evaluation.embedding_parts import FORMATS
 from moco_tf.probes import knn
 from moco_tf.reports import pages
 
@@ -30,8 +31,8 @@ def check(rest):
     """Refuses a command without a run, queries and images."""
     if len(rest) < 3:
         raise ValueError(
-            "Name a run, images to look for, and a folder or an .npz file: search RUN IMAGE ... "
-            f"FOLDER. Received: {' '.join(rest) or 'nothing'}."
+            "Name a run, images to look for, and a folder or a file of embeddings: search RUN "
+            f"IMAGE ... FOLDER. Received: {' '.join(rest) or 'nothing'}."
         )
 
 
@@ -41,14 +42,14 @@ def write_page(run: str, queries: list[str], images: str, k: int, output: str | 
     Args:
         run: path of the encoder, see `encoders.load`.
         queries: image files.
-        images: .npz file of `embed`, or folder or address to embed first.
+        images: file of `embed`, or folder or address to embed first.
         k: number of images to show for each query.
         output: page to write; None: search.html in the run's folder.
 
     Returns:
         Path of the page.
     """
-    bank = embeddings.read(images if images.endswith(".npz") else embed(run, images))
+    bank = embeddings.read(images if images.endswith(FORMATS) else embed(run, images))
     loaded = encoders.load(run)
     if bank.encoder not in (None, loaded.digest):
         raise ValueError(

@@ -1,6 +1,6 @@
 """Files of embeddings: written for any number of images in constant memory, and read.
 
-An .npz file of these arrays, which the client of a server writes, too:
+An .npz or .parquet file of these arrays, which the client of a server writes, too:
 
     name: N texts, paths of the images.
     embedding: float32 NxD of unit length, what the pretext task compares.
@@ -11,8 +11,6 @@ An .npz file of these arrays, which the client of a server writes, too:
 """
 
 import dataclasses
-import json
-import zipfile
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +20,7 @@ from moco_tf import encoders, storage
 from moco_tf.backbones.precision import without_tf32
 from moco_tf.data.labelled import evaluation_dataset
 from moco_tf.data.sources import Source, Stream, from_bytes
-from moco_tf.evaluation.embedding_parts import FACTS, Parts, read_facts
+from moco_tf.evaluation.embedding_parts import Parts, read_facts, read_file
 from moco_tf.log import log
 from moco_tf.pretraining import data_record
 from moco_tf.probes import features
@@ -48,17 +46,16 @@ def read(path: str) -> Embeddings:
     Raises:
         ValueError: for another file.
     """
-    try:
-        with np.load(path) as file:
-            key = "feature" if "feature" in file else "embedding"
-            names, vectors, ok = file["name"], file[key], file["ok"]
-            facts = json.loads(str(file[FACTS])) if FACTS in file else {}
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    arrays, facts = read_file(path)
+    missing = {"name", "ok"} - arrays.keys()
+    vectors = arrays.get("feature", arrays.get("embedding"))
+    if missing or vectors is None:
         raise ValueError(
-            "Embeddings must be an .npz file that `embed` or `client` has written. Received: "
-            f"{path!r} ({error})."
-        ) from error
-    return Embeddings(names[ok], features.unit(vectors[ok]), facts.get("encoder"))
+            "A file of embeddings must have name, ok, and feature or embedding. Received: "
+            f"{path!r} with {', '.join(arrays) or 'nothing'}."
+        )
+    ok = arrays["ok"]
+    return Embeddings(arrays["name"][ok], features.unit(vectors[ok]), facts.get("encoder"))
 
 
 def of_files(loaded: encoders.Loaded, paths: list[str]) -> Embeddings:
@@ -100,18 +97,16 @@ def write(
     Args:
         loaded: encoder.
         source: images with random access.
-        output: .npz file, local or gs://.
+        output: file to write, see `Parts`.
         batch: images at a time.
         title: title of the progress bar; None shows none.
 
     Raises:
-        ValueError: for a stream, or an output that is no .npz file.
+        ValueError: for a stream, or an output of another form.
 
     Example:
         write(encoders.load("runs/photos"), open_source("folder:photos"), "photos.npz")
     """
-    if not output.endswith(".npz"):
-        raise ValueError(f"`--output` must end with .npz. Received: {output!r}.")
     if isinstance(source, Stream):
         raise ValueError(
             "Images to embed must have random access, as folder:DIR. Received: shards."

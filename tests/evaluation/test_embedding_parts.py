@@ -4,11 +4,12 @@ import io
 import types
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from tqdm import tqdm
 
 from moco_tf.commands import client
-from moco_tf.evaluation import embedding_parts
+from moco_tf.evaluation import embedding_parts, embeddings
 from moco_tf.evaluation.embedding_parts import Parts, read_facts
 
 NAMES = ["a.png", "photos/bb.png", "c.png", "a long name.png", "e.png"]
@@ -58,6 +59,38 @@ def test_parts_of_another_encoder_are_removed(tmp_path):
     parts.join()
     assert read_facts(output) == {"encoder": "b"}
     assert np.load(output)["name"].tolist() == NAMES
+
+
+def test_parquet_has_the_same_rows(tmp_path):
+    output, facts = str(tmp_path / "x.parquet"), {"encoder": "a"}
+    parts = Parts(output, facts)
+    write(parts, 0, 1)
+    write(parts, 2, 3, 4)
+    assert parts.join() == {"name": (5,), "embedding": (5, 3), "ok": (5,)}
+    assert read_facts(output) == facts
+    table = pyarrow.parquet.read_table(output)
+    assert table["name"].to_pylist() == NAMES and table["ok"].to_pylist() == OK.tolist()
+    assert table.schema.field("embedding").type == pyarrow.list_(pyarrow.float32(), 3)
+    np.testing.assert_array_equal(np.array(table["embedding"].to_pylist(), np.float32), X)
+    names, vectors, encoder = embeddings.read(output)
+    assert names.tolist() == np.array(NAMES)[OK].tolist() and encoder == "a"
+    np.testing.assert_allclose(vectors, X[OK] / np.linalg.norm(X[OK], axis=1)[:, None], rtol=1e-6)
+
+
+@pytest.mark.parametrize("output", ["x.csv", "gs://bucket/x.parquet"])
+def test_other_outputs_are_refused(output):
+    with pytest.raises(ValueError, match=rf"an \.npz file, or a local \.parquet.*{output}"):
+        Parts(output)
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.parquet"])
+def test_other_files_are_refused(name, tmp_path):
+    (tmp_path / name).write_bytes(b"no embeddings")
+    with pytest.raises(ValueError, match=rf"`embed` or `client` has written.*{name}"):
+        embeddings.read(str(tmp_path / name))
+    np.savez(tmp_path / "y.npz", x=X)
+    with pytest.raises(ValueError, match=r"must have name, ok.*y\.npz' with x\."):
+        embeddings.read(str(tmp_path / "y.npz"))
 
 
 class Server:
