@@ -12,7 +12,7 @@ import keras
 from keras import layers
 
 from moco_tf.backbones.precision import precision
-from moco_tf.backbones.vit_layers import ClassToken, SelfAttention
+from moco_tf.backbones.vit_layers import GELU, ClassToken, SelfAttention
 
 EPSILON = 1e-6  # of the layer normalizations
 PATCH_PX = 16
@@ -127,7 +127,7 @@ def _block(x, num_heads, mlp_ratio, name):
     x = layers.Add(name=f"{name}.add1")([x, y])
     y = _norm(x, f"{name}.norm2")
     y = layers.Dense(mlp_ratio * width, name=f"{name}.mlp.fc1")(y)
-    y = layers.Activation("gelu", name=f"{name}.mlp.act")(y)
+    y = GELU(name=f"{name}.mlp.act")(y)
     y = layers.Dense(width, name=f"{name}.mlp.fc2")(y)
     return layers.Add(name=f"{name}.add2")([x, y])
 

@@ -1,4 +1,4 @@
-"""The two layers of a vision transformer that Keras lacks: class token with positions, attention.
+"""Layers of a vision transformer beside Keras' own: class token with positions, attention, GELU.
 
 Source: arXiv:2104.02057, section 5; vits.py of facebookresearch/moco-v3; timm's ViT.
 """
@@ -61,6 +61,17 @@ class SelfAttention(keras.layers.Layer):
 
     def get_config(self):
         return super().get_config() | {"num_heads": self.num_heads}
+
+
+@keras.saving.register_keras_serializable("moco_tf")
+class GELU(keras.layers.Layer):
+    """GELU by the error function; Keras computes it by an op that ONNX lacks, `Erfc`."""
+
+    def call(self, x):
+        return 0.5 * x * (1.0 + tf.math.erf(x * 0.5**0.5))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
 
 def positions(height: int | tf.Tensor, width: int | tf.Tensor, channels: int) -> tf.Tensor:

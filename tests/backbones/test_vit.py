@@ -77,13 +77,15 @@ def test_forward_and_gradients_equal_pytorch(grid):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3, err_msg=name)
 
 
-def test_positions_in_a_graph_of_unknown_size_are_the_same():
+def test_graphs_of_unknown_size_and_under_xla_compute_the_same():
     model = small()
     free = tf.function(lambda x: model(x)).get_concrete_function(
         tf.TensorSpec([None, None, None, 3])
     )
     x = tf.constant(images(2, 12, 20, 3))
     np.testing.assert_allclose(free(x), model(x), atol=1e-5)
+    compiled = tf.function(lambda x: model(x), jit_compile=True, autograph=False)
+    np.testing.assert_allclose(compiled(x), model(x), atol=1e-5)
 
 
 def test_starts_as_the_public_code_s():

@@ -81,8 +81,19 @@ def test_it_goes_to_torch_and_to_layers_that_keras_loads(run, tmp_path, caplog):
     assert names["module.base_encoder.pos_embed"].shape == (1, 5, 16)
     assert {"module.base_encoder.head.2.bias", "module.momentum_encoder.head.0.weight"} <= {*names}
     export.export(str(run), "keras", str(tmp_path / "x.keras"), part="backbone")
-    assert "own layers: ClassToken, SelfAttention" in caplog.text
+    assert "own layers: ClassToken, GELU, SelfAttention" in caplog.text
     copy = keras.models.load_model(tmp_path / "x.keras")
     x = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
     want = encoders.load(str(run)).encoder.backbone(x)
     np.testing.assert_allclose(copy(x), want, atol=1e-5)
+
+
+def test_it_goes_to_onnx(run, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("tf2onnx")
+    path = str(tmp_path / "x.onnx")
+    export.export(str(run), "onnx", path)
+    x = np.random.default_rng(0).normal(size=(2, 16, 24, 3)).astype(np.float32)
+    (features,) = runtime.InferenceSession(path).run(["feature"], {"images": x})
+    want = encoders.load(str(run)).encoder.backbone(x)
+    np.testing.assert_allclose(features, want, atol=1e-4)
