@@ -19,8 +19,8 @@ class Contrastive(Trainer):
     A mechanism is a subclass with a `step`, and with a `score` for `evaluate` and validation data.
     `--config.model.mechanism` finds it by its `mechanism` or by its import path. Each argument of
     its constructor must become an attribute of the same name, so that the model can be saved and
-    loaded. A run fills the arguments from the fields of the same name in its config's `model`, and
-    from seed, gradient_accumulation and num_images.
+    loaded. A run fills the arguments from the fields of the same name in its config's `model`, from
+    seed, gradient_accumulation, num_images and total_steps, and from `model.mechanism_options`.
 
     Args:
         encoder: functional or built Sequential `keras.Model` from images to NxC embeddings.
@@ -90,6 +90,11 @@ class Contrastive(Trainer):
         """Number of negatives of a query, by the config's numbers; by default the batch's."""
         return batch_size - 1
 
+    @staticmethod
+    def loss_factor(temperature: float) -> float:
+        """What the loss multiplies `info_nce` by."""
+        return 1.0
+
     def filled(self, step: int, batch_size: int) -> float:
         """Share in [0, 1] of the negatives that are not random any more after a step."""
         return 1.0
@@ -156,8 +161,8 @@ class Contrastive(Trainer):
     def minimize(self, loss_fn, views):
         """One optimizer step on the mean loss over the micro-batches of `views`.
 
-        The query encoder's BN statistics move as in one large batch. A step that is not finite on
-        all replicas changes nothing, see `updates.apply_if_finite`.
+        Trains all of `trained_networks`, whose BN statistics move as in one large batch. A step
+        that is not finite on all replicas changes nothing, see `updates.apply_if_finite`.
 
         Args:
             loss_fn: function from `views`, or a micro-batch of them, to a dict of `METRICS`.
@@ -168,8 +173,8 @@ class Contrastive(Trainer):
             `(logs, counts)`: the dict, a mean over micro-batches, with a NaN loss if the step was
             skipped; and a bool scalar, false if it was.
         """
-        variables = self.encoder_q.trainable_variables
-        statistics = statistics_of(self.encoder_q)
+        variables = self.trainable_variables
+        statistics = [v for network in self.trained_networks for v in statistics_of(network)]
         old_values = updates.values(statistics)
 
         def gradients_and_logs(views):
@@ -249,12 +254,6 @@ def info_nce(l_pos, l_neg, temperature):
     top1 = tf.reduce_mean(tf.cast(rank < 1, tf.float32))
     top5 = tf.reduce_mean(tf.cast(rank < 5, tf.float32))
     return {"loss": loss, "top1": top1, "top5": top5}
-
-
-def clone(encoder):
-    """An encoder of the same architecture with new weights."""
-    # Keras' own function would make a plain functional model of an `Encoder`.
-    return encoder.clone() if hasattr(encoder, "clone") else keras.models.clone_model(encoder)
 
 
 def normalize(x):

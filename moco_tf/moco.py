@@ -1,29 +1,20 @@
-"""Momentum Contrast: the algorithm, and nothing but the algorithm.
+"""Momentum Contrast of MoCo v1 and v2: the queue of keys.
 
 Shapes: N rows on this replica, B rows in the global batch, C embedding, K queue.
 
-Source: MoCo v1 (arXiv:1911.05722), algorithm 1; moco/builder.py of the official code; the
-symmetric loss of its CIFAR-10 demo. The loss is `contrastive.info_nce`.
+Source: MoCo v1 (arXiv:1911.05722), algorithm 1; moco/builder.py of the official code. The key
+encoder and the step are in `momentum`, the loss is `contrastive.info_nce`.
 """
 
 import keras
 import tensorflow as tf
 
-from moco_tf import distribute, updates
-from moco_tf.contrastive import (
-    Contrastive,
-    both_sides,
-    clone,
-    info_nce,
-    normalize,
-    random_keys,
-    require,
-    statistics_of,
-)
+from moco_tf.contrastive import info_nce, random_keys, require
+from moco_tf.momentum import MomentumContrast
 
 
 @keras.saving.register_keras_serializable("moco_tf")
-class MoCo(Contrastive):
+class MoCo(MomentumContrast):
     """Trains `encoder` to match two views of an image against a queue of other images' keys.
 
     Use it like any Keras model. The dataset yields `(x_q, x_k)`, two batches of views of the same
@@ -63,17 +54,18 @@ class MoCo(Contrastive):
         seed=0,
         **kwargs,
     ):
-        super().__init__(encoder, temperature, shuffle, gradient_accumulation, seed, **kwargs)
+        super().__init__(
+            encoder,
+            momentum,
+            temperature,
+            symmetric,
+            shuffle,
+            gradient_accumulation,
+            seed,
+            **kwargs,
+        )
         require(queue_size >= 1, "`queue_size` must be at least 1", queue_size=queue_size)
-        require(0 <= momentum <= 1, "`momentum` must be in [0, 1]", momentum=momentum)
         self.queue_size = queue_size
-        self.momentum = momentum
-        self.symmetric = symmetric
-
-        # The key encoder stays trainable, so that its BatchNorm uses batch statistics, but the
-        # optimizer never sees it: `trainable_variables` are the query encoder's.
-        self.encoder_k = clone(encoder)
-        self.encoder_k.set_weights(encoder.get_weights())
         # aggregation="none": replicas assign the same values without a collective.
         self.queue = self.add_weight(  # queue: KxC, unit rows
             name="queue",
@@ -93,65 +85,16 @@ class MoCo(Contrastive):
             aggregation="none",
         )
 
-    def step(self, batch):
-        """One update of both encoders and the queue; arguments and result as in `Contrastive`."""
-        x_q, x_k, row, order = self.unpack(batch)
-
-        old_values = updates.values(self.encoder_k.variables)
-        self._momentum_update_key_encoder()
-        k2 = self._keys(x_k, order)  # BxC
-        k1 = self._keys(x_q, row) if self.symmetric else None  # BxC
-
-        # Symmetric: each view is encoded by both encoders. k1 was normalized in another BN group
-        # than q2, as k2 was in another than q1, without a further image.
-        sides = [(x_q, row), (x_k, order)] if self.symmetric else [(x_q, row)]
-
-        def loss_fn(sides):
-            logs = self._contrast(*sides[0], k2)
-            return both_sides(logs, self._contrast(*sides[1], k1)) if self.symmetric else logs
-
-        logs, counts = self.minimize(loss_fn, sides)
-        updates.restore_unless(counts, self.encoder_k.variables, old_values)
-        self._dequeue_and_enqueue(tf.concat([k1, k2], axis=0) if self.symmetric else k2, counts)
-        return logs
-
-    def score(self, batch):
-        """Loss and accuracies of a batch of any size, as `step` returns them; changes nothing."""
-        x_q, x_k = self.aligned(batch)
-        logs = self._score(x_q, x_k)
-        return both_sides(logs, self._score(x_k, x_q)) if self.symmetric else logs
-
-    def _score(self, x_q, x_k):
-        q = normalize(self.encoder_q(x_q, training=False))  # queries: NxC
-        k = normalize(self.encoder_k(x_k, training=False))  # keys: NxC
-        return self._info_nce(q, k)
-
-    def _contrast(self, x, row, keys):
-        """Loss and accuracies of query views x, NxHxWxc of global rows `row`, against keys, BxC."""
-        q = normalize(self.encoder_q(x, training=True))  # queries: NxC
-        return self._info_nce(q, tf.gather(keys, row))
-
-    def _info_nce(self, q, k):
-        """Loss and accuracies of queries, NxC, against their keys, NxC, and the queue."""
+    def contrast(self, q, keys, row):
+        """Loss and accuracies of queries against their keys and the queue, see the base class."""
+        k = tf.gather(keys, row)  # NxC
         l_pos = tf.reduce_sum(q * k, axis=1)  # positive logits: N
         l_neg = tf.matmul(q, self.queue, transpose_b=True)  # negative logits: NxK
         return info_nce(l_pos, l_neg, self.temperature)
 
-    def _keys(self, x, order):
-        """Keys of all replicas in global order, BxC, for key views x of global rows `order`."""
-        shape = x.shape[0], self.queue.shape[1]
-
-        def encode(views):
-            x, rows = views
-            k = normalize(self.encoder_k(x, training=True))
-            return tf.scatter_nd(rows[:, None], k, shape)  # zero but for this micro-batch: NxC
-
-        views = x, tf.range(x.shape[0])
-        statistics = statistics_of(self.encoder_k)
-        k = self.sum_over_micro_batches(encode, views, tf.zeros(shape), statistics)
-        # ReLU turns NaN into 0 on most devices, and here no gradient would tell.
-        k += updates.nan_unless_finite([x, *self.encoder_k.trainable_variables])
-        return distribute.in_global_order(k, order)
+    def keep(self, keys, counts):
+        """Enqueues the keys of a step."""
+        self._dequeue_and_enqueue(keys, counts)
 
     @staticmethod
     def num_negatives(queue_size, batch_size):
@@ -159,13 +102,6 @@ class MoCo(Contrastive):
 
     def filled(self, step, batch_size):
         return min(1.0, step * batch_size * (2 if self.symmetric else 1) / self.queue_size)
-
-    def _momentum_update_key_encoder(self):
-        """Moves the key encoder towards the query encoder; parameters only, never BN statistics."""
-        m = self.momentum
-        keys, queries = self.encoder_k.trainable_variables, self.encoder_q.trainable_variables
-        for v_k, v_q in zip(keys, queries, strict=True):
-            v_k.assign(m * v_k + (1 - m) * v_q)
 
     def _dequeue_and_enqueue(self, keys, counts):
         """Overwrites the oldest keys, wrapping around the end of the queue, if the step counts."""

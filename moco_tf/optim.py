@@ -1,4 +1,4 @@
-"""SGD and learning-rate schedules with torch's semantics."""
+"""SGD, LARS and learning-rate schedules with the semantics of torch and the reference codes."""
 
 import math
 
@@ -56,16 +56,69 @@ class SGD(keras.optimizers.Optimizer):
         # Else l2 * w of all parameters is computed as the step starts, and held until their
         # gradients come.
         with tf.control_dependencies([gradient]):
-            new = self.momentum * velocity + (gradient + self.l2_of[index] * variable)
+            new = self.momentum * velocity + self.direction(gradient, variable, self.l2_of[index])
         finite = tf.reduce_all(tf.math.is_finite(gradient))
         self.assign(velocity, tf.where(finite, new, velocity))
         rate = ops.cast(learning_rate, variable.dtype) * self.factor_of[index]
         self.assign_sub(variable, tf.where(finite, rate * velocity, 0.0))
 
+    def direction(self, gradient, variable, l2):
+        """What is added to the velocity: the gradient with weight decay."""
+        return gradient + l2 * variable
+
     def get_config(self):
         config = {"momentum": self.momentum, "weight_decay": self.l2}
         config |= {"factors": self.factors, "undecayed": self.undecayed}
         return super().get_config() | config
+
+
+@keras.saving.register_keras_serializable("moco_tf")
+class LARS(SGD):
+    """SGD whose steps are scaled to the norm of each weight (layer-wise adaptive rate scaling).
+
+        g = gradient + weight_decay * w;  v = momentum * v + trust_coefficient * |w| / |g| * g
+        w = w - learning_rate * v
+
+    Biases and the scales and offsets of BN, the weights of one dimension, have neither weight
+    decay nor scaling. Where a norm is 0, the scaling is 1.
+
+    Args:
+        learning_rate, momentum: same as in `SGD`.
+        weight_decay: L2 factor on weights of two dimensions or more.
+        trust_coefficient: length of a step at learning rate 1, as a share of the weight's norm.
+        factors, undecayed: same as in `SGD`.
+
+    Example:
+
+        model.compile(moco_tf.LARS(9.6, weight_decay=1e-6))
+
+    Source: arXiv:1708.03888; moco/optimizer.py of facebookresearch/moco-v3.
+    """
+
+    def __init__(
+        self,
+        learning_rate=4.8,
+        momentum=0.9,
+        weight_decay=0.0,
+        trust_coefficient=0.001,
+        name="lars",
+        **kwargs,
+    ):
+        super().__init__(learning_rate, momentum, weight_decay, name=name, **kwargs)
+        self.trust_coefficient = trust_coefficient
+
+    def direction(self, gradient, variable, l2):
+        """The decayed gradient at the weight's scale; that of a bias or of BN as it is."""
+        if len(variable.shape) < 2:
+            return gradient
+        gradient = super().direction(gradient, variable, l2)
+        weight_norm, norm = tf.norm(tf.convert_to_tensor(variable)), tf.norm(gradient)
+        has_norms = (weight_norm > 0) & (norm > 0)
+        scale = self.trust_coefficient * weight_norm / tf.where(has_norms, norm, 1.0)
+        return tf.where(has_norms, scale, 1.0) * gradient
+
+    def get_config(self):
+        return super().get_config() | {"trust_coefficient": self.trust_coefficient}
 
 
 @keras.saving.register_keras_serializable("moco_tf")
@@ -80,6 +133,7 @@ class Cosine(keras.optimizers.schedules.LearningRateSchedule):
             first epoch is thus already below `base`.
         warmup_steps: length of a linear rise, which does not shift the cosine.
         warmup_factor: share of the rate at step 0 of the rise.
+        start_step: step at which the cosine starts, such as the end of the rise.
     """
 
     def __init__(
@@ -90,13 +144,16 @@ class Cosine(keras.optimizers.schedules.LearningRateSchedule):
         first_epoch=0,
         warmup_steps=0,
         warmup_factor=0.001,
+        start_step=0,
     ):
         self.base, self.epochs, self.steps_per_epoch = base, epochs, steps_per_epoch
         self.first_epoch = first_epoch
         self.warmup_steps, self.warmup_factor = warmup_steps, warmup_factor
+        self.start_step = start_step
 
     def __call__(self, step):
-        epoch = tf.cast(step // self.steps_per_epoch + self.first_epoch, tf.float32)
+        passed = tf.maximum(step - self.start_step, 0)
+        epoch = tf.cast(passed // self.steps_per_epoch + self.first_epoch, tf.float32)
         rate = 0.5 * self.base * (1 + tf.cos(math.pi * epoch / self.epochs))
         return rate * _warm_up(step, self.warmup_steps, self.warmup_factor)
 

@@ -14,7 +14,7 @@ class Trainer(keras.Model):
 
     Attributes:
         METRICS: names of what `step` and `score` return.
-        encoder_q: `keras.Model` that the optimizer trains.
+        encoder_q: `keras.Model` that is trained for later use.
     """
 
     METRICS: tuple[str, ...]
@@ -176,9 +176,14 @@ class Trainer(keras.Model):
         return self._means
 
     @property
+    def trained_networks(self) -> list[keras.Model]:
+        """Networks that the optimizer trains; a subclass may have others beside the encoder."""
+        return [self.encoder_q]
+
+    @property
     def trainable_variables(self):
-        """The query encoder's: all that the optimizer may change."""
-        return self.encoder_q.trainable_variables
+        """Those of the trained networks: all that the optimizer may change."""
+        return [v for network in self.trained_networks for v in network.trainable_variables]
 
     @property
     def non_trainable_variables(self):

@@ -19,6 +19,7 @@ from moco_tf.contrastive import Contrastive
 from moco_tf.interop import naming_schemes, torch_file, training_state
 from moco_tf.log import log
 from moco_tf.moco import MoCo
+from moco_tf.momentum import MomentumContrast
 from moco_tf.pretraining import mechanism
 from moco_tf.pretraining.initial import Init
 from moco_tf.training.checkpoint import step_path
@@ -73,14 +74,14 @@ def load(path: str, model: Contrastive) -> dict:
         model.encoder_q.backbone.set_weights(state.encoder.backbone.get_weights())
         taken = ["backbone of the query encoder"]
         log.warning("%s has another head, or none, so this run starts with a new head.", path)
-    if isinstance(model, MoCo):
+    if isinstance(model, MomentumContrast):
         if same_head and state.key_encoder is not None:
             model.encoder_k.set_weights(state.key_encoder.get_weights())
             taken.append("key encoder")
         else:
             model.encoder_k.set_weights(model.encoder_q.get_weights())
-        if same_head and state.queue is not None and len(state.queue):
-            taken.append(f"{_fill(model, state.queue)} keys of the queue")
+    if isinstance(model, MoCo) and same_head and state.queue is not None and len(state.queue):
+        taken.append(f"{_fill(model, state.queue)} keys of the queue")
     return {"taken": taken, "sha256": encoders.digest(state.encoder)}
 
 

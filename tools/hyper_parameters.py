@@ -14,6 +14,7 @@ from moco_tf.data.recipes.standard import training_crop
 from moco_tf.detection.config import R_CNN, Detection
 from moco_tf.detection.model.settings import RCNN_SETTINGS
 from moco_tf.evaluation.config import Supervised
+from moco_tf.pretraining import mechanism
 from moco_tf.pretraining.ablation import Ablation
 from moco_tf.pretraining.config import Config
 
@@ -23,6 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 ARGUMENTS = {
     "moco_v2": ("", "800ep"),
     "eval/linear_v3": ("", "vit"),
+    "moco_v3/resnet50": ("", "300ep", "1000ep"),
     "transfer/coco_mask_rcnn_c4": ("", "2x"),
     "transfer/coco_mask_rcnn_fpn": ("", "2x"),
     "transfer/coco_overfit": ("", "keypoints"),
@@ -72,7 +74,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: plain(item) for name, item in value.items()}
     if isinstance(value, float):
-        return round(value, 6)
+        return round(value, 6 if abs(value) > 1e-4 else 9)
     return "none" if value is None else value
 
 
@@ -116,6 +118,12 @@ def _unused(config):
     if hasattr(config, "optimizer"):
         if not getattr(config.optimizer, f"warmup_{unit}"):
             names.add("optimizer.warmup_factor")
+        if config.optimizer.schedule == "cosine_after_warmup":
+            names.add("optimizer.first_epoch")
+        if config.optimizer.name == "adamw":
+            names.add("optimizer.momentum")
+        if not isinstance(config, Config):  # SGD by their rules
+            names.add("optimizer.name")
         if config.optimizer.schedule == "step":
             names.add("optimizer.first_epoch")
             at = f"milestones_{unit}"
@@ -126,8 +134,11 @@ def _unused(config):
     if isinstance(config, Config):
         if config.model.head == "linear":
             names.add("model.hidden")
-        if not config.model.backbone_options:
-            names.add("model.backbone_options")
+        taken = mechanism.find(config.model.mechanism).arguments()
+        fields = ("queue_size", "momentum", "symmetric", "shuffle")
+        names |= {f"model.{name}" for name in fields if name not in taken}
+        options = ("mechanism_options", "backbone_options")
+        names |= {f"model.{name}" for name in options if not getattr(config.model, name)}
         if config.monitor.source == "off":
             names |= {f"monitor.{field.name}" for field in dataclasses.fields(config.monitor)}
     if isinstance(config, Detection) and config.architecture == "retinanet":
@@ -143,7 +154,7 @@ def _values_of_ablation(ablation):
     for run in ablation.runs.values():
         for name in run:
             given = (r[name] for r in ablation.runs.values() if name in r)
-            values[name] = list(dict.fromkeys(given))
+            values[name] = plain(list(dict.fromkeys(given)))
     return values
 
 

@@ -19,21 +19,30 @@ from hyper_parameters import LEFT_OUT, ROOT, constants, read_configs, values_of
 DOCUMENT = ROOT / "docs" / "protocols.md"
 DATA = ROOT / "docs" / "protocols"
 
-SECTIONS = ("pretraining", "ablations", "classification", "detection", "segmentation", "code")
+SECTIONS = (
+    "pretraining",
+    "moco_v3",
+    "ablations",
+    "classification",
+    "detection",
+    "segmentation",
+    "code",
+)
 
 INTRODUCTION = """# Protocols
 
 Every hyper-parameter of every config in `configs/`, beside its reference: the official code
-(facebookresearch/moco), detectron2, mmselfsup or the papers. `python tools/protocols.py` writes
-this page from the configs and from the references' figures in `docs/protocols/`; a test fails if a
-number changes and no line covers it, or if this page is out of date.
+(facebookresearch/moco and moco-v3), detectron2, mmselfsup or the papers. `python
+tools/protocols.py` writes this page from the configs and from the references' figures in
+`docs/protocols/`; a test fails if a number changes and no line covers it, or if this page is out of
+date.
 
 Values are those that a run uses, also where they are defaults. Learning rates are those of the
 config's own batch. A value that is `none` is taken from the pre-training run. A config's section
 lists what is not already in the table of all configs above it. The paper is arXiv:1911.05722,
-version 3; "v2" is arXiv:2003.04297. The papers' figures were read in copies of their texts, all
-others in the named files or in forks' copies of them. `moco/` and `detectron2/` are repositories of
-facebookresearch, `mmselfsup/` of open-mmlab.
+version 3; "v2" is arXiv:2003.04297 and "v3" arXiv:2104.02057. The papers' figures were read in
+copies of their texts, all others in the named files or in forks' copies of them. `moco/`,
+`moco-v3/` and `detectron2/` are repositories of facebookresearch, `mmselfsup/` of open-mmlab.
 """
 
 

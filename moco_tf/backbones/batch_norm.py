@@ -8,7 +8,7 @@ from moco_tf import distribute
 
 @keras.saving.register_keras_serializable("moco_tf")
 class BatchNorm(keras.layers.Layer):
-    """Batch normalization of NxHxWxC maps, as `torch.nn.BatchNorm2d` does it.
+    """Batch normalization of NxHxWxC maps or NxC features, as torch's BatchNorm2d and 1d do it.
 
     Runs on the fused op, several times faster on CPU than Keras' own layer.
     The running variance is the unbiased one, torch's rule.
@@ -24,6 +24,7 @@ class BatchNorm(keras.layers.Layer):
         momentum: share of the old running statistics kept at each update
             (0.9 here is torch's 0.1).
         epsilon: added to the variance.
+        affine: whether there are a trained scale (gamma) and offset (beta).
 
     Raises:
         ValueError: in training, when the batch is not a whole number of groups.
@@ -32,7 +33,15 @@ class BatchNorm(keras.layers.Layer):
     demo, but of consecutive rather than interleaved rows.
     """
 
-    def __init__(self, group_size=None, momentum=0.9, epsilon=1e-5, synchronized=False, **kwargs):
+    def __init__(
+        self,
+        group_size=None,
+        momentum=0.9,
+        epsilon=1e-5,
+        synchronized=False,
+        affine=True,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if synchronized and group_size:
             raise ValueError(
@@ -43,6 +52,7 @@ class BatchNorm(keras.layers.Layer):
         self.synchronized = synchronized
         self.momentum = momentum
         self.epsilon = epsilon
+        self.affine = affine
 
     def build(self, input_shape):
         def weight(name, initializer, trainable):
@@ -55,12 +65,17 @@ class BatchNorm(keras.layers.Layer):
                 autocast=False,
             )
 
-        self.gamma = weight("gamma", "ones", True)
-        self.beta = weight("beta", "zeros", True)
+        self.gamma = weight("gamma", "ones", True) if self.affine else None
+        self.beta = weight("beta", "zeros", True) if self.affine else None
         self.moving_mean = weight("moving_mean", "zeros", False)
         self.moving_variance = weight("moving_variance", "ones", False)
 
     def call(self, x, training=False):
+        if len(x.shape) == 2:
+            return self._normalize(x[:, None, None], training)[:, 0, 0]
+        return self._normalize(x, training)
+
+    def _normalize(self, x, training):
         if not training:
             return self._fused(x, self.moving_mean, self.moving_variance, training=False)[0]
         if not self.trainable:
@@ -79,8 +94,9 @@ class BatchNorm(keras.layers.Layer):
 
     def _frozen(self, x):
         """Multiplies and adds: the fused op has no deterministic gradient on GPU in inference."""
-        scale = self.gamma * tf.math.rsqrt(self.moving_variance + self.epsilon)
-        y = tf.cast(x, tf.float32) * scale + (self.beta - self.moving_mean * scale)
+        gamma, beta = self._affine()
+        scale = gamma * tf.math.rsqrt(self.moving_variance + self.epsilon)
+        y = tf.cast(x, tf.float32) * scale + (beta - self.moving_mean * scale)
         return tf.cast(y, x.dtype)
 
     def _over_replicas(self, x):
@@ -94,8 +110,15 @@ class BatchNorm(keras.layers.Layer):
         count = tf.cast(tf.size(y[..., 0]), tf.float32) * distribute.num_replicas()
         self._update(self.moving_mean, mean)
         self._update(self.moving_variance, variance * count / (count - 1))
-        y = tf.nn.batch_normalization(y, mean, variance, self.beta, self.gamma, self.epsilon)
+        gamma, beta = self._affine()
+        y = tf.nn.batch_normalization(y, mean, variance, beta, gamma, self.epsilon)
         return tf.cast(y, x.dtype)
+
+    def _affine(self):
+        """Scale and offset; those of a layer without them are 1 and 0."""
+        if self.affine:
+            return self.gamma, self.beta
+        return tf.ones(self.moving_mean.shape), tf.zeros(self.moving_mean.shape)
 
     def _num_groups(self, batch):
         if self.group_size is None:
@@ -109,10 +132,11 @@ class BatchNorm(keras.layers.Layer):
         return batch // self.group_size
 
     def _fused(self, x, mean, variance, training):
+        gamma, beta = self._affine()
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=x,
-            scale=self.gamma,
-            offset=self.beta,
+            scale=gamma,
+            offset=beta,
             mean=mean,
             variance=variance,
             epsilon=self.epsilon,
@@ -133,4 +157,5 @@ class BatchNorm(keras.layers.Layer):
             "momentum": self.momentum,
             "epsilon": self.epsilon,
             "synchronized": self.synchronized,
+            "affine": self.affine,
         }

@@ -62,6 +62,8 @@ class ResNet(keras.Model):
             stride 1, and its feature maps are twice as large (v1, section 4.2, segmentation).
         bn_group_size: rows that share BN statistics; see `BatchNorm`.
         synchronized_bn: whether BN statistics are those of all replicas; see `BatchNorm`.
+        zero_init_residual: whether the scale of each block's last BN starts at 0, so that the
+            blocks start as identities (torchvision's option of this name).
         frozen_layers: names of layers that are not trained.
         name: name of the model.
         dtype: precision that the layers compute in, a Keras dtype policy; None for Keras' global.
@@ -85,6 +87,7 @@ class ResNet(keras.Model):
         last_dilation: int = 1,
         bn_group_size: int | None = None,
         synchronized_bn: bool = False,
+        zero_init_residual: bool = False,
         frozen_layers: Sequence[str] = (),
         name: str = "resnet",
         dtype=None,
@@ -123,7 +126,13 @@ class ResNet(keras.Model):
         self.last_dilation = last_dilation
         self.bn_group_size = bn_group_size
         self.synchronized_bn = synchronized_bn
+        self.zero_init_residual = zero_init_residual
         self.dtype_policy = policy
+        if zero_init_residual:
+            last = "bn2" if block == "basic" else "bn3"
+            for layer in self.layers:
+                if layer.name.startswith("layer") and layer.name.endswith(f".{last}"):
+                    layer.gamma.assign(keras.ops.zeros_like(layer.gamma))
         for layer in frozen_layers:
             self.get_layer(layer).trainable = False
 
@@ -169,6 +178,7 @@ class ResNet(keras.Model):
             "last_dilation": self.last_dilation,
             "bn_group_size": self.bn_group_size,
             "synchronized_bn": self.synchronized_bn,
+            "zero_init_residual": self.zero_init_residual,
             "frozen_layers": [
                 layer.name for layer in self.layers if layer.weights and not layer.trainable
             ],

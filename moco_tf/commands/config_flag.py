@@ -4,6 +4,7 @@ from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
+from ml_collections.config_flags import tuple_parser
 
 from moco_tf import presets
 
@@ -54,11 +55,22 @@ class ConfigFile(flags.ArgumentParser):
         return self.parser.flag_type()
 
 
+class Items(tuple_parser.TupleParser):
+    """Parses a tuple as Python writes it, and else takes texts with commas between."""
+
+    def parse(self, argument):
+        try:
+            return super().parse(argument)
+        except ValueError:
+            return tuple(text for text in argument.split(",") if text)
+
+
 def define(help: str, flag_values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder:
     """Defines --config for a command; its value is what the file's `get_config` returns."""
     config_flags.register_flag_parser_for_type(int, OrNone(flags.IntegerParser()))
     config_flags.register_flag_parser_for_type(float, OrNone(flags.FloatParser()))
     config_flags.register_flag_parser_for_type(str, OrNone(flags.ArgumentParser()))
+    config_flags.register_flag_parser_for_type(tuple, Items())
     holder = config_flags.DEFINE_config_file("config", None, help, flag_values)
     flag = flag_values["config"]
     flag.parser = ConfigFile(flag.parser)

@@ -6,7 +6,7 @@ The default none of a field stands for the value of the encoder's pre-training r
 from dataclasses import dataclass, field
 
 from moco_tf.schema import option, require
-from moco_tf.training.config import Length, Optimizer, check_optimizer, length_of
+from moco_tf.training.config import Length, Optimizer, check_optimizer, length_of, require_sgd
 
 
 @dataclass
@@ -213,6 +213,7 @@ def check_data(config: Task):
 def check_supervised(config: Supervised):
     """Checks the rules over several fields of the tasks that train; raises as `check_data`."""
     check_optimizer(config)
+    require_sgd(config)
     if config.optimizer.schedule == "step" and config.steps is None:
         end = config.epochs
         require(

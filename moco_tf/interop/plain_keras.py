@@ -31,6 +31,8 @@ def plain_keras(network: keras.Model) -> keras.Model:
             return keras.layers.BatchNormalization(
                 momentum=layer.momentum,
                 epsilon=layer.epsilon,
+                center=layer.affine,
+                scale=layer.affine,
                 name=layer.name,
                 dtype=layer.dtype_policy,
                 trainable=layer.trainable,

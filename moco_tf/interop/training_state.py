@@ -174,7 +174,17 @@ def restored(workdir: str, config: Config, step_path: str | None = None) -> MoCo
 
 
 def read(workdir: str, config: Config, step_path: str | None = None) -> naming_schemes.State:
-    """The state of a workdir's checkpoint; arguments and errors as in `restored`."""
+    """The state of a workdir's checkpoint; arguments and errors as in `restored`.
+
+    Raises:
+        ValueError: for a run with another optimizer than SGD, too.
+    """
+    if config.optimizer.name != "sgd":
+        raise ValueError(
+            "The training state can only be exported from a run with optimizer.name='sgd'. "
+            f"Received: a run with optimizer.name={config.optimizer.name!r}. To export its "
+            "encoder alone, give its encoder.keras as `--checkpoint`."
+        )
     model = restored(workdir, config, step_path)
     step = int(model.optimizer.iterations.numpy())
     return naming_schemes.State(

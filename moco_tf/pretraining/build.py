@@ -1,6 +1,5 @@
 """Builds the parts of a run from its config: encoder, mechanism, step and data."""
 
-import ast
 import functools
 import inspect
 import math
@@ -8,14 +7,16 @@ import math
 import keras
 import tensorflow as tf
 
-from moco_tf import addresses, backbones, distribute, optim
+from moco_tf import addresses, arguments, backbones, distribute
 from moco_tf.backbones import heads
 from moco_tf.backbones.encoder import Encoder
 from moco_tf.data.two_views import color_views, two_view_dataset
 from moco_tf.log import log
 from moco_tf.pretraining import mechanism
 from moco_tf.training import plan as plan_lib
-from moco_tf.training.plan import make_schedule
+
+# Fields of `config.Model` that go to the backbone, and their defaults, which need not be taken.
+FIELDS = {"stem": "imagenet", "width": None, "bn_group_size": None}
 
 
 def make_backbone(model):
@@ -25,11 +26,11 @@ def make_backbone(model):
         ValueError: for an unknown address, or a field that the backbone's builder does not take.
     """
     make = addresses.resolve(backbones, model.backbone, "--config.model.backbone")
-    arguments = inspect.signature(make).parameters.values()
-    takes_any = any(argument.kind == argument.VAR_KEYWORD for argument in arguments)
-    names = [argument.name for argument in arguments]
+    parameters = inspect.signature(make).parameters.values()
+    takes_any = any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
+    names = [parameter.name for parameter in parameters]
     options = {}
-    for name, default in {"stem": "imagenet", "width": None, "bn_group_size": None}.items():
+    for name, default in FIELDS.items():
         value = getattr(model, name)
         if value == default:
             continue
@@ -39,24 +40,18 @@ def make_backbone(model):
                 f"whose builder takes no {name}. Received: {value!r}."
             )
         options[name] = value
-    for text in model.backbone_options:
-        name, sign, value = text.partition("=")
-        if not sign or not (takes_any or name in names):
-            raise ValueError(
-                f"`--config.model.backbone_options` must be NAME=VALUE of {model.backbone}'s "
-                f"builder, which takes {', '.join(names)}. Received: {text!r}."
-            )
-        options[name] = _literal(value)
-    return make(**options)
-
-
-def _literal(text):
-    """A number, tuple, truth value or none as Python has it; any other text as it is."""
-    words = {"true": True, "false": False, "none": None}
+    field = "--config.model.backbone_options"
+    known = None if takes_any else names
+    more = arguments.parse(model.backbone_options, known, f"{model.backbone}'s builder", field)
     try:
-        return words[text.lower()] if text.lower() in words else ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+        return make(**options, **more)
+    except TypeError as error:
+        if not more:
+            raise
+        raise ValueError(
+            f"`{field}` must be NAME=VALUE of arguments that {model.backbone} takes and no other "
+            f"field sets. Received: {','.join(model.backbone_options)}, and {error}."
+        ) from error
 
 
 def make_encoder(model, has_head=True):
@@ -64,9 +59,10 @@ def make_encoder(model, has_head=True):
     backbone = make_backbone(model)
     if not has_head:
         return Encoder(backbone)
-    if model.head == "linear":
-        return Encoder(backbone, heads.linear(model.dim))
-    return Encoder(backbone, heads.mlp(model.dim, model.hidden))
+    make_head = heads.HEADS[model.head]
+    values = {"dim": model.dim, "hidden": model.hidden}
+    names = inspect.signature(make_head).parameters
+    return Encoder(backbone, make_head(**{n: v for n, v in values.items() if n in names}))
 
 
 def make_model(config, num_images=0, steps_per_epoch=1):
@@ -86,14 +82,8 @@ def make_model(config, num_images=0, steps_per_epoch=1):
     mechanism_class = mechanism.find(config.model.mechanism)
     encoder = make_encoder(config.model)
     encoder.require_image_size(config.data.image_size_px, "--config.data.image_size_px")
-    model = mechanism_class(encoder, **mechanism.settings(config, num_images))
-    model.compile(
-        optim.SGD(
-            make_schedule(config, steps_per_epoch),
-            momentum=config.optimizer.momentum,
-            weight_decay=config.optimizer.weight_decay,
-        )
-    )
+    model = mechanism_class(encoder, **mechanism.settings(config, num_images, steps_per_epoch))
+    model.compile(plan_lib.make_optimizer(config, steps_per_epoch))
     model.optimizer.build(model.trainable_variables)
     return model
 

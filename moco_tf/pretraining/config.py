@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from moco_tf import schema
+from moco_tf.backbones.heads import HEADS
 from moco_tf.data import image_headers, image_ops
 from moco_tf.pretraining import mechanism
 from moco_tf.schema import option, require
@@ -63,14 +64,21 @@ class Model:
 
     mechanism: str = option(
         "queue",
-        help="where keys come from: queue (MoCo), end_to_end, memory_bank (v1 figure 2), or the "
-        "import path of yours, my_module:MyMechanism",
+        help="where keys come from: queue (MoCo v1 and v2), end_to_end, memory_bank (v1 figure 2), "
+        "moco_v3, or the import path of yours, my_module:MyMechanism",
+    )
+    mechanism_options: tuple[str, ...] = option(
+        (),
+        help="arguments of the mechanism that no other field sets, such as predictor_layers=0 or "
+        "momentum_schedule=constant of moco_v3",
     )
     backbone: str = option(
         "resnet:resnet50", help="address, see moco_tf/backbones/resnet.py and vit.py"
     )
     backbone_options: tuple[str, ...] = option(
-        (), help="further arguments of the backbone's builder, such as depth=4,patch_px=8"
+        (),
+        help="further arguments of the backbone's builder, such as depth=4,patch_px=8 of a ViT or "
+        "synchronized_bn=true of a ResNet",
     )
     stem: str = option(
         "imagenet", choices=("imagenet", "cifar"), help="cifar: 3x3, stride 1, no max-pool"
@@ -80,9 +88,15 @@ class Model:
         at_least=1,
         help="channels of a ResNet's first stage or a ViT's tokens; none: the backbone's own",
     )
-    head: str = option("mlp", choices=("linear", "mlp"), help="linear (v1) or mlp (v2)")
+    head: str = option(
+        "mlp",
+        choices=tuple(HEADS),
+        help="linear (v1), mlp (v2), mlp_bn2 or mlp_bn3 (v3, for a ResNet or a transformer)",
+    )
     hidden: int | None = option(
-        None, at_least=1, help="units in the hidden layer of mlp; none: as many as the features"
+        None,
+        at_least=1,
+        help="units in the hidden layers of an MLP; none: as many as it has inputs",
     )
     dim: int = option(128, at_least=1, help="length of the embeddings")
     queue_size: int = option(
@@ -239,3 +253,4 @@ def _check_mechanism(config):
         if name.removeprefix("model.") not in mechanism_class.arguments():
             text = f'{str(value).lower()} with model.mechanism="{config.model.mechanism}"'
             require(config, name, lambda v, value=value: v == value, text)
+    mechanism.options(config)

@@ -10,8 +10,9 @@ from moco_tf import distribute
 from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.two_views import key_order
 from moco_tf.log import log
+from moco_tf.momentum import MomentumContrast
 from moco_tf.pretraining.config import Config
-from moco_tf.pretraining.mechanism import chance_loss
+from moco_tf.pretraining.mechanism import chance_loss, loss_factor
 from moco_tf.pretraining.verdicts import COLLAPSED
 from moco_tf.probes.quality import rank_of_spectrum
 from moco_tf.training.round import Observer
@@ -31,6 +32,7 @@ class Diagnostics(Observer):
         self.layout = layout
         self.state_every = config.log_every_steps
         self.chance = chance_loss(config)
+        self.factor = loss_factor(config)
         self.where = layout.shuffling if config.model.shuffle else "none"
         self.num_at_chance = 0
         self.num_collapsed = 0
@@ -39,8 +41,8 @@ class Diagnostics(Observer):
     def measure(self, round):
         values = {}
         loss = float(round.losses[-1])
-        if hasattr(self.model, "momentum"):
-            values["momentum"] = self.model.momentum
+        if isinstance(self.model, MomentumContrast):
+            values["momentum"] = float(self.model.momentum_at(round.last - 1)[0])
         # A non-finite loss is reported by `Guard`; skip it here.
         if round.last % self.state_every == 0 and math.isfinite(loss):
             if self.model.has_queue:
@@ -117,7 +119,7 @@ class Diagnostics(Observer):
                 "The loss is stuck at chance level (%sln(K+1) = %.2f): the encoder cannot tell "
                 "images apart. Look at the learning rate, the momentum and "
                 "`key_effective_rank`.",
-                "2 " if self.model.symmetric else "",
+                "" if self.factor == 1 else f"{self.factor:g} ",
                 self.chance,
             )
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from moco_tf.pretraining.config import Config
-from moco_tf.pretraining.mechanism import chance_loss
+from moco_tf.pretraining.mechanism import chance_loss, chance_top1
 
 LAST = 0.05  # share of a curve whose mean is its end
 AT_CHANCE = 0.99  # share of the chance loss above which a loss is at chance
@@ -61,9 +61,7 @@ def _top1(y, end, config):
         "How often a query finds its own key. It may fall while the queue fills, and should then "
         f"rise. It ended at {end:.1%}."
     )
-    factor = 2 if config.model.symmetric else 1
-    by_chance = float(np.exp(-chance_loss(config) / factor))
-    return Verdict(text, end > TOP1_TIMES_CHANCE * by_chance)
+    return Verdict(text, end > TOP1_TIMES_CHANCE * chance_top1(config))
 
 
 def _knn(y, end, config):

@@ -8,17 +8,30 @@ from moco_tf.schema import option, require
 
 @dataclass
 class Optimizer:
-    """SGD with torch's semantics, and its learning-rate schedule."""
+    """An optimizer and its learning-rate schedule; SGD has torch's semantics."""
 
+    name: str = option(
+        "sgd",
+        choices=("sgd", "lars", "adamw"),
+        help="sgd, lars (large batches) or adamw (transformers); the last two in pre-training only",
+    )
     learning_rate: float = option(
         0.03, above=0, help="for `reference_batch` rows; scaled linearly with the batch"
     )
     reference_batch: int = option(256, at_least=1, help="rows the learning rate is given for")
-    momentum: float = option(0.9, at_least=0, below=1, help="momentum of SGD")
+    momentum: float = option(0.9, at_least=0, below=1, help="momentum of SGD and LARS")
     weight_decay: float = option(
-        1e-4, at_least=0, help="L2, on every parameter; in detection not on BN's"
+        1e-4,
+        at_least=0,
+        help="L2, on every parameter; in detection not on BN's; of lars not on biases and BN; of "
+        "adamw decoupled",
     )
-    schedule: str = option("cosine", choices=("cosine", "step"), help="how the rate falls")
+    schedule: str = option(
+        "cosine",
+        choices=("cosine", "cosine_after_warmup", "step"),
+        help="how the rate falls: cosine is that of the whole run and changes once an epoch, "
+        "cosine_after_warmup starts after the rise and changes every step",
+    )
     first_epoch: int = option(
         0, at_least=0, help="number of the first epoch, for the cosine; 1 in the CIFAR-10 demo"
     )
@@ -129,12 +142,18 @@ def check_transfer(config: TransferRun, config_class: type, task: str):
     schema.check(config)
     check_optimizer(config)
     end = config.steps
+    require_sgd(config)
     require(
         config,
         "optimizer.milestones_steps",
         lambda v: not v or max(v) < end,
         f"below the number of steps, {end}, such as {(round(0.7 * end), round(0.9 * end))}",
     )
+
+
+def require_sgd(config):
+    """Raises ValueError unless the optimizer is SGD, which all tasks but pre-training need."""
+    require(config, "optimizer.name", lambda v: v == "sgd", "sgd, but in pre-training")
 
 
 def check_optimizer(config):
@@ -153,6 +172,13 @@ def check_optimizer(config):
     else:
         require(config, "optimizer.milestones_epochs", lambda v: not v, "empty in runs of steps")
         require(config, "optimizer.warmup_epochs", lambda v: not v, "0 in runs of steps")
+    if config.optimizer.schedule == "cosine_after_warmup":
+        unit = "epochs" if config.steps is None else "steps"
+        end = getattr(config, unit)
+        rule = f"below the length of the run, {end} {unit}"
+        require(config, f"optimizer.warmup_{unit}", lambda v: v < end, rule)
+        rule = "0 with schedule=cosine_after_warmup"
+        require(config, "optimizer.first_epoch", lambda v: v == 0, rule)
 
 
 def length_of(epochs: int | None, steps: int | None) -> Length:

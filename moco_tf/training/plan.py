@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import tensorflow as tf
 
 from moco_tf import distribute, optim
@@ -72,9 +73,27 @@ def make_schedule(config, epoch):
         shares = [round(share * length.total_steps(epoch)) for share in o.milestones]
         milestones = o.milestones_steps or [e * epoch for e in o.milestones_epochs] or shares
         return optim.Steps(base, milestones, o.factor, **warmup)
+    if o.schedule == "cosine_after_warmup":
+        start = warmup["warmup_steps"]
+        return optim.Cosine(base, length.total_steps(epoch) - start, 1, start_step=start, **warmup)
     if length.steps:  # no epochs: the rate changes every step
         return optim.Cosine(base, length.steps, 1, **warmup)
     return optim.Cosine(base, length.epochs, epoch, o.first_epoch, **warmup)
+
+
+def make_optimizer(config, epoch) -> keras.optimizers.Optimizer:
+    """The optimizer of a pre-training config.
+
+    Args:
+        config: same as in `make_schedule`.
+        epoch: steps in one.
+    """
+    o = config.optimizer
+    rate = make_schedule(config, epoch)
+    if o.name == "adamw":  # torch's epsilon
+        return keras.optimizers.AdamW(rate, weight_decay=o.weight_decay, epsilon=1e-8)
+    make = {"sgd": optim.SGD, "lars": optim.LARS}[o.name]
+    return make(rate, momentum=o.momentum, weight_decay=o.weight_decay)
 
 
 def make_layout(

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from crop_box import crop_box
-from PIL import Image, ImageEnhance, ImageFilter, ImageOps
-from scipy import ndimage, stats
+from PIL import Image
+from pil_views import pil_view, synthetic_photo
+from scipy import stats
 
 from moco_tf import addresses
 from moco_tf.data import recipes
@@ -27,60 +28,11 @@ PAPER = {  # smallest area, mean and standard deviation, ops in order
     "v2": (0.2, IMAGENET, JITTER, GRAY, BLUR),
     "cifar10": (0.08, CIFAR, JITTER, GRAY),
 }
-DRAWS = {"jitter": 9, "gray": 1, "blur": 2}
 each_recipe = pytest.mark.parametrize("name", PAPER)
-
-
-def synthetic_photo(seed, height=150, width=200):
-    noise = np.random.default_rng(seed).normal(size=(height, width, 3))
-    smooth = sum(s * ndimage.gaussian_filter(noise, (s, s, 0)) for s in (1.5, 5, 20))
-    return Image.fromarray(np.clip(smooth / smooth.std() * 55 + 128, 0, 255).astype(np.uint8))
 
 
 def small_batch(n=12, size=32):
     return np.stack([np.asarray(synthetic_photo(i, size, size)) for i in range(n)])
-
-
-# --- the chain in PIL, after torchvision ---------------------------------------------------
-
-
-def turn_hue(image, shift):
-    h, s, v = image.convert("HSV").split()
-    turned = np.asarray(h) + np.int32(shift * 255).astype(np.uint8)  # wraps round
-    return Image.merge("HSV", (Image.fromarray(turned), s, v)).convert("RGB")
-
-
-def jitter(image, u, *spreads):
-    for i in np.argsort(u[5:9]):
-        amount = spreads[i] * (2 * u[1 + i] - 1)
-        if i == 3:
-            image = turn_hue(image, amount)
-        else:
-            enhance = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)[i]
-            image = enhance(image).enhance(1 + amount)
-    return image
-
-
-PIL_OPS = {
-    "jitter": jitter,
-    "gray": lambda image, u: image.convert("L").convert("RGB"),
-    "blur": lambda image, u, a, b: image.filter(ImageFilter.GaussianBlur(a + u[1] * (b - a))),
-}
-
-
-def pil_view(name, image, u, size):
-    smallest, _, *ops = PAPER[name]
-    top, left, h, w = crop_box(u[:22], image.height, image.width, (smallest, 1.0))
-    image = image.crop((left, top, left + w, top + h))
-    image = image.resize((size, size), Image.Resampling.BILINEAR)
-    image = ImageOps.mirror(image) if u[22] < 0.5 else image
-    u = u[23:].tolist()
-    for op, p, *parameters in ops:
-        if u[0] < p:
-            image = PIL_OPS[op](image, u, *parameters)
-        u = u[DRAWS[op] :]
-    assert not u
-    return np.asarray(image, np.float32) / 255
 
 
 @each_recipe
@@ -99,7 +51,7 @@ def test_views_agree_with_pil(name, kind):
             u = recipe.draw(0, slot, view)
             x = recipe.geometry(tf.constant(np.asarray(image)), u, size)
             x = recipe.photometric(x[None], u[None])[0] * std + mean
-            want = pil_view(name, image, u.numpy().astype(float), size)
+            want = pil_view(PAPER[name], image, u.numpy().astype(float), size)
             errors.append(255 * np.abs(x - want).mean())
     assert np.mean(errors) < 2
     assert np.max(errors) < 4  # PIL keeps bytes between ops, and its hue is one

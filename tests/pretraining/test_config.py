@@ -24,7 +24,7 @@ TRANSFERS = [*(name for name in NAMES if name.startswith("transfer/")), *SCHEDUL
 SEGMENTATIONS = [name for name in TRANSFERS if name.endswith("_fcn")]
 DETECTIONS = [name for name in TRANSFERS if not name.endswith("_fcn")]
 EVALUATIONS = [name for name in NAMES if name.startswith("eval/")]
-RUNS = [name for name in NAMES if "/" not in name or name.startswith("ablations/")]
+RUNS = [n for n in NAMES if "/" not in n or n.startswith(("ablations/", "moco_v3/"))]
 TASKS = dict.fromkeys(("flowers", "cub", "semi"), "finetune")  # others by their name
 TASKS["linear_v3"] = "linear"
 END_TO_END = {"model__mechanism": "end_to_end"}
@@ -118,7 +118,7 @@ def test_recipes_carry_the_papers_numbers():
         ({"model__momentum": 1.5}, r"`--config.model.momentum` must be in \[0, 1\]"),
         ({"model__queue_size": 8}, "at least the new keys of a step, 16"),
         ({"model__queue_size": 20, "model__symmetric": True}, "new keys of a step, 32"),
-        ({"model__head": "none"}, "one of linear, mlp. Received: 'none'"),
+        ({"model__head": "none"}, "one of linear, mlp, mlp_bn2, mlp_bn3. Received: 'none'"),
         ({"gradient_accumulation": 3}, "multiple of gradient_accumulation=3"),
         ({"epochs": 0}, "`--config.epochs` must be positive, or none. Received: 0"),
         ({"epochs": None}, "`--config.epochs` must be positive, unless `--config.steps` is"),

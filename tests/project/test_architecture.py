@@ -13,11 +13,22 @@ PACKAGE = tiny.ROOT / "moco_tf"
 # Imports go down only: a module may import those of lower levels, and of its own package.
 LEVELS = [
     {"rules", "log", "spelling"},
-    {"startup", "addresses", "schema", "presets", "version", "optim", "distribute", "strategies"},
+    {
+        "startup",
+        "addresses",
+        "arguments",
+        "schema",
+        "presets",
+        "version",
+        "optim",
+        "distribute",
+        "strategies",
+    },
     {"storage", "backbones", "updates", "fit_data", "workers"},
     {"trainer"},
     {"contrastive"},
-    {"data", "moco", "mechanisms"},
+    {"momentum"},
+    {"data", "moco", "moco_v3", "mechanisms"},
     {"training", "reports"},
     {"probes"},
     {"pretraining"},
@@ -66,7 +77,11 @@ def test_imports_go_down_only(path):
 
 def test_moco_imports_only_its_base_and_the_step_and_configs_only_what_they_are():
     modules = {name.split(".")[0] for name in own(PACKAGE / "moco.py")}
+    assert modules == {"contrastive", "momentum"}
+    modules = {name.split(".")[0] for name in own(PACKAGE / "momentum.py")}
     assert modules == {"contrastive", "distribute", "updates"}
+    modules = {name.split(".")[0] for name in own(PACKAGE / "moco_v3.py")}
+    assert modules == {"contrastive", "momentum", "backbones"}
     for path in (tiny.ROOT / "configs").rglob("*.py"):
         schemas = {"ablations": ("pretraining.ablation.",), "eval": ("evaluation.config.",)}
         schemas["transfer"] = ("segmentation.config.", "detection.config.")

@@ -28,15 +28,15 @@ class PhotometricOp(Protocol):
     on the host, image by image, or in batches on a GPU or TPU, compiled by XLA in both places.
     Image i of the result depends on image i and row i of `u` only.
 
-    Example, the solarization of BYOL:
+    Example, an op that inverts colors:
 
         @dataclasses.dataclass(frozen=True)
-        class Solarize:
+        class Invert:
             p: float
             num_draws: ClassVar[int] = 1
 
             def __call__(self, x, u):
-                return apply_to(u[:, 0] < self.p, lambda: tf.where(x < 0.5, x, 1 - x), x)
+                return apply_to(u[:, 0] < self.p, lambda: 1 - x, x)
 
     Attributes:
         num_draws: how many uniform numbers the op needs for one image; a constant.
@@ -138,6 +138,17 @@ class GaussianBlur:
         sigma = self.sigma[0] + u[:, 1] * (self.sigma[1] - self.sigma[0])
         radius = math.ceil(3 * self.sigma[1])
         return apply_to(u[:, 0] < self.p, lambda: image_ops.gaussian_blur(x, sigma, radius), x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Solarize:
+    """Inverts the values of at least a half, 128 of 255, with probability p. Source: BYOL."""
+
+    p: float
+    num_draws: ClassVar[int] = 1
+
+    def __call__(self, x, u):
+        return apply_to(u[:, 0] < self.p, lambda: tf.where(x < 128 / 255, x, 1 - x), x)
 
 
 def apply_to(chosen: tf.Tensor, op: Callable[[], tf.Tensor], x: tf.Tensor) -> tf.Tensor:
