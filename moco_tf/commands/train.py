@@ -100,7 +100,7 @@ def _chosen(run_config, workdir, strategy):
     """The config with chosen sizes; in a workdir with a checkpoint, those that it was made by."""
     given = config_flag.overrides()
     if is_new_workdir(workdir):
-        own_images.choose(run_config, set(given), MINUTES.value, strategy)
+        own_images.choose(run_config, set(given), MINUTES.value, strategy, INIT.value)
         return run_config
     with tf.io.gfile.GFile(os.path.join(workdir, CONFIG)) as file:
         run_config = config.from_json(json.load(file))

@@ -26,6 +26,7 @@ LARGE_QUEUE = {"CPU": 2048, "GPU": 65536}
 LONG_STEPS = 50_000  # from which on keys may move as slowly as on ImageNet
 MARGIN = 1.15  # for what a few steps do not show: evaluations, checkpoints, other programs
 MEMORY_SHARE = 0.7
+FEW_IMAGES = 50_000  # with fewer, a trained encoder is the better start
 
 
 class Choice(NamedTuple):
@@ -52,7 +53,13 @@ class Facts(NamedTuple):
     device: str
 
 
-def choose(config: Config, given: set[str], minutes: float, strategy: tf.distribute.Strategy):
+def choose(
+    config: Config,
+    given: set[str],
+    minutes: float,
+    strategy: tf.distribute.Strategy,
+    init: str | None = None,
+):
     """Sets the fields of a config that the user has not set, and logs each with its reason.
 
     A few steps are tried, so that the run takes about `minutes` on this machine.
@@ -62,6 +69,7 @@ def choose(config: Config, given: set[str], minutes: float, strategy: tf.distrib
         given: names of the fields that the user has set.
         minutes: how long the run may take.
         strategy: strategy of the run.
+        init: encoder that the run starts from; without one, a small set is told to look for one.
 
     Raises:
         ValueError: for several workers, which could choose differently.
@@ -87,6 +95,12 @@ def choose(config: Config, given: set[str], minutes: float, strategy: tf.distrib
         facts.device,
         "\n".join(lines),
     )
+    if facts.images < FEW_IMAGES and not init:
+        log.info(
+            "With fewer than %d images a trained encoder is the better start. If you have one with "
+            "this backbone, stop, and add --init=FILE and a new --workdir.",
+            FEW_IMAGES,
+        )
 
 
 def _try(config, given, source, strategy):

@@ -80,7 +80,8 @@ def test_what_the_user_gives_stays():
     assert chosen(given={"batch_size": 20})[0].model.bn_group_size == 5
 
 
-def test_a_gpu_that_is_too_small_gets_half_the_batch(monkeypatch):
+def test_a_gpu_that_is_too_small_gets_half_the_batch(monkeypatch, caplog):
+    caplog.set_level("INFO", "moco_tf")
     tried = []
 
     def run(config, source, strategy):
@@ -98,6 +99,11 @@ def test_a_gpu_that_is_too_small_gets_half_the_batch(monkeypatch):
     assert tried == [64, 32, 16] and config.batch_size == 16
     configs.check(config)
     assert (config.data.image_size_px, config.monitor.neighbours) == (64, 90)
+    advice = "fewer than 50000 images a trained encoder is the better start"
+    assert advice in caplog.text
+    caplog.clear()
+    own_images.choose(config, set(), 20, tf.distribute.get_strategy(), init="runs/other")
+    assert "Chosen for 300 images" in caplog.text and advice not in caplog.text
 
 
 @pytest.mark.parametrize(
