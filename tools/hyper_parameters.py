@@ -25,6 +25,7 @@ ARGUMENTS = {
     "moco_v2": ("", "800ep"),
     "eval/linear_v3": ("", "vit"),
     "moco_v3/resnet50": ("", "300ep", "1000ep"),
+    "moco_v3/vit": ("", "base"),
     "transfer/coco_mask_rcnn_c4": ("", "2x"),
     "transfer/coco_mask_rcnn_fpn": ("", "2x"),
     "transfer/coco_overfit": ("", "keypoints"),

@@ -22,6 +22,7 @@ DATA = ROOT / "docs" / "protocols"
 SECTIONS = (
     "pretraining",
     "moco_v3",
+    "moco_v3_vit",
     "ablations",
     "classification",
     "detection",

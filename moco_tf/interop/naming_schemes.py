@@ -63,9 +63,12 @@ NAMING_SCHEMES = {
     ),
     "MoCo v3": NamingScheme(
         r"(base|momentum)_encoder\..*",
-        ((r"base_encoder\.(?!(?:fc|head)\.)(.*)", r"q/\1"),),
-        r"base_encoder\.(fc|head)\..*|(momentum_encoder|predictor)\..*",
-        "the projector and predictor, which have batch normalization, and the momentum encoder",
+        (
+            (r"base_encoder\.(?:fc|head)\.(.*)", r"q/fc.\1"),
+            (r"base_encoder\.(.*)", r"q/\1"),
+        ),
+        r"(momentum_encoder|predictor)\..*",
+        "the predictor and the momentum encoder",
     ),
     "lightly's benchmarks": NamingScheme(  # their `backbone` is the momentum encoder
         r"query_backbone\..*",
@@ -116,7 +119,7 @@ class State:
 
     Attributes:
         query: arrays of the query encoder by the names of torchvision's ResNet or timm's ViT; the
-            head is fc (v1), or fc.0 and fc.2 (v2).
+            head is fc (v1), fc.0 and fc.2 (v2), or with BN (v3).
         key: arrays of the key encoder by the same names, or None.
         queue: float32 KxD, or None.
         queue_ptr: row of the queue that is overwritten next.
@@ -239,15 +242,14 @@ def _rename(arrays):
             f"{', '.join(unknown[:5])} ({len(unknown)} in all). Was the model changed?"
         )
     if scheme.lost:
-        log.warning(
-            "Of a file of %s the backbone alone is read, without %s.", marked[0], scheme.lost
-        )
+        log.warning("Of a file of %s the base encoder is read, without %s.", marked[0], scheme.lost)
     return marked[0], parts, names
 
 
 def _encoder(parts, letter):
     arrays = {n.removeprefix(f"{letter}/"): v for n, v in parts.items() if n[:2] == f"{letter}/"}
-    if "fc.0.weight" in arrays and "fc.2.weight" not in arrays:  # a sequence of one layer
+    in_head = {n for n in arrays if n.startswith("fc.")}
+    if "fc.0.weight" in in_head <= {"fc.0.weight", "fc.0.bias"}:  # a sequence of one layer
         arrays = {n.replace("fc.0.", "fc."): v for n, v in arrays.items()}
     return arrays
 

@@ -6,22 +6,24 @@ import re
 import numpy as np
 
 from moco_tf import storage
-from moco_tf.interop import naming_schemes, torch_file, vit_names
+from moco_tf.interop import naming_schemes, torch_file, vit_names, weights
 from moco_tf.interop.naming_schemes import State
 from moco_tf.pretraining.config import Config
 
 
 def export_official(state: State, output: str, arch: str, config: Config | None = None):
-    """Writes a checkpoint as main_moco.py saves and main_lincls.py reads it; a ViT as MoCo v3's.
+    """Writes a checkpoint as main_moco.py saves and main_lincls.py reads it.
+
+    A ViT and an encoder with MoCo v3's projector are written as by MoCo v3's main_moco.py.
 
     Args:
-        state: training state; without key encoder and queue the file has none. Of a ViT the file
-            has both encoders, but no queue and no momentum buffers.
+        state: training state; without key encoder and queue the file has none. As MoCo v3 the file
+            has the encoders, but no predictor, queue or optimizer.
         output: path of the file, local or gs://.
         arch: name of the backbone, such as "resnet50".
         config: `Config` of the run, for the optimizer's settings; None: those in the state.
     """
-    if vit_names.is_vit(state.query):
+    if vit_names.is_vit(state.query) or weights.has_projector(state.query):
         torch_file.write(output, _official_v3(state, arch))
         return
     group = state.group or {}
@@ -104,9 +106,10 @@ def _official_v3(state, arch):
     saved = {}
     for part, arrays in (("base", state.query), ("momentum", state.key)):
         if arrays:
-            arrays = vit_names.with_positions(arrays, state.image_size_px)
+            if vit_names.is_vit(arrays):
+                arrays = vit_names.with_positions(arrays, state.image_size_px)
+                arrays = {re.sub(r"^fc\.", "head.", n): array for n, array in arrays.items()}
             for name, array in _with_counts(arrays, state.forwards).items():
-                name = re.sub(r"^fc\.", "head.", name)
                 saved[f"module.{part}_encoder.{name}"] = array
     return {"epoch": state.epoch, "arch": arch, "state_dict": saved}
 

@@ -38,7 +38,7 @@ def named_variables(model: Encoder | ResNet | VisionTransformer) -> dict:
         Dict from names such as "layer1.0.conv1.weight" to Keras variables.
 
     Raises:
-        ValueError: for another backbone, or another head than `heads.linear` and `heads.mlp`.
+        ValueError: for another backbone, or a head that is none of `heads`.
     """
     is_encoder = isinstance(model, Encoder)
     backbone = model.backbone if is_encoder else model
@@ -64,8 +64,8 @@ def _head_layers(head):
     for layer in layers:
         if not HEAD.match(layer.name):
             raise ValueError(
-                "The head must be `heads.linear` or `heads.mlp` to have a name in PyTorch. "
-                f"Received: a head with the layer {layer.name}."
+                "The head must be `heads.linear`, `heads.mlp` or `heads.mlp_bn` to have a name in "
+                f"PyTorch. Received: a head with the layer {layer.name}."
             )
     return layers
 
@@ -149,7 +149,8 @@ def describe(arrays: dict[str, np.ndarray]) -> tuple[Model, bool]:
     """Infers the architecture of an encoder from its weights.
 
     Args:
-        arrays: weights by PyTorch's names; the head is fc (v1), or fc.0 and fc.2 (v2).
+        arrays: weights by PyTorch's names; the head is fc (v1), fc.0 and fc.2 (v2), or linear
+            layers without biases and BN (v3).
 
     Returns:
         `config.Model`, and whether there is a head.
@@ -159,12 +160,20 @@ def describe(arrays: dict[str, np.ndarray]) -> tuple[Model, bool]:
     """
     names = vit_names if vit_names.is_vit(arrays) else resnet_names
     model, features = names.describe(arrays)
-    for head, last in (("linear", "fc.weight"), ("mlp", "fc.2.weight")):
+    heads_by_last = {"fc.weight": "linear", "fc.2.weight": "mlp"}
+    if has_projector(arrays):
+        heads_by_last = {"fc.3.weight": "mlp_bn2", "fc.6.weight": "mlp_bn3"}
+    for last, head in heads_by_last.items():
         if last in arrays:
             model.head, model.dim = head, _units(arrays, last)
     hidden = _units(arrays, "fc.0.weight") if "fc.0.weight" in arrays else features
     model.hidden = None if hidden == features else hidden
     return model, any(name.startswith("fc.") for name in arrays)
+
+
+def has_projector(arrays: dict[str, np.ndarray]) -> bool:
+    """Whether the head is MoCo v3's projector, by the names of the weights."""
+    return "fc.1.running_mean" in arrays and "fc.0.bias" not in arrays
 
 
 def _units(arrays, name):

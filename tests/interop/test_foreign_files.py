@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from moco_tf import encoders
+from moco_tf.commands import export
 from moco_tf.interop import naming_schemes, torch_file
 
 torch = pytest.importorskip("torch", reason="the oracle is PyTorch: pip install torch")
@@ -68,17 +69,29 @@ def v3_head(c):
     )
 
 
-def test_of_moco_v3_the_base_encoders_backbone_is_read_and_the_rest_named(tmp_path, caplog):
+def test_of_moco_v3_the_base_encoder_is_read_and_the_rest_named(tmp_path, caplog):
     base, momentum = (peer.randomized(peer.resnet("50", v3_head, 8), s).eval() for s in (0, 1))
     state = {"module.predictor.0.weight": torch.ones(32, 16)}
     for part, network in (("base", base), ("momentum", momentum)):
         state |= {f"module.{part}_encoder.{n}": v for n, v in network.state_dict().items()}
     path = saved(tmp_path, {"arch": "resnet50", "state_dict": state}, "r-50.pth.tar")
     parsed = naming_schemes.parse(torch_file.read(path))
-    backbone = {n: v for n, v in base.state_dict().items() if not n.startswith("fc.")}
-    assert_same(parsed.query, backbone)
+    assert_same(parsed.query, base.state_dict())
     assert parsed.key is None and parsed.queue is None  # no run goes on from it
-    assert "backbone alone is read, without the projector and predictor" in caplog.text
+    assert "base encoder is read, without the predictor and the momentum encoder" in caplog.text
+    loaded = encoders.load(path)
+    x = peer.images(2, 40, 40, 3)
+    with torch.no_grad():
+        want = base(peer.torch_images(x))
+    np.testing.assert_allclose(loaded.encoder(x), want, atol=1e-4, rtol=1e-3)
+
+    output = str(tmp_path / "back.pth.tar")
+    loaded.encoder.save(tmp_path / "encoder.keras")
+    export.export(str(tmp_path / "encoder.keras"), "torch", output)
+    back = torch.load(output, weights_only=True)["state_dict"]
+    assert list(back) == [f"module.base_encoder.{n}" for n in base.state_dict()]
+    for name, value in base.state_dict().items():
+        np.testing.assert_array_equal(back[f"module.base_encoder.{name}"], value)
 
     del state["module.base_encoder.layer1.0.conv1.weight"]
     with pytest.raises(ValueError, match="1 missing, such as layer1.0.conv1.weight"):
