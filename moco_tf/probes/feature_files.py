@@ -119,7 +119,9 @@ class FeatureFiles:
     def write(self, number: int, outputs: dict[str, np.ndarray]):
         """Writes the rows of a file; `ok` last, which says that it is whole."""
         for name in sorted(outputs, key=lambda name: name == "ok"):
-            storage.write_array(self.path(name, number), outputs[name])
+            path = self.path(name, number)
+            storage.remove_leftovers(path)  # of a process that was killed
+            storage.write_array(path, outputs[name])
 
     def names(self) -> list[str]:
         """Names of the network's outputs: x0, x1, ..."""

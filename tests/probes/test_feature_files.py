@@ -1,5 +1,7 @@
 """Features on disk: extraction that goes on, split over processes, read by rows."""
 
+import pathlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -89,6 +91,8 @@ def test_an_extraction_goes_on_where_it_was_stopped(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         extraction.run(stop_before=7)
     assert extraction.files.missing() == [3, 4, 5]
+    killed = pathlib.Path(extraction.files.path("x0", 3))  # as a process that was killed leaves it
+    killed.with_name(f".123-{killed.name}").write_bytes(b"half")
     (x, first), labels, ok = extraction.run()
     means = extraction.images.mean((1, 2), dtype=np.float64)
     good = np.arange(N) != 7
