@@ -63,7 +63,8 @@ def main(argv=None):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    model.fit(train, validation_data=test, epochs=args.epochs, verbose=2)
+    # `train` is shuffled already; Keras warns otherwise.
+    model.fit(train, validation_data=test, epochs=args.epochs, verbose=2, shuffle=False)
     accuracy = model.evaluate(test, verbose=0, return_dict=True)["accuracy"]
     model.save(args.output)
     print(f"{args.output}: {accuracy:.1%} of the test images, {len(classes)} classes")
