@@ -1,7 +1,7 @@
 """Quickstart of MoCo v3 with a vision transformer: generated images of shapes.
 
 Command:  python train.py --config=configs/moco_v3/vit_quickstart.py --workdir=runs/vit_quickstart
-Cost:     10 minutes on two CPU cores that six other processes shared
+Cost:     12.5 minutes on two CPU cores that six other processes shared
 Expected: kNN accuracy 48.4 %, the untrained encoder 41.4 % (8 classes, chance 14.3 %)
 Source:   configs/moco_v3/vit.py scaled down as configs/quickstart.py; momentum, temperature and
           rate for a short run of batch 128
