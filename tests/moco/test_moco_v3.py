@@ -10,6 +10,7 @@ from v3_oracle import Predictor, V3Oracle
 from moco_tf import SGD, BatchNorm, Encoder, MoCoV3, heads
 
 DIM, HIDDEN, STEPS = 5, 16, 5  # so many that no row of the predictor has dead units alone
+TAU = 0.4  # not .5, for which 2 tau is 1
 SGD_ARGS = {"learning_rate": 0.01, "momentum": 0.9, "weight_decay": 1e-3}
 
 
@@ -24,7 +25,7 @@ def encoder():
 
 
 def make(**kwargs):
-    settings = {"hidden": HIDDEN, "momentum": 0.9, "total_steps": STEPS, "temperature": 0.5}
+    settings = {"hidden": HIDDEN, "momentum": 0.9, "total_steps": STEPS, "temperature": TAU}
     model = MoCoV3(encoder(), **settings | kwargs)
     model.compile(SGD(**SGD_ARGS))
     model.optimizer.build(model.trainable_variables)
@@ -123,10 +124,10 @@ def test_a_score_is_the_loss_in_inference_mode():
     want, tops = 0, []
     for x, y in ((x1, x2), (x2, x1)):
         q = unit(model.predictor(model.encoder_q(x)).numpy())
-        logits = q @ unit(model.encoder_k(y).numpy()).T / 0.5
+        logits = q @ unit(model.encoder_k(y).numpy()).T / TAU
         want += np.mean(np.log(np.exp(logits).sum(axis=1)) - np.diag(logits))
         tops.append(np.mean(logits.argmax(axis=1) == np.arange(ROWS)))
-    np.testing.assert_allclose(score["loss"], want * 2 * 0.5, rtol=1e-5)
+    np.testing.assert_allclose(score["loss"], want * 2 * TAU, rtol=1e-5)
     np.testing.assert_allclose(score["top1"], np.mean(tops), rtol=1e-6)
     for variable, value in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
