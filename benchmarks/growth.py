@@ -1,4 +1,4 @@
-"""How start, resume, features, client, report and diagnostics grow with the size of the data.
+"""How start, resume, features, client, report, diagnostics and scores grow with the data's size.
 
     python benchmarks/growth.py [--rows=resume,folder] [--scale=4]
 
@@ -15,14 +15,13 @@ import json
 import math
 import os
 import pathlib
-import re
-import resource
 import tempfile
-import threading
 import types
 
+import annotations as coco_json
 import numpy as np
 import tensorflow as tf
+from meter import Meter
 from tqdm import tqdm
 
 from moco_tf import distribute
@@ -31,6 +30,8 @@ from moco_tf.data import sources
 from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.sources import manifest
 from moco_tf.data.tfdata import examples
+from moco_tf.detection.data.annotations import open_annotations
+from moco_tf.detection.scoring import coco
 from moco_tf.evaluation.embedding_parts import ROWS, Parts
 from moco_tf.pretraining.diagnostics import Diagnostics
 from moco_tf.probes import features, linear
@@ -41,44 +42,6 @@ AT = {"1.28 M": 1.28e6, "100 M": 1e8, "1 B": 1e9}
 FEATURES = 2048
 NOISE = 1.25  # a value that is at most so many times those before is constant
 RECORD = bytes(4096)
-
-
-class Meter:
-    """Measures a block: CPU seconds, bytes read, peak of anonymous memory above its start."""
-
-    def __enter__(self):
-        self._stop = threading.Event()
-        self._start, self._peak = _anonymous(), 0
-        self._cpu, self._read = _cpu(), _read_bytes()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def _watch(self):
-        while not self._stop.wait(0.01):
-            self._peak = max(self._peak, _anonymous() - self._start)
-
-    def __exit__(self, *_):
-        self.cpu_s = _cpu() - self._cpu
-        self.read = _read_bytes() - self._read
-        self._peak = max(self._peak, _anonymous() - self._start)
-        self._stop.set()
-        self._thread.join()
-        self.memory = self._peak
-
-
-def _cpu():
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-def _read_bytes():
-    return int(re.search(r"rchar: (\d+)", pathlib.Path("/proc/self/io").read_text())[1])
-
-
-def _anonymous():
-    status = pathlib.Path("/proc/self/status").read_text()
-    return 1024 * int(re.search(r"RssAnon:\s+(\d+)", status)[1])
 
 
 def _shards(folder, count):
@@ -231,6 +194,32 @@ def queue(folder, keys):
     return meter
 
 
+def annotations(folder, images):
+    """COCO's JSON, 7 objects an image with masks: opened from what the first start kept."""
+    objects = 7 * images
+    coco_json.write(str(folder / "set.json"), images, objects)
+    coco_json.opened(str(folder), objects)
+    with Meter() as meter:
+        coco_json.opened(str(folder), objects)
+    return meter
+
+
+def scoring(folder, images):
+    """COCO's score of boxes: 7 objects and 20 detections an image, of 80 classes."""
+    coco_json.write(str(folder / "set.json"), images, 7 * images)
+    truth = open_annotations(f"coco:{folder},{folder}/set.json", training=False)
+    rng = np.random.default_rng(0)
+    predictions = []
+    for _ in range(images):
+        corner = rng.uniform(0, 350, (20, 2))
+        boxes = np.concatenate([corner, corner + rng.uniform(5, 130, (20, 2))], axis=1)
+        label = rng.integers(coco_json.CLASSES, size=20)
+        predictions.append({"boxes": boxes, "score": rng.random(20), "label": label})
+    with Meter() as meter:
+        coco.score(truth, predictions, "bbox")
+    return meter
+
+
 SMALLEST = {
     opening: 4096,
     resume: 4096,
@@ -242,6 +231,8 @@ SMALLEST = {
     report: 10_000,
     log_resume: 10_000,
     queue: 65_536,
+    annotations: 1000,
+    scoring: 125,
 }
 
 
