@@ -14,7 +14,7 @@ from moco_tf.pretraining.config import Config
 def test_help_shows_every_field_with_value_range_and_meaning():
     text = help.text(["train.py", "--help"], Config())
     assert "--config.model.queue_size=65536\n      K, number of negatives" in text
-    assert "(an integer, positive, or none)" in text and "(one of linear, mlp)" in text
+    assert "(an integer, positive, or none)" in text and "(one of linear, mlp, mlp_bn2" in text
     assert "--config.monitor, kNN accuracy of the encoder during training." in text
 
 
