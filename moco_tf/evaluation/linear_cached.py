@@ -33,11 +33,13 @@ class LinearCachedTask(Classification):
         if labels is None or len(pairs) == 1:
             return
         counts = np.bincount(labels, minlength=self.splits.num_classes)
-        if counts.min() < 2:
+        few = np.flatnonzero(counts < 2)
+        if len(few):
+            named = ", ".join(f"{self.splits.classes[i]} with {counts[i]}" for i in few[:5])
             raise ValueError(
-                "A sweep needs two training images of each class, one to hold out. Received: a "
-                f"class with {counts.min()}. Give one `--config.learning_rates` and one "
-                "`--config.weight_decays` instead."
+                "A sweep needs two training images of each class, one to hold out. Received: "
+                f"{named} ({len(few)} of {len(counts)} classes). Give one "
+                "`--config.learning_rates` and one `--config.weight_decays` instead."
             )
 
     def classify(self):

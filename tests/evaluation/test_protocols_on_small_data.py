@@ -4,14 +4,18 @@ import logging
 import types
 
 import evaluations
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
 from PIL import Image
 
+from moco_tf import Encoder
 from moco_tf.data import sources
+from moco_tf.data.recipes import moco
 from moco_tf.evaluation import knn, labelled, linear_cached, results, supervised
+from moco_tf.evaluation.classification import Classification
 from moco_tf.evaluation.config import Data
 from moco_tf.training import plan as plans
 
@@ -116,6 +120,31 @@ def test_the_advice_is_a_flag_and_a_tie_is_explained(caplog):
         linear_cached.LinearCachedTask._explain(task, sweep, 0.1)
     assert "0.1 is the smallest within one standard error of the best, 3." in caplog.text
     assert "--config.learning_rates=0.1,1,3,10,30" in caplog.text
+
+
+def test_a_class_that_is_too_small_for_a_sweep_is_named(monkeypatch):
+    monkeypatch.setattr(Classification, "prepare", lambda task: None)
+    task = linear_cached.LinearCachedTask.__new__(linear_cached.LinearCachedTask)
+    task.config = evaluations.make("linear_cached")
+    train = types.SimpleNamespace(labels=np.array([0, 0, 1, 2, 2]))
+    task.splits = labelled.Labelled(train, None, 3, ("ant", "cat", "dog"), ())
+    with pytest.raises(ValueError, match=r"Received: cat with 1 \(1 of 3 classes\)"):
+        task.prepare()
+
+
+def test_an_evaluation_warns_of_an_encoder_that_sees_no_difference(monkeypatch, caplog):
+    outputs = types.SimpleNamespace(x=[np.ones((4, 3))], labels=np.arange(4) % 2, ok=np.ones(4) > 0)
+    monkeypatch.setattr(Classification, "_cached_outputs", lambda *_: outputs)
+    task = linear_cached.LinearCachedTask.__new__(linear_cached.LinearCachedTask)
+    task.config = evaluations.make("linear_cached")
+    task.strategy = tf.distribute.get_strategy()
+    images = keras.Input((None, None, 3))
+    encoder = Encoder(keras.Model(images, keras.layers.GlobalAveragePooling2D()(images)))
+    task.loaded = types.SimpleNamespace(encoder=encoder, folder="")
+    task.crop = types.SimpleNamespace(recipe=moco.v2)
+    task.splits = labelled.Labelled(None, None, 2, ("ant", "cat"), ("train", "test"))
+    task.encoder_outputs()
+    assert caplog.text.count("features of all images are equal") == 1
 
 
 def test_a_schedule_that_is_zero_from_its_start_is_refused():

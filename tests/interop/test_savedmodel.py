@@ -12,7 +12,7 @@ import pytest
 import serving
 import tensorflow as tf
 from google.protobuf import text_format
-from pictures import encode, random_image
+from pictures import announcing, encode, random_image
 from PIL import Image
 from small_resnet import four_stages
 
@@ -27,6 +27,8 @@ from moco_tf.interop import serving_graph
 
 SIZE, RESIZE, DIM, CLASSES = 32, 40, 16, 3
 RGB = Image.fromarray(random_image(0, 70, 53))
+TURNED = Image.Exif()
+TURNED[0x0112] = 6
 
 GOOD = {
     "jpeg": encode(RGB, "JPEG"),
@@ -38,11 +40,20 @@ GOOD = {
     "1x1": encode(RGB.crop((5, 5, 6, 6)), "PNG"),
     "thin": encode(RGB.resize((1, 3000)), "PNG"),
 }
+OTHERS = (  # which tests of decoding compare with PIL
+    encode(RGB, "JPEG", progressive=True),
+    encode(RGB, "JPEG", exif=TURNED),
+    encode(RGB.convert("RGBA"), "PNG"),
+    encode(RGB.quantize(64), "PNG"),
+    encode(RGB.quantize(64), "GIF"),
+)
 BAD = {
     "text": b"not an image",
     "empty": b"",
     "cut": GOOD["jpeg"][:500],
     "animated": encode(RGB, "WEBP", save_all=True, append_images=[RGB.rotate(180)]),
+    "tiff": encode(RGB, "TIFF"),
+    "9000x9000": announcing("JPEG", 9000, 9000),
 }
 
 
@@ -114,9 +125,9 @@ def test_bytes_are_embedded_as_pil_and_the_encoder_do(name, served, encoder):
 
 @pytest.mark.parametrize("name", ["serving_default", "embed_bytes"])
 def test_bad_images_do_not_fail_the_others(name, served):
-    contents = [*BAD.values(), *GOOD.values(), *BAD.values()]
+    contents = [*BAD.values(), *GOOD.values(), *OTHERS, *BAD.values()]
     outputs = answer(served[name], contents)
-    good = np.array([content in GOOD.values() for content in contents])
+    good = np.array([content not in BAD.values() for content in contents])
     np.testing.assert_array_equal(outputs["ok"], good)
     for row, content in enumerate(contents):
         alone = answer(served[name], [content])

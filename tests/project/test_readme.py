@@ -15,6 +15,7 @@ from moco_tf.__main__ import COMMANDS
 from moco_tf.data.sources import synthetic
 from moco_tf.evaluation import task
 from moco_tf.strategies import STRATEGIES
+from moco_tf.training import checkpoint
 
 README = (tiny.ROOT / "README.md").read_text()
 PAGES = [tiny.ROOT / "README.md", *sorted((tiny.ROOT / "docs").glob("*.md"))]
@@ -117,6 +118,28 @@ def default_config(arguments):
         return presets.load(flags["config"])
     preset = f"eval/{flags.get('task')}"
     return presets.load(preset if preset in presets.names() else "moco_v2")
+
+
+def test_the_fields_that_a_resumed_run_may_change_are_named():
+    for name in checkpoint.FREE_FIELDS:
+        assert f"`{name}`" in page("pretraining")
+
+
+@pytest.mark.parametrize(
+    "name, answer",
+    [
+        ("evaluation", "The query encoder is evaluated"),
+        ("serving", "The exported encoder is the query encoder"),
+        ("serving", "If it expects 0 to 255"),
+        ("serving", "an encoder of 13 channels"),
+        ("serving", "`encoder.keras` needs `import moco_tf`"),
+        ("serving", '"inputs": {"image_bytes": [{"b64": '),
+        ("pretraining", "An EXIF orientation is ignored"),
+        ("fit", "Create one strategy object a process"),
+    ],
+)
+def test_what_users_ask_has_its_answer_on_a_page(name, answer):
+    assert answer in " ".join(page(name).split())
 
 
 def test_what_the_pages_name_exists():

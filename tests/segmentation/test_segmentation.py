@@ -20,7 +20,7 @@ from moco_tf.data.recipes import moco
 from moco_tf.evaluation import report
 from moco_tf.evaluation.task import evaluate
 from moco_tf.segmentation import config as configs
-from moco_tf.segmentation import networks, scoring, sources
+from moco_tf.segmentation import examination, networks, scoring, sources
 from moco_tf.segmentation.segmenter import make_predict
 
 
@@ -182,6 +182,17 @@ def test_replicas_train_as_one_device_does(data, pretrained, tmp_path, mirrored)
     for name in single:
         if "moving_" in name or "kernel" in name or "gamma" in name:
             np.testing.assert_allclose(single[name], mirrored_pair[name], atol=1e-3, err_msg=name)
+
+
+def test_another_backbone_than_a_resnet_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(examination, "check", lambda *_, **__: {})  # for speed
+    images = keras.Input((None, None, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(images))
+    Encoder(keras.Model(images, x, name="convnet")).save(tmp_path / "encoder.keras")
+    data = [scenes.write(tmp_path / split, 1, first=i) for i, split in enumerate(("train", "test"))]
+    with pytest.raises(ValueError, match="A ResNet is needed, received convnet"):
+        segment(data, tmp_path / "encoder.keras", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_deeplab_refuses_crops_and_backbones_that_do_not_fit(data, pretrained, tmp_path):

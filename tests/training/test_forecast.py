@@ -6,6 +6,7 @@ import types
 import numpy as np
 import pytest
 import tensorflow as tf
+import tiny_fit
 
 from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.pretraining import diagnostics, report
@@ -27,6 +28,12 @@ def test_after_a_few_steps_the_run_forecasts_its_duration(caplog):
     (record,) = caplog.records
     message = record.getMessage()
     assert message.startswith("10 images/s: about 6 min an epoch, 21.6 h for the remaining 2986")
+
+
+def test_training_forecasts_its_duration(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        tiny_fit.fit(tmp_path, 20, log_every_steps=10, checkpoint_every_steps=100)
+    assert caplog.text.count("for the remaining 16 steps") == 1
 
 
 def test_a_run_that_is_soon_over_forecasts_nothing(caplog):
