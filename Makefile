@@ -5,7 +5,7 @@
 # make mutants changes one line of the package at a time: do the quick tests notice?
 # make docs    builds docs/ as pages in build/docs, and runs the notebook of examples/; a warning is an error
 # make tpu-compile   compiles the steps and predictions for a TPU v5e, without a TPU (about 30 minutes)
-# make bench   measures the tables of docs/speed.md here: NAME=my_machine IMAGES=DIR CLASSES=DIR (half an hour)
+# make bench   measures the tables of docs/speed.md here: NAME=my_machine IMAGES=DIR CLASSES=DIR CIFAR10=DIR (half an hour, and 12 minutes with CIFAR10)
 # make PYTHON=python3.12 ... chooses the Python that .venv is made with
 
 PYTHON ?= python3
@@ -48,7 +48,7 @@ tpu-compile:
 	@.venv-tpu/bin/python benchmarks/tpu_compile.py build/tpu --collectives
 
 bench:
-	@.venv/bin/python benchmarks/all.py --name=$(NAME) $(if $(IMAGES),--images=$(IMAGES)) $(if $(CLASSES),--classes=$(CLASSES))
+	@.venv/bin/python benchmarks/all.py --name=$(NAME) $(if $(IMAGES),--images=$(IMAGES)) $(if $(CLASSES),--classes=$(CLASSES)) $(if $(CIFAR10),--cifar10=$(CIFAR10))
 	@.venv/bin/python tools/speed.py
 
 lint:

@@ -1,13 +1,16 @@
 """Runs the benchmarks whose tables are in docs/speed.md, in one go, and writes their results.
 
     pip install -e .[bench]
-    python benchmarks/all.py --name=NAME [--images=DIR] [--classes=DIR] [--only=step_resnet50,...]
+    python benchmarks/all.py --name=NAME [--images=DIR] [--classes=DIR] [--cifar10=DIR]
+        [--only=step_resnet50,...]
     python tools/speed.py
 
 NAME is a short name of the machine: results go to docs/speed/NAME.json, a table at a time, so what
 was measured stays if a later one fails. tools/speed.py makes the page from all machines' files.
-`--images` is a folder of photos, `--classes` one of labelled photos in train and test; tables that
-need one are left out without it. Two cores that do nothing else take about half an hour.
+`--images` is a folder of photos, `--classes` one of labelled photos in train and test, `--cifar10`
+one of CIFAR-10's binary version; tables that need one are left out without it. Two cores that do
+nothing else take about half an hour, and 12 minutes more with `--cifar10`, whose table needs
+lightly, see benchmarks/peers.py.
 """
 
 import argparse
@@ -20,7 +23,7 @@ import time
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 RESULTS = FOLDER.parent / "docs" / "speed"
-TABLES = {  # the command of each table; {images} and {classes} are the flags
+TABLES = {  # the command of each table; {images}, {classes} and {cifar10} are flags
     "input": ["pipeline.py", "--images={images}", "--long_side=500"],
     "step_resnet50": ["step.py", "--workload=resnet50", "--rounds=3"],
     "step_resnet18_cifar": ["step.py", "--workload=resnet18_cifar", "--rounds=3"],
@@ -34,6 +37,7 @@ TABLES = {  # the command of each table; {images} and {classes} are the flags
     "detection": ["detection.py"],
     "memory": ["memory.py", "--images={classes}"],
     "scaling": ["scaling.py"],
+    "peers": ["peers.py", "--data={cifar10}"],
 }
 
 
@@ -42,10 +46,13 @@ def main():
     parser.add_argument("--name", required=True, help="short name of the machine, for the file")
     parser.add_argument("--images", help="folder of JPEGs, for the input's table")
     parser.add_argument("--classes", help="labelled folder with train and test, for memory's table")
+    parser.add_argument(
+        "--cifar10", help="folder of CIFAR-10's binary version, for the peers' table"
+    )
     parser.add_argument("--note", help="a sentence under each table, such as what ran beside it")
     parser.add_argument("--only", default=",".join(TABLES), help="some of the tables")
     args = parser.parse_args()
-    flags = {"images": args.images, "classes": args.classes}
+    flags = {"images": args.images, "classes": args.classes, "cifar10": args.cifar10}
     path = RESULTS / f"{args.name}.json"
     results = json.loads(path.read_text()) if path.exists() else {}
     failed = []
@@ -80,7 +87,7 @@ def measure(command, flags):
     if process.returncode:
         return None
     table = json.loads(process.stdout.strip().splitlines()[-1])
-    shown = shlex.join(word.format(images="DIR", classes="DIR") for word in command)
+    shown = shlex.join(word.format(**dict.fromkeys(flags, "DIR")) for word in command)
     return {"command": shown, "seconds": round(time.time() - start), **table}
 
 

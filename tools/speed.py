@@ -14,10 +14,10 @@ DATA = ROOT / "docs" / "speed"
 
 INTRODUCTION = """# Speed and memory
 
-`python benchmarks/all.py --name=NAME --images=DIR --classes=DIR` measures every table of this page
-on your machine and writes docs/speed/NAME.json; `python tools/speed.py` makes this page from these
-files. A table's own command stands under it. Workers run in turn, and figures are medians over the
-rounds: trust the ratios rather than the figures, and no figure of a busy machine.
+`python benchmarks/all.py --name=NAME --images=DIR --classes=DIR --cifar10=DIR` measures every table
+of this page on your machine and writes docs/speed/NAME.json; `python tools/speed.py` makes this
+page from these files. A table's own command stands under it. Workers run in turn, and figures are
+medians over the rounds: trust the ratios rather than the figures, and no figure of a busy machine.
 
 oneDNN is TensorFlow's library of fast CPU ops. TensorFlow switches it on by itself only on CPUs
 with AVX512_VNNI or newer; `import moco_tf`, all commands and all benchmarks switch it on on every
@@ -51,6 +51,13 @@ SECTIONS = {  # title and text of each table of benchmarks/all.py
         "Scaling",
         "Bytes that a ResNet-50 replica of 32 rows gives to the collectives of a step, read off "
         "the graph for 1 to 8 replicas and by the same formula beyond.",
+    ),
+    "peers": (
+        "Whole runs beside lightly",
+        "`train.py` and lightly's MoCo v2 on the same images, views, network, batch, queue and "
+        "schedule. `images/s` counts the steps after the first eight, input included; `in all` "
+        "counts every image and the seconds from the start of the process to its end. kNN is the "
+        "same for both encoders' features; `lowest` and `highest` are of the seeds.",
     ),
 }
 
