@@ -11,7 +11,7 @@ are torch's, after examples/pytorch/moco.py and the CIFAR-10 tutorial of lightly
 
 import argparse
 import copy
-import importlib
+import importlib.metadata
 import json
 import random
 import time
@@ -171,7 +171,9 @@ def trial(args):
     for workers in sorted({1, max(1, cores // 2), cores}):
         training = Training(args, layout)
         loaded[workers] = speed(training, endless(loader(args, workers)))
-    print(json.dumps({"channels_last": layout, "workers": max(loaded, key=loaded.get)}))
+    settings = {"channels_last": layout, "workers": max(loaded, key=loaded.get)}
+    versions = {"version": importlib.metadata.version("lightly"), "torch": torch.__version__}
+    print(json.dumps(settings | versions))
 
 
 def endless(batches):

@@ -3,22 +3,23 @@
     pip install lightly        (brings torchvision and Lightning)
     python benchmarks/peers.py --data=DIR [--seeds=3] [--images=10240] [--epochs=2]
 
-Beside a torch without CUDA, whose torchvision is not on PyPI, this is enough, too:
+A torch without CUDA does not fit PyPI's torchvision. This is enough beside it:
 
     pip install --no-deps --target=PEERS lightly lightning-utilities torchvision
     PYTHONPATH=PEERS python benchmarks/peers.py --data=DIR
 
-DIR holds CIFAR-10's binary version, also compressed by xz. Each seed is a run of `train.py` with
-configs/cifar10_demo.py, and one of benchmarks/lightly_moco.py, each in processes of its own that
-have the machine to themselves. Both train the same narrow ResNet-18 in float32 with the same views,
-batch, BN groups, queue, momentum, optimizer and schedule on the same images. Lightly's loading
-processes and layout of memory are those of a short trial. BN has one group by default, as in
-lightly's example and where it is fastest.
+DIR holds CIFAR-10's binary version; its files may be compressed by xz. Each seed is a run of
+`train.py` with configs/cifar10_demo.py and one of benchmarks/lightly_moco.py, one after the other.
+Both train the same narrow ResNet-18 in float32 with the same views, batch, BN groups, queue,
+momentum, optimizer and schedule on the same images. A short trial chooses lightly's number of
+loading processes and its layout of memory. BN has one group by default, as in lightly's example:
+lightly is fastest so.
 
-`images/s` counts the steps after the first eight, input included. `in all` counts all images and
-the seconds until the process ends: its start, the reading of the images, our compilation, encoder
-and report, lightly's weights. CPU seconds are those of the process and its loading processes. kNN
-is the same for both: features of the 10,000 test images among those of the training images.
+`images/s` counts the steps after the first eight, input included. `in all` is the images of all
+steps over `seconds`, which last from the start of the process to its end: imports, reading,
+compilation, our encoder and report, lightly's weights. CPU seconds are those of the process and of
+its loading processes. kNN looks for the 10,000 test images' neighbors among the training images, in
+the same way for both encoders.
 
 The defaults take about 12 minutes on two cores.
 """
@@ -42,8 +43,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is impor
 FOLDER = pathlib.Path(__file__).resolve().parent
 ROOT = FOLDER.parent
 WARMUP_STEPS = 8  # a round of the config's log
-NEIGHBOURS, VOTE_TEMPERATURE = 200, 0.1  # of kNN, as the config's monitor
-PEERS = ("lightly", "moco_tf")
+KNN = {"neighbours": 200, "temperature": 0.1}  # as the config's monitor
 # Of both; what is not here is in configs/cifar10_demo.py and set so in lightly_moco.py.
 HYPERPARAMETERS = {
     "dim": 128,
@@ -58,7 +58,7 @@ RATE_OF_256 = 0.03
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="folder of CIFAR-10's binary version")
-    parser.add_argument("--peers", default=",".join(PEERS), help=f"of {PEERS}")
+    parser.add_argument("--peers", default="lightly,moco_tf", help="one or both of these")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each")
     parser.add_argument("--images", type=int, default=10240, help="training images")
     parser.add_argument("--epochs", type=int, default=2)
@@ -75,14 +75,30 @@ def main():
         measured, settings = measure(args, pathlib.Path(folder))
     if not measured:
         sys.exit("No peer could start: see above.")
+    first = next(iter(measured))
+    _, *others = measured[first][0]
     harness.report(
-        f"Whole runs on {args.images} images of CIFAR-10, {args.epochs} epochs, ResNet-18 of width "
-        f"{args.width}, batch {args.batch} in BN groups of {args.bn_group_size}, queue "
-        f"{HYPERPARAMETERS['queue_size']}, medians of {args.seeds} seeds",
-        ("run", "images/s", "in all", "seconds", "CPU seconds", "kNN %", "lowest", "highest"),
-        [summary(name, runs) for name, runs in measured.items()],
+        title(args, settings),
+        ("run", "images/s", f"against {first}", *others, "lowest kNN %", "highest kNN %"),
+        [(name, *summary(runs, measured[first])) for name, runs in measured.items()],
         runs=measured,
         lightly=settings,
+    )
+
+
+def title(args, settings):
+    """What the table shows: the runs' size, and what lightly ran with."""
+    run = (
+        f"{args.images} images of CIFAR-10, {args.epochs} epochs, ResNet-18 of width {args.width}, "
+        f"batch {args.batch} in BN groups of {args.bn_group_size}, queue "
+        f"{HYPERPARAMETERS['queue_size']}, medians of {args.seeds} seeds"
+    )
+    if not settings:
+        return run
+    layout = "channels-last" if settings["channels_last"] else "contiguous"
+    return (
+        f"{run}; lightly {settings['version']} on torch {settings['torch']}, {layout}, "
+        f"{settings['workers']} loading processes"
     )
 
 
@@ -103,39 +119,37 @@ def measure(args, folder):
     for seed in range(args.seeds):
         for name in names:
             run = run_lightly if name == "lightly" else run_ours
-            speed, seconds, cpu_seconds, features = run(
-                args, seed, folder / f"{name}-{seed}", settings
-            )
+            output = folder / f"{name}-{seed}"
+            speed, seconds, cpu_seconds, accuracy = run(args, seed, output, settings)
             row = {
                 "images/s": speed,
                 "in all": args.epochs * (args.images // args.batch) * args.batch / seconds,
                 "seconds": seconds,
                 "CPU seconds": cpu_seconds,
-                "kNN %": knn_percent(args, *features),
+                "kNN %": 100 * accuracy,
             }
             measured.setdefault(name, []).append(row)
             print(f"seed {seed} {name}: {json.dumps(row)}", file=sys.stderr, flush=True)
     return measured, settings
 
 
-def summary(name, runs):
-    """A row of the table: medians over the runs, and the spread of their accuracy."""
+def summary(runs, first_runs):
+    """Medians over the runs, the speed also against other runs', and the spread of kNN."""
+    speed, *medians = (statistics.median(run[key] for run in runs) for key in runs[0])
+    reference = statistics.median(run["images/s"] for run in first_runs)
     accuracies = [run["kNN %"] for run in runs]
-    medians = [statistics.median(run[key] for run in runs) for key in runs[0]]
-    return (name, *medians, min(accuracies), max(accuracies))
+    return speed, speed / reference, *medians, min(accuracies), max(accuracies)
 
 
 def run_lightly(args, seed, run, settings):
-    """A run of lightly's: images per second, seconds, CPU seconds, and features of both splits."""
+    """A run of lightly's: images per second, seconds, CPU seconds, kNN accuracy."""
     weights, output = f"{run}.pt", f"{run}.npz"
     flags = [f"--seed={seed}", f"--warmup_steps={WARMUP_STEPS}", f"--output={weights}"]
     flags.append(f"--workers={settings['workers']}")
     flags += ["--channels_last"] if settings["channels_last"] else []
-    speed, seconds, cpu_seconds = lightly("train", args, *flags)
+    speed, *cost = lightly("train", args, *flags)
     lightly("features", args, f"--weights={weights}", f"--output={output}")
-    with np.load(output) as arrays:
-        features = arrays["train"], arrays["test"]
-    return speed["images_per_second"], seconds, cpu_seconds, features
+    return speed["images_per_second"], *cost, knn_of_features(args, output)
 
 
 def lightly(task, args, *flags):
@@ -171,7 +185,7 @@ def run_ours(args, seed, run, settings):
     flags = [f"--config.{name}={value}" for name, value in fields.items()]
     config = f"--config={ROOT / 'configs' / 'cifar10_demo.py'}"
     _, *cost = finish([str(ROOT / "train.py"), config, f"--workdir={run}", *flags])
-    return our_speed(run / "metrics.jsonl", args.batch), *cost, our_features(args, run)
+    return our_speed(run / "metrics.jsonl", args.batch), *cost, our_knn(args, run)
 
 
 def our_speed(path, batch):
@@ -187,31 +201,27 @@ def our_speed(path, batch):
     return images / seconds
 
 
-def our_features(args, run):
-    """Features of the training and the test images by the encoder of a run."""
-    import tensorflow as tf
-
+def our_knn(args, run):
+    """Share of the test images that kNN classifies right, by the encoder of a run."""
     from moco_tf import encoders
-    from moco_tf.probes import features
+    from moco_tf.probes import monitor
 
     loaded = encoders.load(str(run))
     crop = encoders.preprocessing(loaded)
-    network = loaded.encoder.features_and_embeddings()
-    predict_all = features.forward(network, crop.recipe, tf.distribute.get_strategy())
+    bank = cifar_binary.open(f"{args.data}:train:{args.images}")
+    queries = cifar_binary.open(f"{args.data}:test")
     sizes = {"image_size_px": crop.image_size_px, "resize_px": crop.resize_px}
-    splits = f"{args.data}:train:{args.images}", f"{args.data}:test"
-    opened = [cifar_binary.open(split) for split in splits]
-    return [features.extract(predict_all, source, **sizes).x[0] for source in opened]
+    return monitor.Probe(loaded.encoder, bank, queries, crop.recipe, **sizes, **KNN)()["knn"]
 
 
-def knn_percent(args, bank, queries):
-    """kNN accuracy of the test images, percent."""
+def knn_of_features(args, path):
+    """The same by the features in a file, which lightly_moco.py wrote."""
     from moco_tf.probes import knn
 
     _, bank_labels = cifar_binary.read(args.data, "train", args.images)
     _, labels = cifar_binary.read(args.data, "test")
-    votes = {"neighbours": NEIGHBOURS, "temperature": VOTE_TEMPERATURE}
-    return 100 * knn.accuracy(bank, bank_labels, queries, labels, **votes)
+    with np.load(path) as x:
+        return knn.accuracy(x["train"], bank_labels, x["test"], labels, **KNN)
 
 
 def finish(command):

@@ -55,9 +55,9 @@ SECTIONS = {  # title and text of each table of benchmarks/all.py
     "peers": (
         "Whole runs beside lightly",
         "`train.py` and lightly's MoCo v2 on the same images, views, network, batch, queue and "
-        "schedule. `images/s` counts the steps after the first eight, input included; `in all` "
-        "counts every image and the seconds from the start of the process to its end. kNN is the "
-        "same for both encoders' features; `lowest` and `highest` are of the seeds.",
+        "schedule. `images/s` counts the steps after the first eight, input included; `in all` is "
+        "images per second from the start of the process to its end. kNN is the same for both "
+        "encoders; `lowest` and `highest` are of the seeds.",
     ),
 }
 
