@@ -1,7 +1,7 @@
 """Whole runs beside lightly's, the library that users would take instead: speed and accuracy.
 
     pip install lightly        (brings torchvision and Lightning)
-    python benchmarks/peers.py --data=DIR [--seeds=3] [--images=10240] [--epochs=2]
+    python benchmarks/peers.py --data=DIR [--seeds=3] [--images=8192] [--epochs=2]
 
 A torch without CUDA does not fit PyPI's torchvision. This is enough beside it:
 
@@ -60,7 +60,7 @@ def main():
     parser.add_argument("--data", required=True, help="folder of CIFAR-10's binary version")
     parser.add_argument("--peers", default="lightly,moco_tf", help="one or both of these")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each")
-    parser.add_argument("--images", type=int, default=10240, help="training images")
+    parser.add_argument("--images", type=int, default=8192, help="training images")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--width", type=int, default=16, help="channels of the first stage")
