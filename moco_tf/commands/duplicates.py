@@ -17,6 +17,7 @@ from moco_tf import storage
 from moco_tf.commands import script
 from moco_tf.evaluation import embeddings, search
 from moco_tf.evaluation.embedding_parts import FORMATS
+from moco_tf.probes.quality import NEAR_DUPLICATE
 from moco_tf.reports import pages
 
 FLAGS = flags.FLAGS
@@ -25,7 +26,7 @@ SHOWN_GROUPS, SHOWN_IMAGES = 100, 12  # in the page; the CSV has all
 
 def define_flags():
     """Defines the flags; not at import, so that other commands can import this."""
-    flags.DEFINE_float("threshold", 0.98, "Least similarity of near-duplicates.", -1, 1)
+    flags.DEFINE_float("threshold", NEAR_DUPLICATE, "Least similarity of near-duplicates.", -1, 1)
 
 
 def check(rest):

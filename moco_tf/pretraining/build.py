@@ -10,6 +10,7 @@ import tensorflow as tf
 from moco_tf import addresses, arguments, backbones, distribute
 from moco_tf.backbones import heads
 from moco_tf.backbones.encoder import Encoder
+from moco_tf.backbones.precision import has_amx
 from moco_tf.data.two_views import color_views, two_view_dataset
 from moco_tf.log import log
 from moco_tf.pretraining import mechanism
@@ -121,8 +122,8 @@ def describe(config, layout, source):
             source.num_examples,
             max(half, config.batch_size * (2 if config.model.symmetric else 1)),
         )
-    if config.mixed_bfloat16 and not accelerators():
-        log.warning("bfloat16 is about ten times slower than float32 on CPU.")
+    if config.mixed_bfloat16 and not accelerators() and not has_amx():
+        log.warning("bfloat16 is about ten times slower than float32 on a CPU without AMX.")
     if config.jit_compile and not accelerators():
         log.warning("On CPU the step is slower under XLA than without it.")
 

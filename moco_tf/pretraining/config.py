@@ -161,7 +161,7 @@ class Config:
         None, at_least=1, help="end early, with the schedule of the whole run"
     )
     gradient_accumulation: int = option(1, at_least=1, help="micro-batches per step")
-    mixed_bfloat16: bool = option(False, help="compute in bfloat16; for GPU and TPU")
+    mixed_bfloat16: bool = option(False, help="compute in bfloat16; for GPU, TPU and CPUs with AMX")
     jit_compile: bool = option(
         False, help="compile the whole step by XLA, on one GPU; on TPU it always is"
     )

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from moco_tf import distribute, schema
+from moco_tf.backbones import precision
 from moco_tf.data import sources
 from moco_tf.data.sources import Source, Stream
 from moco_tf.log import log
@@ -26,6 +27,7 @@ LARGE_QUEUE = {"CPU": 2048, "GPU": 65536}
 LONG_STEPS = 50_000  # from which on keys may move as slowly as on ImageNet
 MARGIN = 1.15  # for what a few steps do not show: evaluations, checkpoints, other programs
 MEMORY_SHARE = 0.7
+LEAST_GAIN = 1.1  # of bfloat16, from which on it is chosen
 FEW_IMAGES = 50_000  # with fewer, a trained encoder is the better start
 
 
@@ -85,6 +87,9 @@ def choose(
     chosen = _apply(config, given, before_trial(facts, config, given))
     log.info("Trying a few steps, to choose what fits %g minutes.", minutes)
     measured = _try(config, given, source, strategy)
+    if facts.device == "CPU" and precision.has_amx() and "mixed_bfloat16" not in given:
+        choice, measured = _try_bfloat16(config, given, source, strategy, measured)
+        chosen += _apply(config, given, [choice])
     chosen += _apply(config, given, after_trial(facts, config, given, measured, minutes))
     last = {choice.field: choice for choice in chosen}.values()
     lines = [f"  --config.{field}={value}  {reason}" for field, value, reason in last]
@@ -116,6 +121,16 @@ def _try(config, given, source, strategy):
         batch = config.batch_size // 2
         log.info("A batch of %d does not fit; trying %d.", config.batch_size, batch)
         _apply(config, given, _batch(batch, config.model.queue_size, "what fits into the GPU"))
+
+
+def _try_bfloat16(config, given, source, strategy, exact):
+    """The choice of a precision, and its `trial.Trial`; `exact` is that of float32."""
+    config.mixed_bfloat16 = True
+    mixed = _try(config, given, source, strategy)
+    gain = exact.image_seconds / mixed.image_seconds
+    is_faster = gain > LEAST_GAIN
+    reason = f"this CPU has AMX, and a step in bfloat16 is {gain:.2f} times as fast"
+    return Choice("mixed_bfloat16", is_faster, reason), mixed if is_faster else exact
 
 
 def _batch(batch, keys, reason):

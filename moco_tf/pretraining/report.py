@@ -22,6 +22,7 @@ from moco_tf.pretraining import verdicts
 from moco_tf.pretraining.config import Config
 from moco_tf.pretraining.mechanism import chance_loss
 from moco_tf.probes import knn, quality
+from moco_tf.probes.features import unit
 from moco_tf.reports import pages
 from moco_tf.training.metrics_file import Curves, lines_of
 
@@ -228,7 +229,14 @@ def _neighbours(images, recipe, encoder):
         return tf.cast(encoder.backbone(normalized(recipe, x), training=False), tf.float32)
 
     blocks = (images[i : i + ROWS] for i in range(0, len(images), ROWS))
-    bank = np.concatenate([features(block).numpy() for block in blocks])
+    bank = unit(np.concatenate([features(block).numpy() for block in blocks]))
     queries = np.linspace(0, len(images) - 1, min(QUERIES, len(images))).astype(int)
     _, nearest = knn.nearest(bank, bank[queries], NEIGHBOURS + 1, block=len(queries))
-    return pages.grid([images[row] for row in nearest])
+    grid = pages.grid([images[row] for row in nearest])
+    if len(images) < 2:
+        return grid
+    return (
+        f"{grid}<p>{quality.near_duplicates(bank):.1%} of the images have a near-duplicate among "
+        f"the others, with a cosine of at least {quality.NEAR_DUPLICATE}. If these are no copies, "
+        "the encoder tells images apart badly.</p>"
+    )

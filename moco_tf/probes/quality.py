@@ -20,6 +20,9 @@ from moco_tf.probes.features import unit
 IMAGES = 512  # so that a measurement takes as long as a few steps
 ROWS = 64
 BLIND = 0.9  # views of an image this much nearer than other images' are hardly nearer at all
+NEAR_DUPLICATE = (
+    0.98  # cosine from which on two images are taken for copies, see docs/own_photos.md
+)
 FALLEN = 0.5  # share of the first rank below which directions have been lost
 
 
@@ -45,6 +48,18 @@ def rank_of_spectrum(variance: np.ndarray) -> float:
     """Effective rank of a covariance with these eigenvalues: the exponential of their entropy."""
     share = variance.clip(1e-12) / variance.clip(1e-12).sum()
     return float(np.exp(-np.sum(share * np.log(share))))
+
+
+def near_duplicates(x: np.ndarray) -> float:
+    """Share of unit rows x, NxC with N >= 2, whose nearest other row is a near-duplicate.
+
+    Example:
+        >>> near_duplicates(np.float32([[1, 0], [1, 0], [0, 1], [-1, 0]]))
+        0.5
+    """
+    cosine = x @ x.T
+    np.fill_diagonal(cosine, -1)
+    return float(np.mean(cosine.max(axis=1) >= NEAR_DUPLICATE))
 
 
 class Quality:

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from moco_tf import presets, schema
+from moco_tf.backbones import precision
 from moco_tf.commands import train
 from moco_tf.data.sources import from_arrays
 from moco_tf.pretraining import config as configs
@@ -80,6 +81,40 @@ def test_what_the_user_gives_stays():
     assert chosen(given={"batch_size": 20})[0].model.bn_group_size == 5
 
 
+def tried_by(run, monkeypatch, has_amx):
+    """A config for 300 images, whose trials are answered by `run`."""
+    monkeypatch.setattr(trial, "run", run)
+    monkeypatch.setattr(precision, "has_amx", lambda: has_amx)
+    images = np.random.default_rng(0).integers(0, 256, (300, 70, 90, 3), np.uint8)
+    source = from_arrays(images, np.arange(300) % 3)
+    monkeypatch.setattr(own_images.sources, "open_source", lambda *_, **__: source)
+    return presets.load("tiny_imagenet")
+
+
+@pytest.mark.parametrize(
+    "has_amx, bfloat16_seconds, is_chosen",
+    [(True, 0.002, True), (True, 0.0039, False), (False, 0.002, False)],
+)
+def test_bfloat16_is_chosen_where_this_cpu_is_faster_in_it(
+    monkeypatch, caplog, has_amx, bfloat16_seconds, is_chosen
+):
+    caplog.set_level("INFO", "moco_tf")
+
+    def run(config, source, strategy):
+        seconds = bfloat16_seconds if config.mixed_bfloat16 else 0.004
+        return trial.Trial(64, seconds, 1e7, 1e8, None)
+
+    config = tried_by(run, monkeypatch, has_amx)
+    own_images.choose(config, set(), 2, tf.distribute.get_strategy())
+    assert config.mixed_bfloat16 == is_chosen
+    assert ("2.00 times as fast" in caplog.text) == is_chosen
+    epochs, faster = config.epochs, 2 if is_chosen else 1
+    config = tried_by(run, monkeypatch, has_amx)
+    own_images.choose(config, {"mixed_bfloat16"}, 2, tf.distribute.get_strategy())
+    assert not config.mixed_bfloat16 and config.data.image_size_px == 64
+    assert epochs == pytest.approx(faster * config.epochs, abs=1)
+
+
 def test_a_gpu_that_is_too_small_gets_half_the_batch(monkeypatch, caplog):
     caplog.set_level("INFO", "moco_tf")
     tried = []
@@ -90,11 +125,7 @@ def test_a_gpu_that_is_too_small_gets_half_the_batch(monkeypatch, caplog):
             raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
         return trial.Trial(64, 0.004, 1e7, 1e8, None)
 
-    monkeypatch.setattr(trial, "run", run)
-    images = np.random.default_rng(0).integers(0, 256, (300, 70, 90, 3), np.uint8)
-    source = from_arrays(images, np.arange(300) % 3)
-    monkeypatch.setattr(own_images.sources, "open_source", lambda *_, **__: source)
-    config = presets.load("tiny_imagenet")
+    config = tried_by(run, monkeypatch, has_amx=False)
     own_images.choose(config, set(), 20, tf.distribute.get_strategy())
     assert tried == [64, 32, 16] and config.batch_size == 16
     configs.check(config)

@@ -22,6 +22,12 @@ def test_the_effective_rank_counts_equal_directions(rank):
     assert quality.effective_rank(rows) == pytest.approx(rank, rel=1e-3)
 
 
+def test_near_duplicates_are_counted_beside_every_other_image():
+    angles = np.float32([0, 0.1, 1, 1.19, 2, 2.21])  # cosine .995, .982 and .978
+    x = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    assert quality.near_duplicates(x) == pytest.approx(4 / 6)
+
+
 def encoder(constant=False):
     keras.utils.set_random_seed(0)
     images = keras.Input((16, 16, 3))
@@ -84,3 +90,4 @@ def test_a_run_without_labels_logs_and_reports_its_quality(tmp_path):
     assert [line["step"] for line in lines] == [0, 4]
     text = (tmp_path / "run" / "report.html").read_text()
     assert "Effective rank" in text and "views of one image" in text
+    assert re.search(r"\d% of the images have a near-duplicate among the others", text)

@@ -4,6 +4,7 @@ import importlib
 import json
 import sys
 
+import numpy as np
 import pytest
 import tiny
 
@@ -59,6 +60,12 @@ def test_detection():
         row["part"]: row["share"] for row in benchmark("detection", *flags, "--profile")["rows"]
     }
     assert shares.pop("whole") == 1 and len(shares) == 7
+
+
+@pytest.mark.slow
+def test_step_memory():
+    (row,) = benchmark("step_memory", "--only=0")["rows"]
+    assert 0.5 < row["measured / estimated"] < 2
 
 
 @pytest.mark.slow
@@ -130,3 +137,24 @@ def test_annotations(monkeypatch, tmp_path):
     for function in (annotations.checked, annotations.opened, annotations.opened):
         _, cpu_seconds, base, peak = annotations.measured(function, str(tmp_path), 200)
         assert cpu_seconds > 0 and peak >= base > 0
+
+
+def test_search_precision(pretrained, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(tiny.ROOT / "benchmarks"))
+    search_precision = importlib.import_module("search_precision")
+    # The nearest of each: its twin, and one of the other label; of the last, none of its own.
+    angles = np.float32([0, 0, 1, 1.01, 2])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    monkeypatch.setattr(search_precision, "NEIGHBORS", 2)
+    labels = dict(zip("abcde", "xxyyz", strict=True))
+    assert search_precision.precision(vectors, list("abcde"), labels) == pytest.approx(0.4)
+    folder = pretrained.parent / "data" / "train"
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*.png"))
+    table = tmp_path / "labels.csv"
+    table.write_text("".join(f"{path},{path.parent}\n" for path in files))
+    monkeypatch.setattr("sys.argv", ["", str(folder), str(table), str(pretrained)])
+    search_precision.main()
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    titles = ["chance", "pixels of thumbnails", f"{pretrained}, untrained", str(pretrained)]
+    assert [row["vectors"] for row in rows] == titles
+    assert all(0 < row["precision"] <= 1 for row in rows)
