@@ -264,12 +264,13 @@ def normalize(x):
 def random_keys(seed):
     """Initializer of queues and banks: random unit rows."""
 
-    @tf.function(autograph=False)  # eagerly, several copies of the queue would be held
-    def rows(shape, dtype):
-        return normalize(tf.random.stateless_normal(shape, [seed, 0], dtype=dtype))
-
     def initialize(shape, dtype=None):
-        return rows(tuple(shape), tf.as_dtype(dtype or "float32"))
+        @tf.function(autograph=False)  # eagerly, several copies of the queue would be held
+        def rows():
+            return normalize(tf.random.stateless_normal(shape, [seed, 0], dtype=dtype or "float32"))
+
+        # Unlike a call, it warns of no retracing in a script that makes many models.
+        return rows.get_concrete_function()()
 
     return initialize
 

@@ -51,3 +51,9 @@ def test_the_state_of_the_queue_is_that_of_its_keys(step, symmetric):
 def test_a_new_queue_is_what_it_was_before_it_was_made_in_one_graph():
     eager = normalize(tf.random.stateless_normal([300, C], [7, 0]))
     np.testing.assert_array_equal(random_keys(7)((300, C), "float32"), eager)
+
+
+def test_many_queues_in_one_script_warn_of_nothing(caplog):
+    for seed in range(6):
+        random_keys(seed)((4, C))
+    assert not caplog.records
