@@ -59,11 +59,11 @@ def measure(backbone, stem, px, batch, bfloat16):
     from moco_tf.data import sources
     from moco_tf.pretraining import trial
 
-    config = presets.load("tiny_imagenet")
+    config = presets.load("own_images")
     config.data.source = "synthetic:shapes:train"
     config.data.image_size_px = config.monitor.resize_px = px
     config.model.backbone = f"resnet:{backbone}"
-    config.model.stem = stem
+    config.model.stem, config.model.width = stem, None
     config.model.bn_group_size = batch // 4
     config.model.queue_size = batch * 4
     config.batch_size, config.mixed_bfloat16 = batch, bfloat16

@@ -20,7 +20,7 @@ import os
 import tensorflow as tf
 from absl import flags
 
-from moco_tf import distribute, schema, warm_start
+from moco_tf import distribute, encoders, schema, warm_start
 from moco_tf.commands import config_flag, run_flags, script
 from moco_tf.commands.signals import STOP
 from moco_tf.log import log
@@ -56,7 +56,7 @@ def with_address(argv: list[str]) -> list[str]:
     others = [argument for argument in argv[1:] if argument != word]
     more = [f"--config.data.source={address}"]
     if not config_flag.given(argv):
-        others.insert(0, f"--config={'moco_v2' if _has_gpu() else 'tiny_imagenet'}")
+        others.insert(0, f"--config={'moco_v2' if _has_gpu() else 'own_images'}")
         if not config_flag.given(argv, "minutes"):
             more.append(f"--minutes={DEFAULT_MINUTES}")
     if not config_flag.given(argv, "workdir"):
@@ -100,6 +100,8 @@ def _chosen(run_config, workdir, strategy):
     """The config with chosen sizes; in a workdir with a checkpoint, those that it was made by."""
     given = config_flag.overrides()
     if is_new_workdir(workdir):
+        if INIT.value:
+            _take_backbone(run_config, INIT.value, given)
         own_images.choose(run_config, set(given), MINUTES.value, strategy, INIT.value)
         return run_config
     with tf.io.gfile.GFile(os.path.join(workdir, CONFIG)) as file:
@@ -108,6 +110,18 @@ def _chosen(run_config, workdir, strategy):
         schema.override(run_config, name, value)
     log.info("Sizes are those of %s, whose run is resumed.", workdir)
     return run_config
+
+
+def _take_backbone(run_config, path, given):
+    """Sets the backbone of a config to that of a run, if `path` is of one and has another."""
+    start = encoders.load(path).run
+    if start is None:
+        return
+    for name in ("backbone", "backbone_options", "stem", "width"):
+        value = getattr(start.model, name)
+        if f"model.{name}" not in given and value != getattr(run_config.model, name):
+            setattr(run_config.model, name, value)
+            log.info("--config.model.%s=%s, as in the run of --init", name, value)
 
 
 def run():

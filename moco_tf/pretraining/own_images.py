@@ -18,9 +18,9 @@ from moco_tf.pretraining import build, trial
 from moco_tf.pretraining.config import Config
 
 SAMPLE = 64  # images whose sizes are looked at
-SIZES_PX = (32, 64, 96, 128, 160, 192, 224)
-SMALL_PX = 64  # of a step that is tried on a CPU
-ENOUGH_EPOCHS = 200  # more time than these need goes into larger images
+SIZES_PX = (32, 48, 64, 96, 128, 160, 192, 224)
+ENOUGH_EPOCHS = 200  # more time than these need goes into larger images,
+ENOUGH_PAIRS = 100_000  # if it also needs no more than for so many pairs of views
 MOST_EPOCHS = 800  # of the longest published run of MoCo v2
 LARGE_BATCH = {"CPU": 128, "GPU": 256}
 LARGE_QUEUE = {"CPU": 2048, "GPU": 65536}
@@ -164,7 +164,7 @@ def look_at(source: Source | Stream) -> Facts:
     labels = None if isinstance(source, Stream) else source.labels
     return Facts(
         images=source.num_examples,
-        short_px=int(np.median(sizes)) if sizes else SMALL_PX,
+        short_px=int(np.median(sizes)) if sizes else SIZES_PX[0],
         per_class=0 if labels is None else source.num_examples // len(np.unique(labels)),
         device="GPU" if build.accelerators() else "CPU",
     )
@@ -186,7 +186,7 @@ def before_trial(facts: Facts, config: Config, given: set[str]) -> list[Choice]:
         while batch > 8 and batch > facts.images // 4:
             batch //= 2
     keys = min(facts.images // 2, LARGE_QUEUE[facts.device])
-    side = _sides(facts)[-1] if facts.device == "GPU" else min(SMALL_PX, _sides(facts)[-1])
+    side = _sides(facts)[-1] if facts.device == "GPU" else SIZES_PX[0]
     return [
         *_batch(batch, keys, f"at most {LARGE_BATCH[facts.device]}, and a quarter of all"),
         Choice("data.image_size_px", side, "tried first"),
@@ -212,6 +212,7 @@ def after_trial(
         fits = f"what fits into {room / 1e9:.1f} GB of memory"
         choices = _batch(batch, config.model.queue_size, fits)
     steps = max(facts.images // batch, 1)
+    enough = max(ENOUGH_EPOCHS, ENOUGH_PAIRS / (steps * batch))
 
     def epochs_at(px):
         seconds = measured.image_seconds * (px / measured.image_size_px) ** 2 * MARGIN
@@ -220,7 +221,7 @@ def after_trial(
     if "data.image_size_px" not in given:
         for larger in (px for px in _sides(facts) if px > side):
             fits = room is None or measured.bytes(batch, larger) <= room
-            if fits and epochs_at(larger) >= ENOUGH_EPOCHS:
+            if fits and epochs_at(larger) >= enough:
                 side = larger
     epochs = config.epochs
     if not {"epochs", "steps"} & given:
@@ -231,8 +232,8 @@ def after_trial(
         Choice(
             "data.image_size_px",
             side,
-            f"the largest for which {minutes:g} minutes are {ENOUGH_EPOCHS} epochs, or the smallest"
-            " that is useful",
+            f"the largest for which {minutes:g} minutes are {ENOUGH_EPOCHS} epochs and "
+            f"{ENOUGH_PAIRS:,} pairs, or the smallest",
         ),
         Choice(
             "epochs",

@@ -1,5 +1,6 @@
 """A new run starts from another run's state, or from an encoder (`--init`)."""
 
+import logging
 import re
 import shutil
 
@@ -9,8 +10,8 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from moco_tf import encoders, warm_start
-from moco_tf.commands import export
+from moco_tf import encoders, presets, warm_start
+from moco_tf.commands import export, train
 from moco_tf.pretraining import build, initial, run
 
 
@@ -154,3 +155,14 @@ def test_one_checkpoint_of_a_run_is_evaluated_and_exported(pretrained, tmp_path)
         ValueError, match=r"step-N\).*no .*step-5. The run has kept step-2, step-4\."
     ):
         encoders.load(str(pretrained / "checkpoints" / "step-5"))
+
+
+def test_chosen_sizes_keep_the_backbone_of_the_run_to_start_from(pretrained, monkeypatch, caplog):
+    config = presets.load("own_images")
+    with caplog.at_level(logging.INFO):
+        train._take_backbone(config, str(pretrained), {"model.stem": "imagenet"})
+    run = tiny.config().model
+    assert (config.model.backbone, config.model.width) == (run.backbone, run.width)
+    assert (config.model.stem, config.model.head) == ("cifar", "linear")
+    assert f"--config.model.width={run.width}, as in the run" in caplog.text
+    train._take_backbone(config, str(pretrained / "encoder.keras"), {})
