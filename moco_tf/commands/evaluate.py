@@ -15,6 +15,7 @@ classifier.keras, segmentation adds segmenter.keras, detection detector.keras an
 """
 
 import os
+import shlex
 from typing import Any
 
 from absl import flags
@@ -26,6 +27,7 @@ from moco_tf.evaluation import report, results
 from moco_tf.evaluation.task import evaluate, find
 
 COMPARE = "compare"
+SERVED = ("linear", "linear_cached", "finetune", "detection")  # tasks whose result can be exported
 TASK = flags.DEFINE_string(
     "task",
     None,
@@ -72,6 +74,16 @@ def main(rest):
     record = evaluate(TASK.value, config, CHECKPOINT.value, workdir, strategy, stop)
     if distribute.is_chief(strategy):
         print(f"\n{results.summary(record)}\n{os.path.join(workdir, 'report.html')}")
+        if TASK.value in SERVED:
+            print(next_command(workdir))
+
+
+def next_command(workdir: str) -> str:
+    """Text that names the command for what an evaluation has trained."""
+    folder = shlex.quote(workdir)
+    output = shlex.quote(os.path.join(workdir, "served"))
+    command = f"python -m moco_tf export --format=savedmodel --checkpoint={folder}"
+    return f"Next:\n  {command} --output={output}"
 
 
 def run():

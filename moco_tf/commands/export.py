@@ -18,6 +18,7 @@ torchvision_detection, mmdetection, detectron2
 
 import functools
 import os
+import shlex
 
 import keras
 import tensorflow as tf
@@ -240,6 +241,15 @@ def main(_):
     """The command."""
     options = {name: FLAGS[name].value for name in SERVED} if FLAGS.format == "savedmodel" else {}
     print(export(FLAGS.checkpoint, FLAGS.format, FLAGS.output, FLAGS.part, **options))
+    if FLAGS.format == "savedmodel" and "://" not in FLAGS.output:
+        print(next_command(FLAGS.output))
+
+
+def next_command(output: str) -> str:
+    """Text that names the command which serves a folder of SavedModels."""
+    volume = shlex.quote(f"{os.path.abspath(output)}:/models/moco")
+    ports = "-p 8500:8500 -p 8501:8501"
+    return f"Next:\n  docker run {ports} -v {volume} -e MODEL_NAME=moco tensorflow/serving"
 
 
 def run():

@@ -18,6 +18,9 @@ from moco_tf.probes.quality import rank_of_spectrum
 from moco_tf.training.round import Observer
 
 
+UNTRAINED = 0.1  # share of a run in which keys may lie in as few directions as at its start
+
+
 class Diagnostics(Observer):
     """Measures the state of the keys, and warns in the log if the loss stays at chance.
 
@@ -25,10 +28,12 @@ class Diagnostics(Observer):
         model: mechanism that is trained.
         config: `Config` of the run.
         layout: `BatchLayout` of the run.
+        total: number of its steps.
     """
 
-    def __init__(self, model: keras.Model, config: Config, layout: BatchLayout):
+    def __init__(self, model: keras.Model, config: Config, layout: BatchLayout, total: int):
         self.model = model
+        self.first_watched = UNTRAINED * total
         self.layout = layout
         self.state_every = config.log_every_steps
         self.chance = chance_loss(config)
@@ -47,7 +52,8 @@ class Diagnostics(Observer):
         if round.last % self.state_every == 0 and math.isfinite(loss):
             if self.model.has_queue:
                 values |= self.queue_state(round.last)
-                self._watch_collapse(values)
+                if round.last >= self.first_watched:
+                    self._watch_collapse(values)
             if self.model.keys_share_batch:
                 values["positives_in_group"] = self.positives_in_group(round.last)
         self._explain(round.last, loss)

@@ -98,6 +98,10 @@ def summary(workdir: str, step: int, source: str) -> str:
     folder = shlex.quote(source.removeprefix("folder:"))
     evaluation = shlex.quote(workdir.rstrip("/") + "_")
     tasks = ("knn", "linear") if scores else ("neighbours",)
+    classify = (
+        f"  python -m moco_tf evaluate --task=linear_cached --checkpoint={quoted} "
+        f"--workdir={evaluation}classes --config.data.train=csv:LABELS.csv"
+    )
     return "\n".join(
         [
             "",
@@ -119,6 +123,7 @@ def summary(workdir: str, step: int, source: str) -> str:
                 f"--workdir={evaluation}{task}"
                 for task in tasks
             ),
+            *([] if scores else [f"{classify}   # FILE,LABEL a line"]),
         ]
     )
 

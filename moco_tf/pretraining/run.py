@@ -109,7 +109,7 @@ def pretrain(
         scores,
         stop,
         result=model.encoder_q,
-        observers=[diagnostics.Diagnostics(model, config, layout)],
+        observers=[diagnostics.Diagnostics(model, config, layout, plan.total)],
         remedy="Look at the data, or start a new workdir with a lower learning rate.",
         input_remedy=build.input_remedy(config),
         max_bad_fraction=config.data.max_bad_fraction,

@@ -6,6 +6,7 @@ import types
 import numpy as np
 import pytest
 import tensorflow as tf
+import tiny
 import tiny_fit
 
 from moco_tf.data.batch_layout import BatchLayout
@@ -83,6 +84,20 @@ def test_keys_that_stay_in_few_directions_are_warned_of(rank, warned, caplog):
     if warned:
         assert "effective rank is 1.0 of 64" in warnings[0]
         assert "--config.model.momentum" in warnings[0]
+
+
+def test_keys_of_the_first_tenth_of_a_run_may_lie_in_few_directions(monkeypatch, caplog):
+    model = types.SimpleNamespace(
+        has_queue=True, keys_share_batch=False, queue=tf.zeros([4, 64]), filled=lambda *_: 0.5
+    )
+    watch = diagnostics.Diagnostics(model, tiny.config(log_every_steps=1), BatchLayout(20), 100)
+    state = {"queue_fill": 1, "key_effective_rank": 1.0}
+    monkeypatch.setattr(watch, "queue_state", lambda step: state)
+    for step in range(1, 14):
+        watch.measure(Round(step, step, {"loss": np.float32([1.0])}))
+    assert "nearly collapsed" not in caplog.text
+    watch.measure(Round(14, 14, {"loss": np.float32([1.0])}))
+    assert caplog.text.count("nearly collapsed") == 1
 
 
 def test_a_report_embeds_its_neighbours_in_a_graph():
