@@ -17,7 +17,6 @@ from moco_tf.pretraining.verdicts import COLLAPSED
 from moco_tf.probes.quality import rank_of_spectrum
 from moco_tf.training.round import Observer
 
-
 UNTRAINED = 0.1  # share of a run in which keys may lie in as few directions as at its start
 
 
