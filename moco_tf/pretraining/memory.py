@@ -12,6 +12,7 @@ from moco_tf.log import log
 from moco_tf.pretraining.config import Config
 
 GB = 1e9
+OVERHEAD = 0.7 * GB  # of threads, input and compiled graphs, by benchmarks/step_memory.py
 COPIES = 4  # of the encoder's weights: query encoder, key encoder, velocity, gradients
 MARGIN = 1.1  # a step is refused only if it needs this many times the machine's memory
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -41,10 +42,10 @@ def row_bytes(model: Contrastive, config: Config) -> float:
 
 
 def fixed_bytes(model: Contrastive, layout: BatchLayout) -> float:
-    """Bytes that a step needs for any batch: weights, velocity, gradients, queue."""
+    """Bytes that a step needs for any batch: weights, velocity, gradients, queue, overhead."""
     others = sum(math.prod(v.shape) for v in model.weights) - 2 * model.encoder_q.count_params()
     floats = COPIES * model.encoder_q.count_params() + max(others, 0)
-    return 4 * floats * layout.replicas / layout.hosts
+    return OVERHEAD + 4 * floats * layout.replicas / layout.hosts
 
 
 def check(model: Contrastive, config: Config, layout: BatchLayout, machine: Machine | None):
@@ -98,7 +99,7 @@ def _advice(config, layout, rows):
     if batch > 0:
         ways.append(f"--config.batch_size={min(batch, config.batch_size)}")
     if not ways and group > 1:
-        ways.append("a smaller --config.model.bn_group_size, and batch,")
+        ways.append("a smaller --config.model.bn_group_size and batch")
     return f"Use {', or '.join([*ways, smaller])}."
 
 
