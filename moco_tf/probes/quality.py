@@ -20,9 +20,7 @@ from moco_tf.probes.features import unit
 IMAGES = 512  # so that a measurement takes as long as a few steps
 ROWS = 64
 BLIND = 0.9  # views of an image this much nearer than other images' are hardly nearer at all
-NEAR_DUPLICATE = (
-    0.98  # cosine from which on two images are taken for copies, see docs/own_photos.md
-)
+NEAR_DUPLICATE = 0.98  # least cosine of copies, as docs/own_photos.md measures it
 FALLEN = 0.5  # share of the first rank below which directions have been lost
 
 

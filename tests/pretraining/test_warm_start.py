@@ -157,7 +157,7 @@ def test_one_checkpoint_of_a_run_is_evaluated_and_exported(pretrained, tmp_path)
         encoders.load(str(pretrained / "checkpoints" / "step-5"))
 
 
-def test_chosen_sizes_keep_the_backbone_of_the_run_to_start_from(pretrained, monkeypatch, caplog):
+def test_chosen_sizes_keep_the_backbone_of_the_run_to_start_from(pretrained, caplog):
     config = presets.load("own_images")
     with caplog.at_level(logging.INFO):
         train._take_backbone(config, str(pretrained), {"model.stem": "imagenet"})
