@@ -60,6 +60,11 @@ def make_strategy(name="auto", tpu=None):
     return tf.distribute.get_strategy()
 
 
+def accelerators() -> list[tf.config.LogicalDevice]:
+    """The GPUs and TPUs that TensorFlow sees."""
+    return tf.config.list_logical_devices("GPU") + tf.config.list_logical_devices("TPU")
+
+
 def _detect(tpu):
     if _cluster():
         return "multiworker"

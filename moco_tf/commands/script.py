@@ -1,6 +1,7 @@
 """Runs a command: parses flags, shows errors as messages, returns exit codes."""
 
 import importlib
+import os
 import re
 import signal
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 from absl import app, flags
 
-from moco_tf import startup
+from moco_tf import startup, strategies
 from moco_tf.commands import did_you_mean, help
 from moco_tf.commands.signals import NAMES, STOP
 from moco_tf.log import log, show_log
@@ -81,7 +82,26 @@ def run(
 
     with startup.quiet():
         tf.config.list_physical_devices()  # TensorFlow looks for a GPU
-    app.run(guarded, flags_parser=parse)
+    try:
+        app.run(guarded, flags_parser=parse)
+    except SystemExit as end:
+        if "TF_CONFIG" not in os.environ and not strategies.accelerators():
+            _leave(end.code)
+        raise  # other workers and accelerators want to be told
+
+
+def _leave(code):
+    """Ends this process without destroying TensorFlow's objects.
+
+    The thread by which tf.data tunes itself (Model::OptimizeLoop) can miss the call to end, on one
+    core always; whoever destroys the iterator then waits until it looks up, for up to a minute.
+    """
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
 
 
 def _import(modules):

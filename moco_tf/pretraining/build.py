@@ -7,7 +7,7 @@ import math
 import keras
 import tensorflow as tf
 
-from moco_tf import addresses, arguments, backbones, distribute
+from moco_tf import addresses, arguments, backbones, distribute, strategies
 from moco_tf.backbones import heads
 from moco_tf.backbones.encoder import Encoder
 from moco_tf.backbones.precision import has_amx
@@ -122,9 +122,9 @@ def describe(config, layout, source):
             source.num_examples,
             max(half, config.batch_size * (2 if config.model.symmetric else 1)),
         )
-    if config.mixed_bfloat16 and not accelerators() and not has_amx():
+    if config.mixed_bfloat16 and not strategies.accelerators() and not has_amx():
         log.warning("bfloat16 is about ten times slower than float32 on a CPU without AMX.")
-    if config.jit_compile and not accelerators():
+    if config.jit_compile and not strategies.accelerators():
         log.warning("On CPU the step is slower under XLA than without it.")
 
 
@@ -142,11 +142,6 @@ def steps_per_call(config, strategy):
     """Steps in one call to the device: by default 1, and a whole log interval on TPU."""
     on_tpu = distribute.on_tpu(strategy)
     return config.steps_per_call or (config.log_every_steps if on_tpu else 1)
-
-
-def accelerators():
-    """GPUs and TPUs that TensorFlow sees."""
-    return tf.config.list_logical_devices("GPU") + tf.config.list_logical_devices("TPU")
 
 
 def make_dataset(source, recipe, recipe_k, config, layout):
@@ -177,12 +172,12 @@ def augment_on(config):
     """Where the photometric half runs, "host" or "device"; "auto" prefers a GPU or TPU."""
     if config.data.augment_on != "auto":
         return config.data.augment_on
-    return "device" if accelerators() else "host"
+    return "device" if strategies.accelerators() else "host"
 
 
 def input_remedy(config):
     """Advice for a run that waits for its input pipeline."""
-    if accelerators() and augment_on(config) == "host":
+    if strategies.accelerators() and augment_on(config) == "host":
         return "Leave colors and blur to the device: data.augment_on=device."
     remedy = "Give the host more cores"
     if config.data.source.startswith("synthetic:"):

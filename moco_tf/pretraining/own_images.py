@@ -9,12 +9,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from moco_tf import distribute, schema
+from moco_tf import distribute, schema, strategies
 from moco_tf.backbones import precision
 from moco_tf.data import sources
 from moco_tf.data.sources import Source, Stream
 from moco_tf.log import log
-from moco_tf.pretraining import build, trial
+from moco_tf.pretraining import trial
 from moco_tf.pretraining.config import Config
 
 SAMPLE = 64  # images whose sizes are looked at
@@ -166,7 +166,7 @@ def look_at(source: Source | Stream) -> Facts:
         images=source.num_examples,
         short_px=int(np.median(sizes)) if sizes else SIZES_PX[0],
         per_class=0 if labels is None else source.num_examples // len(np.unique(labels)),
-        device="GPU" if build.accelerators() else "CPU",
+        device="GPU" if strategies.accelerators() else "CPU",
     )
 
 

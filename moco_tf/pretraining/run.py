@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from moco_tf import distribute, schema, workers
+from moco_tf import distribute, schema, strategies, workers
 from moco_tf.data import examination, recipes, sources
 from moco_tf.data.two_views import require_index
 from moco_tf.log import log
@@ -88,7 +88,7 @@ def pretrain(
     )
     with strategy.scope():
         model = build.make_model(config, plan.num_images, plan.steps_per_epoch)
-    if not build.accelerators():  # elsewhere the device's allocator says what it lacks
+    if not strategies.accelerators():  # elsewhere the device's allocator says what it lacks
         memory.check(model, config, layout, memory.machine())
     held_out = (source, queries) if queries else None
     scores = monitors.make_scores(config, model, recipe, strategy, plan, held_out, index_dir)

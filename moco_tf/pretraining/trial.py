@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from moco_tf import distribute
+from moco_tf import distribute, strategies
 from moco_tf.data import recipes
 from moco_tf.data.sources import Source, Stream
 from moco_tf.pretraining import build, memory
@@ -55,7 +55,7 @@ def run(config: Config, source: Source | Stream, strategy: tf.distribute.Strateg
     recipe, recipe_k = recipes.find_both(config.data.recipe, config.data.recipe_k)
     with strategy.scope():
         model = build.make_model(config, source.num_examples)
-    machine = None if build.accelerators() else memory.machine()
+    machine = None if strategies.accelerators() else memory.machine()
     memory.check(model, config, layout, machine)
     dataset = build.make_dataset(source, recipe, recipe_k, config, layout)
     step = build.make_step(model, recipe, recipe_k, config, strategy)

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tiny
 from PIL import Image
 
+from moco_tf import strategies
 from moco_tf.backbones import resnet
 from moco_tf.pretraining import build, memory, run
 from moco_tf.training.round import Round
@@ -31,7 +32,7 @@ def started(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(run.fit, "fit", fit)
     monkeypatch.setattr(run.report, "write", lambda *_: None)
     monkeypatch.setattr(build, "make_backbone", backbone)
-    monkeypatch.setattr(build, "accelerators", list)  # of which the allocator says more
+    monkeypatch.setattr(strategies, "accelerators", list)  # of which the allocator says more
     monkeypatch.setattr(memory, "machine", lambda: memory.Machine(1e11, 1e11))
 
     def start(**fields):
