@@ -168,10 +168,10 @@ def make_predict_own(strategy, predict):
 
 def _make_predict(strategy, run, workers):
     """The generator of `make_predict_all` for a step; `workers` processes work by themselves."""
+    replicas = num_replicas(strategy) // workers
 
-    def predict_all(dataset, num_examples, batch_size, title=None):
-        replicas = num_replicas(strategy) // workers
-        per_replica = -(-batch_size // replicas)
+    @functools.cache
+    def distributed(dataset, per_replica):
         batch_size = per_replica * replicas
 
         def host_dataset(context):
@@ -183,7 +183,12 @@ def _make_predict(strategy, run, workers):
                 data = data.unbatch().batch(per_replica, drop_remainder=True)
             return data.repeat()  # without end it keeps its static shapes when it is distributed
 
-        iterator = iter(strategy.distribute_datasets_from_function(host_dataset))
+        return strategy.distribute_datasets_from_function(host_dataset)
+
+    def predict_all(dataset, num_examples, batch_size, title=None):
+        per_replica = -(-batch_size // replicas)
+        batch_size = per_replica * replicas
+        iterator = iter(distributed(dataset, per_replica))
         starts = range(0, num_examples, batch_size)
         for first in tqdm(starts, title, unit="batch", disable=title is None):
             outputs = run(iterator)

@@ -66,8 +66,10 @@ def forward(network, recipe, strategy, make=distribute.make_predict_all):
     return make(strategy, predict)
 
 
-def extract(predict_all, source, *, image_size_px, resize_px, batch=256, title=None):
-    """Outputs for all images of a source, the same on every process.
+def make_extract(predict_all, source, *, image_size_px, resize_px, batch=256):
+    """Makes a function that extracts outputs for all images of a source, again and again.
+
+    The input pipeline is built at the first call only, which takes as long as some hundred images.
 
     Args:
         predict_all: function from `forward`.
@@ -75,11 +77,12 @@ def extract(predict_all, source, *, image_size_px, resize_px, batch=256, title=N
         image_size_px: side of the center crop.
         resize_px: short side before the crop.
         batch: approximate number of rows over all replicas; fewer if there are fewer images.
-        title: title of the progress bar; None shows none.
 
     Returns:
-        `Outputs`.
+        Function from the title of a progress bar (None shows none) to `Outputs`, the same on every
+        process.
     """
+    total = source.num_examples
 
     def dataset(batch_size, rows):
         return evaluation_dataset(
@@ -90,16 +93,23 @@ def extract(predict_all, source, *, image_size_px, resize_px, batch=256, title=N
             rows=rows,
         )
 
-    total = source.num_examples
-    arrays = {}
-    for first, outputs in predict_all(dataset, total, min(batch, total), title):
-        if not arrays:  # made once: no second copy of what may fill half the memory
-            arrays = {n: np.empty((total, *x.shape[1:]), x.dtype) for n, x in outputs.items()}
-        for name, x in outputs.items():
-            arrays[name][first : first + len(x)] = x
-    labels = arrays.pop("label")
-    ok = arrays.pop("ok")
-    return Outputs(list(arrays.values()), labels, ok)
+    def extract_all(title=None):
+        arrays = {}
+        for first, outputs in predict_all(dataset, total, min(batch, total), title):
+            if not arrays:  # made once: no second copy of what may fill half the memory
+                arrays = {n: np.empty((total, *x.shape[1:]), x.dtype) for n, x in outputs.items()}
+            for name, x in outputs.items():
+                arrays[name][first : first + len(x)] = x
+        labels = arrays.pop("label")
+        ok = arrays.pop("ok")
+        return Outputs(list(arrays.values()), labels, ok)
+
+    return extract_all
+
+
+def extract(predict_all, source, *, title=None, **options):
+    """Outputs for all images of a source, once: `Outputs`; arguments as for `make_extract`."""
+    return make_extract(predict_all, source, **options)(title)
 
 
 def extract_to(

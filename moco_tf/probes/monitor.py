@@ -12,6 +12,7 @@ from moco_tf.data.sources import Stream
 from moco_tf.log import log
 from moco_tf.probes import features, knn
 from moco_tf.probes import linear as linear_probe
+from moco_tf.probes.features import make_extract
 
 HELD_OUT = 0.1  # share of each class that `hold_out` splits off
 
@@ -52,23 +53,25 @@ class Probe:
         linear=False,
         strategy=None,
     ):
-        self.sources = {"bank": bank, "queries": sources.renumber_labels(queries, like=bank)}
-        self.crop = {
-            "image_size_px": image_size_px,
-            "resize_px": resize_px or round(image_size_px * 8 / 7),
-        }
+        queries = sources.renumber_labels(queries, like=bank)
+        resize_px = resize_px or round(image_size_px * 8 / 7)
         self.neighbours, self.temperature, self.linear = neighbours, temperature, linear
         self.strategy = strategy or tf.distribute.get_strategy()
         statistics = encoder.non_trainable_variables
         self.take_first = distribute.make_take_first(self.strategy, statistics)
-        self.run = _forward(encoder, features, recipe, self.strategy)
+        run = _forward(encoder, features, recipe, self.strategy)
+        crop = {"image_size_px": image_size_px, "resize_px": resize_px}
+        self.extract = {
+            which: make_extract(run, source, **crop)
+            for which, source in (("bank", bank), ("queries", queries))
+        }
         self.warned = set()
 
     def __call__(self):
         """Dict of `knn` and, if asked for, `linear`: accuracies, shares in [0, 1]."""
         self.take_first()  # as they are saved
         with without_tf32():  # as evaluate.py measures
-            (bank, bank_labels), (queries, labels) = map(self._features, self.sources)
+            (bank, bank_labels), (queries, labels) = map(self._features, self.extract)
             if "equal" not in self.warned:
                 self.warned.add("equal")
                 features.warn_if_equal(bank)
@@ -80,7 +83,7 @@ class Probe:
 
     def _features(self, which):
         """Features and labels of the images that can be decoded."""
-        outputs = features.extract(self.run, self.sources[which], **self.crop)
+        outputs = self.extract[which]()
         bad = int(np.sum(~outputs.ok))
         if bad and which not in self.warned:
             self.warned.add(which)

@@ -20,7 +20,7 @@ from moco_tf.evaluation import config as configs
 from moco_tf.evaluation.knn import KnnTask
 from moco_tf.evaluation.task import evaluate
 from moco_tf.pretraining import report
-from moco_tf.probes import knn
+from moco_tf.probes import features, knn
 from moco_tf.probes import monitor as monitors
 
 
@@ -90,7 +90,13 @@ def test_classes_that_the_bank_lacks_are_refused(encoder, tmp_path):
         make(config_of(tmp_path, source="auto"), encoder)
 
 
-def test_a_monitor_of_fit_measures_and_never_touches_the_encoder():
+def test_a_monitor_of_fit_measures_and_never_touches_the_encoder(monkeypatch):
+    build, pipelines = features.evaluation_dataset, []
+    monkeypatch.setattr(
+        features,
+        "evaluation_dataset",
+        lambda source, **options: pipelines.append(source) or build(source, **options),
+    )
     images, labels = synthetic.shapes(96, seed=0)
     views = [images.astype(np.float32) / 255, images[:, ::-1].astype(np.float32) / 255]
     data = tf.data.Dataset.from_tensor_slices(tuple(views)).batch(32, drop_remainder=True)
@@ -116,9 +122,10 @@ def test_a_monitor_of_fit_measures_and_never_touches_the_encoder():
     for a, b in zip(alone, watched):
         np.testing.assert_array_equal(a, b)
     assert len(history["knn"]) == len(history["linear"]) == 2
+    assert len(pipelines) == 2  # of the bank and of the queries, for all measurements
     assert all(0 <= score <= 1 for score in history["knn"] + history["linear"])
     # The trained features tell what they were computed from: the bank itself as queries.
-    monitor.probe.sources["queries"] = monitor.probe.sources["bank"]
+    monitor.probe.extract["queries"] = monitor.probe.extract["bank"]
     monitor.probe.neighbours = 1
     assert monitor.probe()["knn"] == 1.0
 
