@@ -66,7 +66,10 @@ def test_a_run_that_is_stopped_saves_first_and_the_same_command_goes_on(tmp_path
 
 
 def test_a_finished_run_leaves_everything_and_tells_where(tmp_path):
+    folder = tiny.shapes_folder(tmp_path / "data", 90)
     flags = {**FAST, "monitor.source": "auto", "monitor.resize_px": 16, "profile_steps": "2,3"}
+    flags |= {"data.source": f"folder:{folder}/train", "epochs": 4}
+    tmp_path /= "run"
     output = tiny.run(tiny.command(tmp_path, "--report=true", **flags), fresh=True)
     assert "kNN accuracy" in output and "the same encoder untrained" in output
     assert f"checkpoint  {tmp_path}/checkpoints/step-12" in output

@@ -18,15 +18,13 @@ EVIL = '<img src=x onerror="alert(1)">'
 
 
 def test_reports_escape_names_of_classes_files_and_folders(tmp_path):
-    folder = tiny.shapes_folder(tmp_path / "<b>data")
+    folder = tiny.shapes_folder(tmp_path / "<b>data", 90)
     for split in ("train", "test"):
         classes = sorted((folder / split).iterdir())
         shutil.move(classes[0], folder / split / EVIL)
         shutil.move(classes[1], folder / split / "'><script>alert(1)<")
     run = tmp_path / "<i>run"
-    backbone = "resnet:resnet18"  # good enough to make confident mistakes, which are shown by name
-    source = f"folder:{folder}/train"
-    tiny.pretrain(run, report=True, data__source=source, model__backbone=backbone)
+    tiny.pretrain(run, report=True, data__source=f"folder:{folder}/train")
     evaluate("linear_cached", run, tmp_path / "<u>evaluation", epochs=2)
     pages = [run / "report.html", tmp_path / "<u>evaluation" / "report.html"]
     for page in pages:

@@ -13,6 +13,8 @@ from tool_exports import labelme, labelme_file, shape
 from moco_tf.data.findings import REFUSED
 from moco_tf.detection.data.annotations import examine
 
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # NumPy's, of junk
+
 JUNK = [None, -1, 0, 7, 1.5, 1e300, float("nan"), "", "x", "7", [], [[]], [None], [1, 2], {}, True]
 FLAGS = [
     {"training": training, "masks": masks, "keypoints": keypoints}

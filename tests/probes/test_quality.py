@@ -81,7 +81,7 @@ def test_a_sentence_says_whether_it_is_well(changes, words):
 
 
 def test_a_run_without_labels_logs_and_reports_its_quality(tmp_path):
-    folder = tiny.shapes_folder(tmp_path / "shapes") / "train"
+    folder = tiny.shapes_folder(tmp_path / "shapes", 96) / "train"
     for path in list(folder.rglob("*.png")):
         path.rename(folder / f"{path.parent.name}_{path.name}")
     fields = {"monitor__source": "auto", "data__source": f"folder:{folder}"}

@@ -18,6 +18,7 @@ from moco_tf.detection.data.objects import LARGEST_PX, Objects, RawAnnotations
 ADDRESSES = ("labelme:DIR",)
 IGNORED = ("__ignore__", "_background_")  # labels that labelme's own converters leave out
 CORNERS = 32  # of the polygon that stands for a circle
+FARTHEST = 10**9  # px from the corner of an image; areas of such boxes do not overflow
 
 
 def read(
@@ -120,8 +121,8 @@ def _part(shape, size, path, record, findings):
     try:
         label, points = shape["label"], np.array(shape["points"], float).reshape(-1, 2)
         kind = shape.get("shape_type") or "polygon"
-        if not isinstance(label, str) or not np.isfinite(points).all():
-            raise ValueError("label must be a text, and points finite numbers")
+        if not isinstance(label, str) or not (np.abs(points) < FARTHEST).all():
+            raise ValueError(f"label must be a text, and points numbers below {FARTHEST:,} px")
         if label in IGNORED:
             findings.add(problems.IGNORED_LABEL, path, record, "label", label)
             return None
