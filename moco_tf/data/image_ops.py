@@ -90,9 +90,11 @@ def random_crop_box(
         int32 `(top, left, height, width)`, px.
     """
     full_h, full_w = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
-    area = full_h * full_w * (scale[0] + u[:10] * (scale[1] - scale[0]))
+    areas, ratios, position = tf.split(u, [10, 10, 2])
+    down, right = tf.unstack(position)
+    area = full_h * full_w * (scale[0] + areas * (scale[1] - scale[0]))
     low, high = math.log(ratio[0]), math.log(ratio[1])
-    aspect = tf.exp(low + u[10:20] * (high - low))
+    aspect = tf.exp(low + ratios * (high - low))
     w = tf.round(tf.sqrt(area * aspect))
     h = tf.round(tf.sqrt(area / aspect))
     fits = (w > 0) & (w <= full_w) & (h > 0) & (h <= full_h)
@@ -102,10 +104,10 @@ def random_crop_box(
     central_w = tf.where(aspect > ratio[1], tf.round(full_h * ratio[1]), full_w)
     central_h = tf.where(aspect < ratio[0], tf.round(full_w / ratio[0]), full_h)
     any_fits = tf.reduce_any(fits)
-    w = tf.where(any_fits, w[first], central_w)
-    h = tf.where(any_fits, h[first], central_h)
-    top = tf.where(any_fits, tf.floor(u[20] * (full_h - h + 1)), tf.floor((full_h - h) / 2))
-    left = tf.where(any_fits, tf.floor(u[21] * (full_w - w + 1)), tf.floor((full_w - w) / 2))
+    w = tf.where(any_fits, tf.gather(w, first), central_w)
+    h = tf.where(any_fits, tf.gather(h, first), central_h)
+    top = tf.where(any_fits, tf.floor(down * (full_h - h + 1)), tf.floor((full_h - h) / 2))
+    left = tf.where(any_fits, tf.floor(right * (full_w - w + 1)), tf.floor((full_w - w) / 2))
     return tuple(tf.cast(x, tf.int32) for x in (top, left, h, w))
 
 
@@ -152,7 +154,7 @@ def _resize(image, height, width, top, left, size):
     The op is fast along the columns of an image one pixel wide, so each pass makes one: first of
     the rows, then, transposed, of the columns.
     """
-    h, w = tf.unstack(tf.shape(image)[:2])
+    h, w, _ = tf.unstack(tf.shape(image))
     x = _resize_rows(tf.reshape(image, [h, w * 3]), height, top, size)
     x = tf.transpose(tf.reshape(x, [size, w, 3]), [1, 0, 2])
     x = _resize_rows(tf.reshape(x, [w, size * 3]), width, left, size)
@@ -162,7 +164,8 @@ def _resize(image, height, width, top, left, size):
 
 def _resize_rows(x, length, start, size):
     """Resizes along the first axis to `length` rows and returns `size` of them from `start` on."""
-    scale = tf.cast(length, tf.float32) / tf.cast(tf.shape(x)[0], tf.float32)
+    rows, _ = tf.unstack(tf.shape(x))
+    scale = tf.cast(length, tf.float32) / tf.cast(rows, tf.float32)
     resized = tf.raw_ops.ScaleAndTranslate(
         images=x[None, :, None],
         size=[size, 1],
@@ -171,7 +174,7 @@ def _resize_rows(x, length, start, size):
         kernel_type="triangle",
         antialias=True,
     )
-    return resized[0, :, 0]
+    return tf.squeeze(resized, [0, 2])
 
 
 def to_planes(images: tf.Tensor) -> tf.Tensor:

@@ -43,40 +43,46 @@ def join(batches):
     return {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
 
 
-def test_resuming_gives_the_same_batches(source):
-    layout = BatchLayout(16, group=4)
-    whole = take(source, layout, 5)
-    for got, want in zip(take(source, layout, 2, start_step=3), whole[3:], strict=True):
+@pytest.fixture(scope="module")
+def whole(source):
+    """Five batches of four groups on one device."""
+    return take(source, BatchLayout(16, group=4), 5)
+
+
+@pytest.fixture(scope="module")
+def second_host(source):
+    """What the second of two hosts sees of the second batch."""
+    return join(take(source, BatchLayout(16, 2, 4, 4), 4, host=1)[2:])
+
+
+def test_resuming_gives_the_same_batches(source, whole):
+    resumed = take(source, BatchLayout(16, group=4), 2, start_step=3)
+    for got, want in zip(resumed, whole[3:], strict=True):
         assert_equal(got, want)
 
 
-def test_replicas_and_hosts_share_one_global_batch(source):
-    whole = take(source, BatchLayout(16, group=4), 2)[1]
+def test_replicas_and_hosts_share_one_global_batch(source, whole, second_host):
     replicas = join(take(source, BatchLayout(16, 1, 4, 4), 8)[4:])
-    assert_equal(replicas, whole)
-    second_host = join(take(source, BatchLayout(16, 2, 4, 4), 4, host=1)[2:])
+    assert_equal(replicas, whole[1])
     for name in ("x_q", "row", "name"):
-        np.testing.assert_array_equal(second_host[name], whole[name][8:])
+        np.testing.assert_array_equal(second_host[name], whole[1][name][8:])
 
 
-def test_key_views_are_permuted_within_the_host_and_order_says_how(source):
-    plain, shuffled = (
-        take(source, BatchLayout(16, 2, 2, 4), 1, host=1, shuffle=shuffle)[0]
-        for shuffle in (False, True)
-    )
-    assert "order" not in plain
-    order = shuffled["order"]
-    assert sorted(order) == list(range(8, 16))
-    assert (order != np.arange(8, 16)).any()
-    np.testing.assert_array_equal(shuffled["x_k"], plain["x_k"][order - 8])
-    np.testing.assert_array_equal(shuffled["x_q"], plain["x_q"])
+def test_key_views_are_permuted_within_the_host_and_order_says_how(source, whole, second_host):
+    unshuffled = take(source, BatchLayout(16, group=4), 2, shuffle=False)[1]
+    assert "order" not in unshuffled
+    for batch, rows in ((whole[1], range(16)), (second_host, range(8, 16))):
+        order = batch["order"]
+        assert sorted(order) == list(rows) and (order != np.array(rows)).any()
+        np.testing.assert_array_equal(batch["x_k"], unshuffled["x_k"][order])
+        np.testing.assert_array_equal(batch["x_q"], unshuffled["x_q"][rows])
 
 
 def test_one_group_per_host_leaves_the_shuffling_to_the_step(source):
     assert BatchLayout(16, 2, 2).shuffling == "step"
     assert BatchLayout(16, 1, 2).shuffling == "input"
     assert BatchLayout(16).shuffling == "none"
-    assert "order" not in take(source, BatchLayout(16, 2, 2), 1)[0]
+    assert "order" not in two_view_dataset(source, LIGHT, BatchLayout(16, 2, 2)).element_spec
 
 
 def test_positives_stay_in_their_group_one_time_in_g():
@@ -126,9 +132,9 @@ def encode(image, kind="PNG"):
     return buffer.getvalue()
 
 
-def encoded_source(bad=()):
+def encoded_source(undecodable=()):
     images, _ = synthetic.shapes(20, seed=1)
-    data = [b"not an image" if i in bad else encode(x) for i, x in enumerate(images)]
+    data = [b"not an image" if i in undecodable else encode(x) for i, x in enumerate(images)]
     return sources.from_bytes(data, [f"image-{i}" for i in range(20)])
 
 
@@ -138,13 +144,17 @@ def clean():
     return take(encoded_source(), BatchLayout(10, group=5), 2, shuffle=False)
 
 
+@pytest.fixture(scope="module")
+def bad():
+    """The same batches where three of the images cannot be decoded."""
+    return take(encoded_source({4, 11, 17}), BatchLayout(10, group=5), 2, shuffle=False)
+
+
 def names(batch):
     return [bytes(n).rstrip(b"\0").decode() for n in batch["name"]]
 
 
-def test_a_bad_image_moves_no_other_sample_and_is_named(clean):
-    layout = BatchLayout(10, group=5)
-    bad = take(encoded_source(bad={4, 11, 17}), layout, 2, shuffle=False)
+def test_a_bad_image_moves_no_other_sample_and_is_named(clean, bad):
     for g, b in zip(clean, bad, strict=True):
         assert names(g) == names(b)
         assert [n for n, ok in zip(names(b), b["ok"], strict=True) if not ok] == [
@@ -155,16 +165,19 @@ def test_a_bad_image_moves_no_other_sample_and_is_named(clean):
     assert sum((~b["ok"]).sum() for b in bad) == 3
 
 
-def test_a_bad_slot_shows_the_next_good_image_of_its_group_with_its_own_draws(clean):
-    victim = 3
-    index = int(names(clean[0])[victim].split("-")[1])
-    batch = take(encoded_source(bad={index}), BatchLayout(10, group=5), 1, shuffle=False)[0]
-    donor = int(names(clean[0])[4].split("-")[1])  # row 4 follows row 3 in group 0
-    image = synthetic.shapes(20, seed=1)[0][donor]
-    for view, x in enumerate(("x_q", "x_k")):
-        draws = LIGHT.draw(7, victim, view)
-        want = LIGHT.photometric(LIGHT.geometry(image, draws, SIZE)[None], draws[None])[0]
-        np.testing.assert_allclose(batch[x][victim], want, atol=1e-4)
+def test_a_bad_slot_shows_the_next_good_image_of_its_group_with_its_own_draws(bad):
+    images, _ = synthetic.shapes(20, seed=1)
+    for slot in range(20):
+        batch, row = bad[slot // 10], slot % 10
+        if batch["ok"][row]:
+            continue
+        following = [row // 5 * 5 + (row + i) % 5 for i in range(5)]  # in the group, cyclically
+        donor = next(other for other in following if batch["ok"][other])
+        image = images[int(names(batch)[donor].split("-")[1])]
+        for view, x in enumerate(("x_q", "x_k")):
+            draws = LIGHT.draw(7, slot, view)
+            want = LIGHT.photometric(LIGHT.geometry(image, draws, SIZE)[None], draws[None])[0]
+            np.testing.assert_allclose(batch[x][row], want, atol=1e-4)
 
 
 def test_donors_are_cyclic_in_the_group_and_fall_back_to_the_batch():
@@ -174,7 +187,7 @@ def test_donors_are_cyclic_in_the_group_and_fall_back_to_the_batch():
 
 
 def test_a_batch_without_any_good_image_stays_black():
-    batch = take(encoded_source(bad=range(20)), BatchLayout(10), 1)[0]
+    batch = take(encoded_source(range(20)), BatchLayout(10), 1)[0]
     assert not batch["ok"].any()
     black = (0 - np.array(LIGHT.mean)) / LIGHT.std
     for x in ("x_q", "x_k"):

@@ -127,20 +127,6 @@ def test_queue_takes_the_keys_and_wraps_around():
         queue = after
 
 
-def test_replicas_stay_identical(mirrored, monkeypatch):
-    strategy, case = mirrored(4), Case(replicas=4, steps=2)
-    with strategy.scope():
-        model = case.model()
-    train(case, strategy, model, monkeypatch, "input")
-    variables = [model.queue, model.queue_ptr, *model.optimizer.variables]
-    variables += model.encoder_q.trainable_variables + model.encoder_k.trainable_variables
-    for variable in variables:
-        first, *others = strategy.experimental_local_results(variable.value)
-        assert len(others) == 3
-        for other in others:
-            np.testing.assert_array_equal(first.numpy(), other.numpy(), variable.path)
-
-
 def test_queue_starts_with_random_unit_rows_by_seed():
     queue, again, other = (Case().model(seed=seed).queue.numpy() for seed in (1, 1, 2))
     np.testing.assert_allclose(np.linalg.norm(queue, axis=1), 1, atol=1e-6)

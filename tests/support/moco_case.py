@@ -131,11 +131,23 @@ def train(case, strategy, model, monkeypatch, permuted_by):
     return np.stack(logs)
 
 
+def assert_replicas_are_identical(strategy, model):
+    """Each replica's copy of what is trained is that of the first, bit for bit."""
+    variables = [model.queue, model.queue_ptr, *model.optimizer.variables]
+    variables += model.encoder_q.trainable_variables + model.encoder_k.trainable_variables
+    for variable in variables:
+        first, *others = strategy.experimental_local_results(variable.value)
+        assert len(others) == strategy.num_replicas_in_sync - 1
+        for other in others:
+            np.testing.assert_array_equal(first.numpy(), other.numpy(), variable.path)
+
+
 def compare(case, strategy, monkeypatch, permuted_by="input", make=MoCo, **kwargs):
     """Raises an AssertionError unless a `MoCo` ends where the oracle does."""
     with strategy.scope():
         model = case.model(make, **kwargs)
     logs = train(case, strategy, model, monkeypatch, permuted_by)
+    assert_replicas_are_identical(strategy, model)
     expected_state, expected_logs = expected(case)
     np.testing.assert_allclose(logs, expected_logs, rtol=0, atol=1e-5, err_msg="loss, top1, top5")
     assert_close(model_state(model), expected_state)

@@ -88,10 +88,11 @@ class RandomResizedCrop:
     num_draws: ClassVar[int] = 23
 
     def __call__(self, image, u, size):
-        height, width = tf.unstack(tf.shape(image)[:2])
-        box = image_ops.random_crop_box(u[:22], height, width, self.scale, self.ratio)
+        height, width, _ = tf.unstack(tf.shape(image))
+        u_box, u_flip = tf.split(u, [22, 1])
+        box = image_ops.random_crop_box(u_box, height, width, self.scale, self.ratio)
         crop = image_ops.crop_and_resize(image, box, size)
-        crop = tf.cond(u[22] < 0.5, lambda: tf.reverse(crop, [1]), lambda: crop)
+        crop = tf.cond(tf.squeeze(u_flip) < 0.5, lambda: tf.reverse(crop, [1]), lambda: crop)
         return tf.ensure_shape(crop, [size, size, 3])
 
 
