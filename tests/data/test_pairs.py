@@ -10,10 +10,12 @@ from moco_tf import SGD, MemoryBank, MoCo, two_views
 from moco_tf.data import pairs, sources
 from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.recipes import moco
+from moco_tf.data.recipes.recipe import IMAGENET, RandomResizedCrop, Recipe
 from moco_tf.data.sources import synthetic
 from moco_tf.data.two_views import two_view_dataset
 
 IMAGES, _ = synthetic.shapes(40, seed=0)
+CROPS = Recipe(RandomResizedCrop((0.2, 1.0)), (), **IMAGENET)  # traced faster than colors
 SIZES = {"batch_size": 16, "image_size_px": 12, "jit_compile": False}
 
 
@@ -49,7 +51,7 @@ def test_views_and_order_are_those_of_a_run():
 
 
 def test_each_epoch_has_each_image_once_and_trains_a_memory_bank():
-    data = two_views(IMAGES, "moco:v1", with_index=True, **SIZES | {"batch_size": 20})
+    data = two_views(IMAGES, CROPS, with_index=True, **SIZES | {"batch_size": 20})
     first, second = (np.concatenate([batch["index"] for batch in data]) for _ in range(2))
     assert sorted(first) == sorted(second) == list(range(40))
     assert list(first) != list(second)
@@ -119,7 +121,7 @@ def test_a_folder_trains_a_model_in_two_lines(tmp_path):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
     model = MoCo(encoder(side_px=12), queue_size=16)
     model.compile(SGD(0.1))
-    views = two_views(f"folder:{tmp_path}", recipe="moco:v1", **SIZES | {"batch_size": 4})
+    views = two_views(f"folder:{tmp_path}", recipe=CROPS, **SIZES | {"batch_size": 4})
     history = model.fit(views, epochs=2, verbose=0).history
     assert np.isfinite(history["loss"]).all()
     assert int(model.optimizer.iterations) == 4

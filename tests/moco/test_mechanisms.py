@@ -114,7 +114,18 @@ def strategy(request, mirrored):
     return tf.distribute.MultiWorkerMirroredStrategy._from_local_devices(devices)
 
 
-@pytest.mark.parametrize("permuted_by", ("input", "step"))
+@pytest.mark.parametrize(
+    "strategy, permuted_by",
+    [
+        (1, "input"),
+        (1, "step"),
+        (2, "input"),
+        (2, "step"),
+        ("2 workers", "step"),
+        pytest.param("2 workers", "input", marks=pytest.mark.slow),
+    ],
+    indirect=["strategy"],
+)
 def test_end_to_end_equals_oracle(strategy, permuted_by, monkeypatch):
     case = Case(replicas=strategy.num_replicas_in_sync, group_size=2)
     model, twin = make(EndToEnd, case, strategy), oracle(EndToEndOracle, case)
@@ -183,10 +194,13 @@ def test_they_are_made_again_from_their_config(kind, size):
     assert len(again.weights) == len(model.encoder_q.weights) + len(size)
 
 
-def batches(source, layout, count, **kwargs):
+def dataset(source, layout, **kwargs):
     crops = Recipe(RandomResizedCrop((0.2, 1.0)), (), **IMAGENET)
-    data = two_view_dataset(source, crops, layout, image_size_px=16, jit_compile=False, **kwargs)
-    return list(data.take(count).as_numpy_iterator())
+    return two_view_dataset(source, crops, layout, image_size_px=16, jit_compile=False, **kwargs)
+
+
+def batches(source, layout, count, **kwargs):
+    return list(dataset(source, layout, **kwargs).take(count).as_numpy_iterator())
 
 
 def numbered(bad=()):
@@ -205,7 +219,7 @@ def test_the_index_is_the_images_number_and_comes_only_if_asked_for():
     for batch in batches(numbered(), layout, 3, with_index=True):
         assert batch["index"].dtype == np.int64
         np.testing.assert_array_equal(batch["index"], names(batch))
-    assert "index" not in batches(numbered(), layout, 1)[0]
+    assert "index" not in dataset(numbered(), layout).element_spec
 
 
 def test_a_replaced_image_has_the_index_of_the_one_that_stands_in():
