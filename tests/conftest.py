@@ -15,7 +15,7 @@ import tensorflow as tf
 
 
 def pytest_collection_finish():
-    """Spares the garbage collector the packages' objects, which take it a tenth of all seconds."""
+    """Spares the garbage collector the packages' objects, a million that live to the end."""
     gc.collect()
     gc.freeze()
 

@@ -26,9 +26,10 @@ class Machine(NamedTuple):
 
 
 def row_bytes(model: Contrastive, config: Config) -> float:
-    """Bytes of activations that one row of a batch holds until the backward pass.
+    """Bytes that one row of a batch needs for activations and gradients.
 
-    The outputs of all layers but batch normalization, whose gradient needs its input only.
+    The outputs of all layers, which are kept until the backward pass, but batch normalization,
+    whose gradient needs its input only; and the gradient of the largest.
     """
     backbone = model.encoder_q.backbone
     layers = [layer for layer in backbone.layers if "BatchNorm" not in type(layer).__name__]
@@ -36,7 +37,8 @@ def row_bytes(model: Contrastive, config: Config) -> float:
     size = config.data.image_size_px
     channels = backbone.input_shape[-1]
     specs = outputs.compute_output_spec(keras.KerasTensor((1, size, size, channels)))
-    floats = sum(math.prod(spec.shape) for spec in keras.tree.flatten(specs))
+    sizes = [math.prod(spec.shape) for spec in keras.tree.flatten(specs)]
+    floats = sum(sizes) + max(sizes)
     views = 2 if config.model.symmetric else 1
     return floats * views * (2 if config.mixed_bfloat16 else 4)
 
