@@ -3,6 +3,7 @@
 Each choice is a field of the config with a reason. Fields that the user has set stay as they are.
 """
 
+import math
 from typing import NamedTuple
 
 import keras
@@ -25,6 +26,7 @@ MOST_EPOCHS = 800  # of the longest published run of MoCo v2
 LARGE_BATCH = {"CPU": 128, "GPU": 256}
 LARGE_QUEUE = {"CPU": 2048, "GPU": 65536}
 LONG_STEPS = 50_000  # from which on keys may move as slowly as on ImageNet
+MOST_MEASUREMENTS = 10  # of a monitor; each takes some seconds
 MARGIN = 1.15  # for what a few steps do not show: evaluations, checkpoints, other programs
 MEMORY_SHARE = 0.7
 LEAST_GAIN = 1.1  # of bfloat16, from which on it is chosen
@@ -246,7 +248,11 @@ def after_trial(
             0.999 if is_long else 0.99,
             f"for {steps * epochs} steps; .999 is for {LONG_STEPS} and more",
         ),
-        Choice("monitor.every_epochs", max(epochs // 10, 1), "ten times in the run"),
+        Choice(
+            "monitor.every_epochs",
+            max(math.ceil(epochs / min(MOST_MEASUREMENTS, 2 * minutes)), 1),
+            f"at most {MOST_MEASUREMENTS} times in the run, and twice a minute",
+        ),
         Choice(
             "monitor.neighbours",
             int(np.clip(facts.per_class * 9 // 10, 1, 200)) if facts.per_class else 200,

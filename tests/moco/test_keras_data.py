@@ -97,6 +97,7 @@ FORMS = {
 @pytest.mark.parametrize(
     "size", (12, pytest.param(8, marks=pytest.mark.slow)), ids=("last one smaller", "full")
 )
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")  # a generator's end
 @pytest.mark.parametrize("form", FORMS)
 def test_all_forms_of_data_train_alike(form, size):
     """In 0.1.0 all but `tf.data` were refused, with advice for `tf.data`."""

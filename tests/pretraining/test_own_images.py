@@ -61,6 +61,12 @@ def test_time_goes_into_epochs_and_then_into_larger_images():
     assert chosen(10**6, minutes=1)[0].epochs == 1
 
 
+@pytest.mark.parametrize("minutes, most", [(1, 2), (3, 6), (20, 10)])
+def test_measurements_leave_a_short_run_its_time(minutes, most):
+    config, _ = chosen(4000, minutes=minutes)
+    assert most // 2 <= config.epochs // config.monitor.every_epochs <= most
+
+
 def test_what_memory_does_not_hold_is_made_smaller():
     config, reasons = chosen(4000, available=1.5 * GB)  # 95 rows of 10 MB
     assert (config.batch_size, config.model.queue_size % 64) == (64, 0)
