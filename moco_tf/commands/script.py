@@ -1,5 +1,6 @@
 """Runs a command: parses flags, shows errors as messages, returns exit codes."""
 
+import atexit
 import importlib
 import os
 import re
@@ -99,6 +100,7 @@ def _leave(code):
     if isinstance(code, str):
         print(code, file=sys.stderr)
         code = 1
+    atexit._run_exitfuncs()  # what modules of --import want done; there is no public function
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code or 0)
