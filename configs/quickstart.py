@@ -1,9 +1,10 @@
-"""Quickstart: MoCo v2 on generated images of shapes, nothing to download.
+"""Quickstart: MoCo v2 on generated images of cloth, nothing to download.
 
 Command:  python train.py --config=configs/quickstart.py --workdir=runs/quickstart
 Cost:     under 3 minutes on two CPU cores
-Expected: kNN accuracy 54 %, the untrained encoder 21.7 % (chance 12.5 %)
-Source:   configs/moco_v2.py scaled down; temperature, rate and symmetric loss for speed
+Expected: kNN accuracy 84 %, the untrained encoder 34 % (chance 16.7 %); a loss of 1.6, by chance
+          6.2; pretext top-1 63 %, effective rank 16
+Source:   configs/moco_v2.py scaled down; v1's temperature and less augmentation, for speed
 """
 
 from moco_tf.pretraining.config import Config, Data, Model, Monitor
@@ -11,25 +12,25 @@ from moco_tf.training.config import Optimizer
 
 
 def get_config():
-    """A narrow ResNet-18 on 32 px images of eight shapes."""
+    """A narrow ResNet-18 on 32 px images of cloth in six colors."""
     return Config(
-        data=Data(source="synthetic:shapes", recipe="moco:v2", image_size_px=32),
+        data=Data(source="synthetic:fabrics", recipe="synthetic:fabrics", image_size_px=32),
         model=Model(
             backbone="resnet:resnet18",
+            backbone_options=("zero_init_residual=true",),
             stem="cifar",
-            width=16,
+            width=8,
             head="mlp",
             dim=64,
-            queue_size=1024,
+            queue_size=512,
             momentum=0.99,
-            temperature=0.1,
-            symmetric=True,
+            temperature=0.08,
             bn_group_size=32,
         ),
-        optimizer=Optimizer(learning_rate=0.12, weight_decay=5e-4),
-        monitor=Monitor(every_epochs=2, resize_px=32),
-        batch_size=128,
-        epochs=10,
-        log_every_steps=8,
-        checkpoint_every_steps=160,
+        optimizer=Optimizer(learning_rate=0.05, weight_decay=5e-4),
+        monitor=Monitor(every_epochs=5, resize_px=32, neighbours=20),
+        batch_size=64,
+        epochs=20,
+        log_every_steps=16,
+        checkpoint_every_steps=640,
     )

@@ -47,7 +47,8 @@ def generated_images():
     from moco_tf.data.sources import synthetic
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic, "shapes", functools.cache(synthetic.shapes))
+        for name, (draw, classes) in synthetic.CONTENTS.items():
+            patch.setitem(synthetic.CONTENTS, name, (functools.cache(draw), classes))
         yield
 
 

@@ -33,7 +33,7 @@ ARGUMENTS = {
 ABLATION_ARGUMENTS = ("", "cifar10")
 
 # The config whose values the base of an ablation has, but for a few, by its data.
-BASES = {"synthetic:shapes": "quickstart", "tfds:cifar10": "cifar10_demo"}
+BASES = {"synthetic:fabrics": "quickstart", "tfds:cifar10": "cifar10_demo"}
 
 # Fields that are no hyper-parameters. A new field belongs here or in docs/protocols/*.toml.
 LEFT_OUT = {

@@ -11,7 +11,7 @@ Source:   arXiv:2104.02057, section 4.3, the prediction head and the momentum; -
 from moco_tf.pretraining.ablation import Ablation, base
 
 
-def get_config(data="shapes"):
+def get_config(data="fabrics"):
     """With and without the predictor, and a momentum that rises, stays, or is zero."""
     config = base(data)
     model = config.model

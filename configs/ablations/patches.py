@@ -11,7 +11,7 @@ Source:   arXiv:2104.02057, section 4.2; --stop-grad-conv1 of main_moco.py of
 from moco_tf.pretraining.ablation import Ablation, base
 
 
-def get_config(data="shapes"):
+def get_config(data="fabrics"):
     """Four blocks on patches of 8 px, whose projection is frozen or trained."""
     config = base(data)
     model = config.model

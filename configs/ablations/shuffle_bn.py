@@ -12,7 +12,7 @@ Source:   arXiv:1911.05722, section 3.3, "Shuffling BN", and appendix A.9
 from moco_tf.pretraining.ablation import Ablation, base
 
 
-def get_config(data="shapes"):
+def get_config(data="fabrics"):
     """Without it, BN tells which keys were normalised together with the query."""
     runs = {"on": {"model.shuffle": True}, "off": {"model.shuffle": False}}
     return Ablation("Shuffling BN", base(data), runs)

@@ -11,7 +11,7 @@ Source:   arXiv:2003.04297, table 1 and section 3, "MLP head"
 from moco_tf.pretraining.ablation import Ablation, base
 
 
-def get_config(data="shapes"):
+def get_config(data="fabrics"):
     """Three temperatures, two heads."""
     runs = {
         f"{head}-{temperature}": {"model.head": head, "model.temperature": temperature}

@@ -56,9 +56,11 @@ class ConfigFile(flags.ArgumentParser):
 
 
 class Items(tuple_parser.TupleParser):
-    """Parses a tuple as Python writes it, and else takes texts with commas between."""
+    """Parses "none" as (), a tuple as Python writes it, and else texts with commas between."""
 
     def parse(self, argument):
+        if argument in ("none", "None"):
+            return ()
         try:
             return super().parse(argument)
         except ValueError:

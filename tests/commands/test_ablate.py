@@ -25,7 +25,7 @@ TINY = {
 FILE = """
 from moco_tf.pretraining.ablation import Ablation, base
 
-def get_config(data="shapes"):
+def get_config(data="fabrics"):
     runs = {
         "calm": {"model.momentum": 0.5},
         "wild": {"optimizer.learning_rate": 1e30},
@@ -128,7 +128,7 @@ def test_a_variant_changes_neither_the_base_nor_another():
 def test_a_users_mistake_ends_in_a_message(tmp_path):
     config = tiny.ROOT / "configs" / "ablations" / "momentum.py"
     output = tiny.run(command(f"{config}:mnist", tmp_path / "new"), code=1)
-    assert "must be shapes or cifar10. Received: 'mnist'" in output and "Traceback" not in output
+    assert "must be fabrics or cifar10. Received: 'mnist'" in output and "Traceback" not in output
     assert not (tmp_path / "new").exists()
 
 

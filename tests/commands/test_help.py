@@ -62,7 +62,7 @@ def test_none_is_a_value_on_the_command_line(parse):
     [
         ("configs/nope.py", "one of the shipped configs: .*quickstart.*configs/nope.py"),
         ("transfer/coco_mask_rcnn_c4:3x", "the file has no variant '3x'"),
-        ("ablations/momentum:mnist", "shapes or cifar10. Received: 'mnist'"),
+        ("ablations/momentum:mnist", "fabrics or cifar10. Received: 'mnist'"),
     ],
 )
 def test_a_config_that_is_not_there_ends_in_a_message(parse, name, message):

@@ -1,5 +1,6 @@
 """Sources: folders, TFRecords, TFDS, arrays, generated images."""
 
+import colorsys
 import io
 import re
 import sys
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
-from PIL import Image
+from PIL import Image, ImageColor
 
 from moco_tf.data import image_ops, sources, tfdata
 from moco_tf.data.batch_layout import BatchLayout
@@ -220,7 +221,7 @@ def test_tfds_images_of_any_size_are_streamed(tfds_dir):
         ("folder:/does/not/exist", "which does not exist"),
         ("tfrecord:/does/not/exist*", "matches none"),
         ("tfrecord:{folder}", r"a folder. Did you mean tfrecord:.*/\*\.tfrecord\* \(1 files\)"),
-        ("synthetic:shapes:nope", r"synthetic:shapes\[:train\|test\]"),
+        ("synthetic:shapes:nope", r"synthetic:{fabrics\|shapes}\[:train\|test\]"),
         ("tfds:no_such_data_set", "TFDS has prepared, or can download"),
         ("tfds:tiny_fixed:nope", "split must be one of"),
     ],
@@ -238,10 +239,25 @@ def test_arrays_of_a_wrong_kind_are_refused():
         sources.from_arrays(np.zeros((2, 4, 4, 3), np.uint8), [0, 1, 2])
 
 
-def test_generated_images_are_a_function_of_the_seed():
-    a, b, c = (synthetic.shapes(4, seed)[0] for seed in (0, 0, 1))
+@pytest.mark.parametrize("draw", [synthetic.shapes, synthetic.fabrics])
+def test_generated_images_are_a_function_of_the_seed(draw):
+    a, b, c = (draw(4, seed)[0] for seed in (0, 0, 1))
     np.testing.assert_array_equal(a, b)
     assert (a != c).any()
+
+
+def test_a_cloth_has_the_hue_of_its_class():
+    images, labels = synthetic.fabrics(120, seed=0)
+    names = sources.open_source("synthetic:fabrics").classes
+    pure = [ImageColor.getrgb(name) for name in names]
+    hues = np.array([colorsys.rgb_to_hsv(*(c / 255 for c in color))[0] for color in pure])
+    shares = np.zeros((len(names), len(names)))  # of pixels near the hue of each class
+    for image, label in zip(images, labels, strict=True):
+        hue, saturation, _ = np.asarray(Image.fromarray(image).convert("HSV")).reshape(-1, 3).T
+        distance = np.abs(hue[saturation > 30, None] / 255 - hues)
+        near = np.minimum(distance, 1 - distance) < 0.04
+        shares[label] += near.mean(axis=0) if len(near) else 0
+    assert list(shares.argmax(axis=1)) == list(range(len(names)))
 
 
 # --- converting a folder to shards ---------------------------------------------------------

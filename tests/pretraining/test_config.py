@@ -37,7 +37,7 @@ def test_every_recipe_is_valid_and_survives_json(name):
     if name.startswith("ablations/"):
         configs = [
             config
-            for data in ("shapes", "cifar10")
+            for data in ("fabrics", "cifar10")
             for config in ablation.variants(presets.load(f"{name}:{data}")).values()
         ]
     for config in configs:
@@ -152,12 +152,13 @@ def test_chance_counts_the_negatives_of_each_mechanism():
     assert chance_loss(tiny.config(**BANK)) == np.log(41)
 
 
-def test_an_ablation_on_cifar10_starts_from_the_demo():
+def test_an_ablation_starts_from_the_quickstart_or_the_demo():
+    assert ablation.base("fabrics") == presets.load("quickstart")
     demo = presets.load("cifar10_demo")
     base = ablation.base("cifar10")
     base.monitor.every_epochs = demo.monitor.every_epochs
     assert base == demo
-    with pytest.raises(KeyError, match="must be shapes or cifar10. Received: 'mnist'"):
+    with pytest.raises(KeyError, match="must be fabrics or cifar10. Received: 'mnist'"):
         ablation.base("mnist")
 
 

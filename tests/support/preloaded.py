@@ -19,6 +19,7 @@ import moco_tf.pretraining.run
 import moco_tf.segmentation.task  # noqa: F401
 from moco_tf.data.sources import synthetic
 
-synthetic.shapes = functools.cache(synthetic.shapes)
-for images, seed in synthetic.SPLITS.values():
-    synthetic.shapes(images, seed)
+for name, (draw, classes) in synthetic.CONTENTS.items():
+    synthetic.CONTENTS[name] = (functools.cache(draw), classes)
+    for images, seed in synthetic.SPLITS.values():
+        synthetic.CONTENTS[name][0](images, seed)

@@ -3,9 +3,10 @@
 from moco_tf.backbones.resnet import ResNet
 
 
-def two_blocks(width=4, stem="cifar", bn_group_size=None):
+def two_blocks(width=4, stem="cifar", bn_group_size=None, zero_init_residual=False):
     """A ResNet of two stages of one basic block each."""
-    return ResNet("basic", (1, 1), width=width, stem=stem, bn_group_size=bn_group_size)
+    options = {"bn_group_size": bn_group_size, "zero_init_residual": zero_init_residual}
+    return ResNet("basic", (1, 1), width=width, stem=stem, **options)
 
 
 def four_stages(width=8, stem="imagenet"):

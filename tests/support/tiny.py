@@ -24,20 +24,24 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs" / "quickstart.py"  # the tiny run is this one, but for FLAGS
 DATA = ROOT.parent / "shared" / "data"
 FLAGS = {
+    "data.source": "synthetic:shapes",
     "data.image_size_px": 16,
     "data.recipe": "moco:v1",
     "data.jit_compile": False,  # compiling takes longer than such a run
     "model.backbone": "small_resnet:two_blocks",
+    "model.backbone_options": (),
     "model.width": 4,
     "model.stem": "cifar",
     "model.dim": 8,
     "model.queue_size": 40,
-    "model.symmetric": False,
+    "model.temperature": 0.1,
     "model.bn_group_size": 4,
     # Small: topologies round differently, and on the other side of one ReLU a gradient is another
     # by 1 %. With .01 that is .1 of the loss a few steps later.
     "optimizer.learning_rate": 1e-4,
     "monitor.source": "off",
+    "monitor.every_epochs": 2,
+    "monitor.neighbours": 200,
     "batch_size": 16,
     "epochs": 1,
     "stop_after_steps": 4,

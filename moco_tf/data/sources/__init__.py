@@ -42,7 +42,7 @@ def open_source(
 
     Args:
         address: "tfds:NAME[/CONFIG][:SPLIT]", "folder:DIR", "tfrecord:GLOB",
-            "synthetic:shapes[:SPLIT]", or "my_module:REST" of a module that Python can import.
+            "synthetic:fabrics[:SPLIT]", or "my_module:REST" of a module that Python can import.
         data_dir: folder of prepared TFDS data sets; None for TFDS' default.
         num_examples: number of records of a `tfrecord:` source, to spare counting them.
         field: name of the option as it is typed, for errors.

@@ -1,15 +1,17 @@
-"""Source "synthetic:shapes": generated images, to try the whole system without data.
+"""Source "synthetic:CONTENT": generated images, to try the whole system without data.
 
-Each image is covered with copies of one shape in random places, sizes, turns and colors.
-The shape is the class: it survives cropping, flipping and color changes, which MoCo's
-views undergo, while colors, places and sizes tell nothing about it.
+"fabrics" is the cloth of the quickstart, see fabrics.py. On "shapes", each image is covered with
+copies of one shape in random places, sizes, turns and colors. The shape is the class: it survives
+cropping, flipping and color changes, which MoCo's views undergo, while colors, places and sizes
+tell nothing about it.
 """
 
 import numpy as np
 
+from moco_tf.data.sources.fabrics import DYES, fabrics
 from moco_tf.data.sources.source import Source, from_arrays
 
-ADDRESSES = ("synthetic:shapes[:SPLIT]",)
+ADDRESSES = ("synthetic:fabrics[:SPLIT]", "synthetic:shapes[:SPLIT]")
 SPLITS = {"train": (4096, 0), "test": (1024, 1)}  # number of images, seed
 SIZE_PX = 32
 COPIES = 7
@@ -17,24 +19,26 @@ BACKGROUND = 0.2
 
 
 def open(rest: str, **_) -> Source:
-    """Opens "synthetic:shapes[:train|test]": 32 px images of eight classes.
+    """Opens "synthetic:fabrics[:train|test]" or "synthetic:shapes[:train|test]": 32 px images.
 
     Raises:
         ValueError: for anything else.
     """
     content, _, split = rest.partition(":")
     split = split or "train"
-    if content != "shapes" or split not in SPLITS:
+    if content not in CONTENTS or split not in SPLITS:
         raise ValueError(
-            f"The address must be synthetic:shapes[:{'|'.join(SPLITS)}]. "
+            f"The address must be synthetic:{{{'|'.join(CONTENTS)}}}[:{'|'.join(SPLITS)}]. "
             f"Received: 'synthetic:{rest}'."
         )
-    return from_arrays(*shapes(*SPLITS[split]), classes=NAMES)
+    draw, classes = CONTENTS[content]
+    return from_arrays(*draw(*SPLITS[split]), classes=classes)
 
 
 def labelled_splits(rest: str, **_) -> tuple[str, str]:
     """The train and the test split."""
-    return "synthetic:shapes:train", "synthetic:shapes:test"
+    content = rest.partition(":")[0]
+    return f"synthetic:{content}:train", f"synthetic:{content}:test"
 
 
 def shapes(num_images: int, seed: int, size: int = SIZE_PX) -> tuple[np.ndarray, np.ndarray]:
@@ -110,3 +114,4 @@ def _disc(u, v):
 # Signed distance functions (negative inside) of shapes of radius 1.
 SHAPES = (_disc, _ring, _polygon(3), _polygon(4), _cross, _bar, _star, _crescent)
 NAMES = ("disc", "ring", "triangle", "square", "cross", "bar", "star", "crescent")
+CONTENTS = {"fabrics": (fabrics, DYES), "shapes": (shapes, NAMES)}
