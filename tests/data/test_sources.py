@@ -1,6 +1,5 @@
-"""Sources: folders, TFRecords, TFDS, arrays, generated images."""
+"""Sources: folders, TFRecords, TFDS, arrays."""
 
-import colorsys
 import io
 import re
 import sys
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
-from PIL import Image, ImageColor
+from PIL import Image
 
 from moco_tf.data import image_ops, sources, tfdata
 from moco_tf.data.batch_layout import BatchLayout
@@ -237,27 +236,6 @@ def test_arrays_of_a_wrong_kind_are_refused():
         sources.from_arrays(np.zeros((2, 4, 4, 3), np.float32))
     with pytest.raises(ValueError, match="as many as the images, 2. Received: 3"):
         sources.from_arrays(np.zeros((2, 4, 4, 3), np.uint8), [0, 1, 2])
-
-
-@pytest.mark.parametrize("draw", [synthetic.shapes, synthetic.fabrics])
-def test_generated_images_are_a_function_of_the_seed(draw):
-    a, b, c = (draw(4, seed)[0] for seed in (0, 0, 1))
-    np.testing.assert_array_equal(a, b)
-    assert (a != c).any()
-
-
-def test_a_cloth_has_the_hue_of_its_class():
-    images, labels = synthetic.fabrics(120, seed=0)
-    names = sources.open_source("synthetic:fabrics").classes
-    pure = [ImageColor.getrgb(name) for name in names]
-    hues = np.array([colorsys.rgb_to_hsv(*(c / 255 for c in color))[0] for color in pure])
-    shares = np.zeros((len(names), len(names)))  # of pixels near the hue of each class
-    for image, label in zip(images, labels, strict=True):
-        hue, saturation, _ = np.asarray(Image.fromarray(image).convert("HSV")).reshape(-1, 3).T
-        distance = np.abs(hue[saturation > 30, None] / 255 - hues)
-        near = np.minimum(distance, 1 - distance) < 0.04
-        shares[label] += near.mean(axis=0) if len(near) else 0
-    assert list(shares.argmax(axis=1)) == list(range(len(names)))
 
 
 # --- converting a folder to shards ---------------------------------------------------------

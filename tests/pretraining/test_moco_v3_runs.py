@@ -70,7 +70,7 @@ def test_a_flag_takes_several_options():
     assert parse("a=1,b=true") == ("a=1", "b=true")
     assert parse("a=1") == parse("a=1,") == ("a=1",)
     assert parse("('a=1', 'b=(2, 3)')") == ("a=1", "b=(2, 3)")
-    assert parse("none") == parse("") == ()
+    assert parse("none") == ()
     assert parse("60,80") == (60, 80) and parse("0.6,") == (0.6,)
 
 
