@@ -4,7 +4,7 @@ Command:  python train.py --config=configs/quickstart.py --workdir=runs/quicksta
 Cost:     under 3 minutes on two CPU cores
 Expected: kNN accuracy 84 %, the untrained encoder 34 % (chance 16.7 %); a loss of 1.6, by chance
           6.2; pretext top-1 63 %, effective rank 16
-Source:   configs/moco_v2.py scaled down; v1's temperature and less augmentation, for speed
+Source:   configs/moco_v2.py scaled down; a lower temperature and less augmentation, for speed
 """
 
 from moco_tf.pretraining.config import Config, Data, Model, Monitor

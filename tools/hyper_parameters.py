@@ -15,7 +15,7 @@ from moco_tf.detection.config import R_CNN, Detection
 from moco_tf.detection.model.settings import RCNN_SETTINGS
 from moco_tf.evaluation.config import Supervised
 from moco_tf.pretraining import mechanism
-from moco_tf.pretraining.ablation import Ablation
+from moco_tf.pretraining.ablation import BASES, Ablation
 from moco_tf.pretraining.config import Config
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -33,7 +33,7 @@ ARGUMENTS = {
 ABLATION_ARGUMENTS = ("", "cifar10")
 
 # The config whose values the base of an ablation has, but for a few, by its data.
-BASES = {"synthetic:fabrics": "quickstart", "tfds:cifar10": "cifar10_demo"}
+PRESET_OF = {presets.load(name).data.source: name for name in BASES.values()}
 
 # Fields that are no hyper-parameters. A new field belongs here or in docs/protocols/*.toml.
 LEFT_OUT = {
@@ -149,7 +149,7 @@ def _unused(config):
 
 def _values_of_ablation(ablation):
     """What the base does not have from its config in `BASES`, and all values of varied fields."""
-    preset = values_of(presets.load(BASES[ablation.base.data.source]))
+    preset = values_of(presets.load(PRESET_OF[ablation.base.data.source]))
     values = values_of(ablation.base)
     values = {name: value for name, value in values.items() if preset.get(name) != value}
     for run in ablation.runs.values():

@@ -15,7 +15,7 @@ from moco_tf.pretraining.ablation import Ablation, base
 def get_config(data="fabrics"):
     """MoCo's queue, keys with gradients, and a memory bank with as many negatives as the queue."""
     config = base(data)
-    config.model.head = "linear"  # v1's
+    config.model.head = "linear"  # as in v1, which has this ablation
     runs = {
         "queue": {},
         "end_to_end": {"model.mechanism": "end_to_end"},
