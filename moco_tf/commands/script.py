@@ -4,6 +4,7 @@ import atexit
 import importlib
 import os
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ IMPORT = flags.DEFINE_list(
     "import", [], "Modules to import first, such as those that register layers of your own."
 )
 TRACEBACK = flags.DEFINE_bool("traceback", False, "Show the Python traceback of an error.")
+_ARGV: list[str] = []  # the command line before `prepare` changes it
 
 
 def run(
@@ -42,6 +44,7 @@ def run(
     """
 
     def parse(argv):
+        _ARGV[:] = argv
         try:
             if help.is_asked(argv):
                 print(help.text(argv, shown(argv)))
@@ -89,6 +92,13 @@ def run(
         if "TF_CONFIG" not in os.environ and not strategies.accelerators():
             _leave(end.code)
         raise  # other workers and accelerators want to be told
+
+
+def typed() -> str:
+    """The command of this process, as a user would type it again."""
+    program, *arguments = _ARGV
+    python = "python " if program.endswith(".py") else ""
+    return f"{python}{program} {shlex.join(arguments)}"
 
 
 def _leave(code):

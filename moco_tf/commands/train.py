@@ -91,7 +91,7 @@ def main(_):
         run_config = _chosen(run_config, workdir, strategy)
         config.check(run_config)
     init = warm_start.init(INIT.value) if INIT.value else None
-    step = pretrain(run_config, workdir, strategy, STOP.listen(), init)
+    step = pretrain(run_config, workdir, strategy, STOP.listen(), init, script.typed())
     if distribute.is_chief(strategy):
         print(report.summary(workdir, step, run_config.data.source))
 

@@ -18,7 +18,7 @@ from moco_tf.data.recipes.recipe import Recipe
 from moco_tf.data.sources import Source, Stream
 from moco_tf.data.tfdata import examples
 from moco_tf.data.two_views import KEY, QUERY
-from moco_tf.pretraining import verdicts
+from moco_tf.pretraining import command_record, verdicts
 from moco_tf.pretraining.config import Config
 from moco_tf.pretraining.mechanism import chance_loss
 from moco_tf.probes import knn, quality
@@ -64,7 +64,7 @@ def write(
         chosen = chosen * source.num_examples // count
     images = center_crops(source, chosen, resize, size)
     parts = [
-        _facts(curves, config),
+        _facts(workdir, curves, config),
         "<h2>Curves</h2>",
         _curves(curves, config),
         *_verdicts(curves),
@@ -151,11 +151,12 @@ def _headline(scores):
     return text + "."
 
 
-def _facts(curves, config):
-    """A table of what was trained, for how long, and by which versions."""
+def _facts(workdir, curves, config):
+    """A table of what was trained, by which commands, for how long, and by which versions."""
     steps, _ = curves.points("loss")
     speeds = curves.points(SPEED)[1]
-    rows = [["images", config.data.source], ["steps", f"{int(max(steps, default=0)):,}"]]
+    rows = [["command", command] for command in command_record.read(workdir)]
+    rows += [["images", config.data.source], ["steps", f"{int(max(steps, default=0)):,}"]]
     if len(speeds):
         seconds = max(steps, default=0) * config.batch_size * np.mean(1 / speeds)
         rows.append(["training", f"about {seconds / 60:.1f} minutes, without evaluations"])

@@ -12,6 +12,7 @@ from moco_tf.data.two_views import require_index
 from moco_tf.log import log
 from moco_tf.pretraining import (
     build,
+    command_record,
     data_record,
     diagnostics,
     initial,
@@ -37,6 +38,7 @@ def pretrain(
     strategy: tf.distribute.Strategy,
     stop: Callable[[], bool] = lambda: False,
     init: initial.Init | None = None,
+    command: str | None = None,
 ) -> int:
     """Runs or resumes a pre-training run.
 
@@ -46,6 +48,7 @@ def pretrain(
         strategy: strategy from `strategies.make_strategy`.
         stop: function that says whether to stop early.
         init: what a new run starts from, see `warm_start.init`; None: random weights.
+        command: the command that starts it, for its report.
 
     Returns:
         Steps done in all.
@@ -97,6 +100,8 @@ def pretrain(
     way_on = WAY_ON.format(workdir)
     checkpoint.claim_workdir(schema.to_dict(config), workdir, strategy, way_on, movable)
     data_record.write(workdir, identity, strategy)
+    if command:
+        command_record.add(workdir, command, strategy)
     initial.start(model, init, workdir, config.seed, strategy)
     build.describe(config, layout, source)
     done = fit.fit(

@@ -32,7 +32,7 @@ DIGEST_BYTES = 16
 STEP = re.compile(r"(.*/checkpoints/step-\d+)(\.index|\.data-\S+)?")
 # A workdir with nothing but these has nothing to keep: it is new.
 EMPTY_RUN = {CONFIG, "rounding.json", "metrics.jsonl", "tensorboard", "init.json"}
-EMPTY_RUN |= {"data.json", "sources"}
+EMPTY_RUN |= {"data.json", "sources", "commands.txt"}
 STORAGE_ERRORS = (  # errors that say nothing about the checkpoint itself
     tf.errors.PermissionDeniedError,
     tf.errors.UnauthenticatedError,

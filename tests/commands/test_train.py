@@ -82,6 +82,7 @@ def test_a_finished_run_leaves_everything_and_tells_where(tmp_path):
     assert seen >= {"input_wait", "queue_fill", "key_age", "key_norm", "key_effective_rank"}
     assert seen >= {"positives_in_group", "bad_images", "key_mean_norm"}
     page = (tmp_path / "report.html").read_text()
+    assert f"train.py --config={tiny.CONFIG} --workdir={tmp_path}" in page
     assert page.count("data:image/png;base64,") == 8 and "http" not in page
     assert len(list((tmp_path / "checkpoints").glob("step-*.index"))) == 3
     assert list((tmp_path / "tensorboard").glob("events*"))

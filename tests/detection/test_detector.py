@@ -50,7 +50,7 @@ def test_it_finds_shapes_it_has_not_seen():
 
 @pytest.mark.parametrize("architecture", ["fpn", "c4", pytest.param("dc5", marks=pytest.mark.slow)])
 def test_all_heads_learn_a_batch_by_heart(architecture):
-    """At rates from which weights a thousandth apart end alike: rounding differs from CPU to CPU."""
+    """At rates from which weights .1 % apart end alike: rounding differs from CPU to CPU."""
     rate, steps = {"fpn": (0.0015, 60), "c4": (0.01, 40), "dc5": (0.001, 120)}[architecture]
     model = make_detector(architecture, num_keypoints=0 if architecture == "c4" else 2, rate=rate)
     step = tf.function(model.step, autograph=False)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from moco_tf import strategies
 from moco_tf.backbones import resnet
-from moco_tf.pretraining import build, memory, run
+from moco_tf.pretraining import build, command_record, memory, run
 from moco_tf.training.round import Round
 
 DIM = 8
@@ -81,3 +81,15 @@ def test_while_it_trains(started, scans, caplog):
         for observer in handed.observers:
             observer.measure(Round(step, step, {"loss": np.float32([1.0])}))
     assert f"effective rank is 1.0 of {DIM}" in caplog.text
+
+
+def test_the_commands_of_a_run_are_kept_in_order_and_once(tmp_path):
+    here = tf.distribute.get_strategy()
+    assert command_record.read(str(tmp_path)) == []
+    (tmp_path / "config.json").write_text("{}")
+    command_record.add(str(tmp_path), "train --epochs=1", here)
+    command_record.add(str(tmp_path), "train --epochs=2", here)  # no checkpoint yet: a new run
+    (tmp_path / "checkpoints").mkdir()
+    for command in ("train 'my photos'", "train --epochs=2"):
+        command_record.add(str(tmp_path), command, here)
+    assert command_record.read(str(tmp_path)) == ["train --epochs=2", "train 'my photos'"]
