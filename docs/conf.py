@@ -8,6 +8,7 @@ from sphinx.util import logging
 from moco_tf.version import VERSION
 
 project = "moco_tf"
+copyright = "2026 The moco_tf authors"
 version = release = VERSION
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["colon_fence", "deflist"]

@@ -154,16 +154,20 @@ def _headline(scores):
 def _facts(workdir, curves, config):
     """A table of what was trained, by which commands, for how long, and by which versions."""
     steps, _ = curves.points("loss")
-    speeds = curves.points(SPEED)[1]
     rows = [["command", command] for command in command_record.read(workdir)]
     rows += [["images", config.data.source], ["steps", f"{int(max(steps, default=0)):,}"]]
-    if len(speeds):
-        seconds = max(steps, default=0) * config.batch_size * np.mean(1 / speeds)
+    if seconds := training_seconds(curves, config.batch_size):
         rows.append(["training", f"about {seconds / 60:.1f} minutes, without evaluations"])
     versions = {"moco_tf": version.VERSION, "TensorFlow": tf.__version__}
     versions |= {"Keras": keras.__version__, "Python": platform.python_version()}
     rows.append(["versions", ", ".join(f"{name} {number}" for name, number in versions.items())])
     return pages.table(["", ""], rows)
+
+
+def training_seconds(curves: Curves, batch_size: int) -> float:
+    """Time of all steps by the logged images per second; 0 if none were logged."""
+    steps, speeds = curves.points(SPEED)
+    return float(np.sum(np.diff(steps, prepend=0) * batch_size / speeds))
 
 
 def _curves(curves, config):

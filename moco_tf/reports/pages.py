@@ -17,6 +17,7 @@ STYLE = (
     "pre{background:#8882;padding:1em;overflow-x:auto}"
     "table{border-collapse:collapse;display:block;overflow-x:auto}"
     "td,th{padding:.2em .8em;border-bottom:1px solid #8886;text-align:left}"
+    "td,th{overflow-wrap:break-word}"
     "summary{cursor:pointer;font-size:1.5em;font-weight:bold;margin:.8em 0}"
     ".columns{display:grid;gap:1em;grid-template-columns:repeat(auto-fill,minmax(min(100%,24em),1fr))}"
     "figure{margin:0}figcaption.bad{color:#c00;font-weight:bold}"

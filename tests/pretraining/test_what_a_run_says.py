@@ -11,7 +11,8 @@ from PIL import Image
 
 from moco_tf import strategies
 from moco_tf.backbones import resnet
-from moco_tf.pretraining import build, command_record, memory, run
+from moco_tf.pretraining import build, command_record, memory, report, run
+from moco_tf.training.metrics_file import Curves
 from moco_tf.training.round import Round
 
 DIM = 8
@@ -93,3 +94,11 @@ def test_the_commands_of_a_run_are_kept_in_order_and_once(tmp_path):
     for command in ("train 'my photos'", "train --epochs=2"):
         command_record.add(str(tmp_path), command, here)
     assert command_record.read(str(tmp_path)) == ["train --epochs=2", "train 'my photos'"]
+
+
+def test_a_slow_start_counts_for_its_own_steps():
+    curves = Curves([report.SPEED])
+    assert report.training_seconds(curves, batch_size=32) == 0
+    for step, speed in ((10, 4.0), (20, 40.0), (120, 80.0)):  # images per second since the last
+        curves.add({"step": step, report.SPEED: speed})
+    assert report.training_seconds(curves, batch_size=32) == 80 + 8 + 40
