@@ -31,7 +31,7 @@ def main(argv=None):
     backbone = resnet.resnet18(
         stem="cifar", width=args.width, bn_group_size=group, zero_init_residual=True
     )
-    encoder = Encoder(backbone, heads.mlp(dim=64))
+    encoder = Encoder(backbone, heads.mlp(dim=128))
 
     # MoCo makes the key encoder, a copy, and the queue of keys.
     model = MoCo(encoder, queue_size=8 * args.batch_size, momentum=0.99, temperature=0.08)
