@@ -10,10 +10,10 @@ A torch without CUDA does not fit PyPI's torchvision. This is enough beside it:
 
 DIR holds CIFAR-10's binary version; its files may be compressed by xz. Each seed is a run of
 `train.py` with configs/cifar10_demo.py and one of benchmarks/lightly_moco.py, one after the other.
-Both train the same narrow ResNet-18 in float32 with the same views, batch, BN groups, queue,
-momentum, optimizer and schedule on the same images. A short trial chooses lightly's number of
-loading processes and its layout of memory. BN has one group by default, as in lightly's example:
-lightly is fastest so.
+Both train the same narrow ResNet-18 in float32 with the same initialization, views, batch, BN
+groups, queue, momentum, optimizer and schedule on the same images. A short trial chooses lightly's
+number of loading processes and its layout of memory. BN has one group by default, as in lightly's
+example: lightly is fastest so.
 
 `images/s` counts the steps after the first eight, input included. `in all` is the images of all
 steps over `seconds`, which last from the start of the process to its end: imports, reading,

@@ -95,6 +95,20 @@ def test_lightlys_network_has_the_weights_of_ours(bn_groups):
     assert sorted(p.numel() for p in learned) == sizes
 
 
+@NEEDS_LIGHTLY
+def test_lightlys_convolutions_start_at_the_scale_of_ours():
+    import lightly_moco
+
+    learned = lightly_moco.MoCo(width=16, dim=16, bn_groups=1).backbone.parameters()
+    theirs = [w.detach().numpy() for w in learned if w.ndim == 4]  # outputs x inputs x 3 x 3
+    ours = resnet.resnet18(stem="cifar", width=16).trainable_variables
+    ours = [v.numpy().transpose(3, 2, 0, 1) for v in ours if len(v.shape) == 4]
+    scales, expected = (sorted((w.shape, w.std()) for w in kernels) for kernels in (theirs, ours))
+    assert [shape for shape, _ in scales] == [shape for shape, _ in expected]
+    # The smallest has 432 weights.
+    np.testing.assert_allclose([s for _, s in scales], [s for _, s in expected], rtol=0.15)
+
+
 @pytest.mark.slow
 def test_a_run_of_each(folder):
     names = "lightly,moco_tf" if LIGHTLY else "moco_tf"
