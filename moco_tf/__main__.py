@@ -34,7 +34,8 @@ def main():
         if name in ("-h", "--help", "help"):
             print(text)
             return
-        sys.exit(f"{text}\n\nThere is no command {name!r}. {spelling.hint(name, list(COMMANDS))}")
+        hint = spelling.hint(name, list(COMMANDS))
+        sys.exit(f"{text}\n\nThere is no command {name!r}. {hint}".rstrip())
     command = importlib.import_module(f"moco_tf.commands.{name}")
     sys.modules["__main__"].__doc__ = command.__doc__  # what --help shows
     sys.argv = [f"{program} {name}", *rest]

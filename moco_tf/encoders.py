@@ -26,7 +26,7 @@ from moco_tf.training import checkpoint as checkpoints
 
 STANDARD_RECIPE = "moco:v2"  # for encoders without the config of their run
 RULE = (
-    "`--checkpoint` must be the workdir of a train.py run, one of its checkpoints "
+    "The checkpoint must be the workdir of a train.py run, one of its checkpoints "
     "(WORKDIR/checkpoints/step-N), an encoder's .keras or a PyTorch file"
 )
 
@@ -96,7 +96,9 @@ def load(checkpoint: str, random_init: bool = False, seed: int = 0) -> Loaded:
     if not path.endswith((".keras", *torch_file.ENDINGS)) and not step_path:
         path = os.path.join(checkpoint, "encoder.keras")
     if not tf.io.gfile.exists(f"{path}.index" if step_path else path):
-        raise ValueError(f"{RULE}. Received: {checkpoint!r}; there is no {path}. {_steps(path)}")
+        folder = os.path.dirname(path)
+        missing = folder if folder and not tf.io.gfile.exists(folder) else path
+        raise ValueError(f"{RULE}. Received: {checkpoint!r}; there is no {missing}. {_steps(path)}")
     run = _run_of(path)
     if step_path:
         encoder = training_state.encoder_at(path, _require_run(run, path))

@@ -62,7 +62,11 @@ def write(path: str, threshold: float) -> tuple[int, str]:
             rows.append(search.row(title, names[members[shown]], similarities[shown]))
     output = os.path.splitext(path)[0] + ".duplicates"
     storage.write_text(f"{output}.csv", table.getvalue())
-    headline = f"{len(groups)} groups of {len(names)} images have a cosine of {threshold} or more."
+    headline = (
+        f"{len(groups)} groups among {len(names)} images. Pairs with a cosine of {threshold} or "
+        "more connect the images of a group; below each stands its cosine to the first. If a group "
+        "mixes different images, raise --threshold."
+    )
     storage.write_text(f"{output}.html", pages.page(f"duplicates: {path}", headline, rows))
     return len(groups), f"{output}.csv"
 

@@ -200,10 +200,9 @@ def define_flags():
         "checkpoint",
         None,
         "Workdir of a run, an encoder.keras or a PyTorch file; savedmodel: also of an evaluation.",
-        required=True,
     )
-    flags.DEFINE_enum("format", None, list(FORMATS), "Format to write.", required=True)
-    flags.DEFINE_string("output", None, "File or folder, local or gs://.", required=True)
+    flags.DEFINE_enum("format", None, list(FORMATS), "Format to write.")
+    flags.DEFINE_string("output", None, "File or folder, local or gs://.")
     flags.DEFINE_enum("part", "encoder", ["encoder", "backbone"], "keras: what to save.")
     flags.DEFINE_integer("image_size_px", None, "savedmodel: center crop; default: the run's.", 1)
     flags.DEFINE_integer(
@@ -222,6 +221,12 @@ def define_flags():
 def check(rest):
     """Refuses flags that do not go together."""
     script.only_flags(rest)
+    for name in ("checkpoint", "format", "output"):
+        if not FLAGS[name].value:
+            raise ValueError(
+                f"`--{name}` must be given, as in export --checkpoint=runs/v2 --format=savedmodel "
+                "--output=served/moco."
+            )
     extension = FORMATS[FLAGS.format]
     if extension and not FLAGS.output.endswith(extension):
         extensions = ", ".join([extension] if isinstance(extension, str) else extension)

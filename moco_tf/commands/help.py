@@ -43,7 +43,7 @@ def resolved(config: Any) -> str:
 
     Example:
         >>> resolved(presets.load("quickstart")).splitlines()[0]
-        '--config.data.source=synthetic:shapes'
+        '--config.data.source=synthetic:fabrics'
     """
     base = getattr(config, "base", None)
     path = "config" if base is None else "config.base"

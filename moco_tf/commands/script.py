@@ -47,7 +47,7 @@ def run(
         _ARGV[:] = argv
         try:
             if help.is_asked(argv):
-                print(help.text(argv, shown(argv)))
+                print(help.text(argv, shown(argv)), flush=True)
                 sys.exit()
             sys.argv = prepare(argv)  # where ml_collections looks for overrides
             rest = flags.FLAGS(sys.argv)
@@ -57,6 +57,8 @@ def run(
                 print(help.resolved(flags.FLAGS.config))
                 sys.exit()
             return rest
+        except BrokenPipeError:  # the reader of --help, such as `head`, has seen enough
+            os._exit(0)
         except (flags.UnrecognizedFlagError, AttributeError, KeyError) as error:
             text = did_you_mean.message(argv, shown(argv))
             sys.exit(f"{argv[0]}: {text or (error.args[0] if error.args else error)}")

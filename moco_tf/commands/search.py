@@ -57,11 +57,16 @@ def write_page(run: str, queries: list[str], images: str, k: int, output: str | 
             "one. Embed the images again."
         )
     wanted = embeddings.of_files(loaded, queries)
-    cosine, index = knn.nearest(bank.vectors, wanted.vectors, k)
-    rows = [
-        search.row(query, [query, *bank.names[numbers]], [1.0, *values])
-        for query, numbers, values in zip(queries, index, cosine, strict=True)
-    ]
+    cosine, index = knn.nearest(bank.vectors, wanted.vectors, k + 1)  # one may be the query itself
+    rows = []
+    for query, numbers, values in zip(queries, index, cosine, strict=True):
+        found = [
+            (name, value)
+            for name, value in zip(bank.names[numbers], values, strict=True)
+            if os.path.realpath(name) != os.path.realpath(query)
+        ]
+        names, similarities = zip((query, 1.0), *found[:k], strict=True)
+        rows.append(search.row(query, names, similarities))
     output = output or os.path.join(loaded.folder, "search.html")
     headline = f"First the image looked for, then the most similar of {len(bank.names)}."
     storage.write_text(output, pages.page(f"search: {run}", headline, rows))

@@ -40,7 +40,7 @@ def look_at(source: Source | Stream):
         log.warning(
             "%d of %d images looked at, such as %s, have an EXIF orientation. Pixels are used as "
             "they are stored, in training and serving alike. To turn the files: mogrify "
-            "-auto-orient *.jpg (ImageMagick).",
+            "-auto-orient FILES (ImageMagick).",
             len(turned),
             count,
             turned[0],

@@ -127,16 +127,25 @@ def write(
     done = parts.num_done(names)
     if done:
         log.info("%d of %d images are embedded already.", done, len(names))
+    bad = []
     if done < len(names):
         rest = source.subset(np.arange(done, len(names))) if done else source
         try:
             for rows in _rows(loaded, rest, crop, batch, title):
                 end = done + len(rows["ok"])
                 parts.add({"name": np.array(names[done:end]), **rows})
+                bad += [names[done + row] for row in np.flatnonzero(~rows["ok"])]
                 done = end
         finally:  # after an error, keep what is done
             parts.flush()
     parts.join()
+    if bad:
+        log.warning(
+            "%d of %d images cannot be decoded, such as %s: their rows are zero, their `ok` false.",
+            len(bad),
+            len(names),
+            bad[0],
+        )
 
 
 def _rows(loaded, source, crop, batch, title):

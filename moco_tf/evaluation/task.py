@@ -21,6 +21,7 @@ from moco_tf import distribute, encoders, schema, spelling
 from moco_tf.backbones import precision
 from moco_tf.evaluation import results
 from moco_tf.training import checkpoint as checkpoints
+from moco_tf.training import in_use
 from moco_tf.training.config import check_type
 
 
@@ -157,13 +158,14 @@ def evaluate(
     run = task_class(config, checkpoint, workdir, strategy)
     run.prepare()
     made_by = {"task": task, "encoder": run.loaded.digest, **schema.to_dict(config)}
-    checkpoints.claim_workdir(made_by, workdir, strategy)
-    run.train(stop)
-    with precision.without_tf32() if task_class.needs_float32 else contextlib.nullcontext():
-        record = results.record(task, task_class.TITLES, config, run.loaded, began, run.test())
-        if distribute.is_chief(strategy):
-            results.write(workdir, record)
-            run.report(record)
+    with in_use.held(workdir, strategy):
+        checkpoints.claim_workdir(made_by, workdir, strategy)
+        run.train(stop)
+        with precision.without_tf32() if task_class.needs_float32 else contextlib.nullcontext():
+            record = results.record(task, task_class.TITLES, config, run.loaded, began, run.test())
+            if distribute.is_chief(strategy):
+                results.write(workdir, record)
+                run.report(record)
     return record
 
 

@@ -23,7 +23,7 @@ from moco_tf.pretraining import (
 from moco_tf.pretraining.config import Config
 from moco_tf.probes import monitor as monitors
 from moco_tf.probes import quality
-from moco_tf.training import checkpoint, fit
+from moco_tf.training import checkpoint, fit, in_use
 from moco_tf.training import plan as plan_lib
 
 WAY_ON = (
@@ -54,7 +54,8 @@ def pretrain(
         Steps done in all.
 
     Raises:
-        ValueError: if the workdir is of another config, or was started from something else.
+        ValueError: if the workdir is of another config, was started from something else, or is
+            written to by another process.
         loop.Stopped: if it was asked to stop before the end.
     """
     layout = build.make_layout(config, strategy)
@@ -98,32 +99,33 @@ def pretrain(
     scores = scores or quality.make_scores(config, model, recipe, source, strategy)
     movable = data_record.movable(workdir, identity)
     way_on = WAY_ON.format(workdir)
-    checkpoint.claim_workdir(schema.to_dict(config), workdir, strategy, way_on, movable)
-    data_record.write(workdir, identity, strategy)
-    if command:
-        command_record.add(workdir, command, strategy)
-    initial.start(model, init, workdir, config.seed, strategy)
-    build.describe(config, layout, source)
-    done = fit.fit(
-        model,
-        os.path.join(workdir, "encoder.keras"),
-        config,
-        plan,
-        build.make_dataset(source, recipe, recipe_k, config, layout),
-        build.make_step(model, recipe, recipe_k, config, strategy),
-        scores,
-        stop,
-        result=model.encoder_q,
-        observers=[diagnostics.Diagnostics(model, config, layout, plan.total)],
-        remedy="Look at the data, or start a new workdir with a lower learning rate.",
-        input_remedy=build.input_remedy(config),
-        max_bad_fraction=config.data.max_bad_fraction,
-        max_skipped=config.max_skipped_steps,
-        keep=config.keep_checkpoints,
-        steps_per_call=build.steps_per_call(config, strategy),
-        profile_steps=config.profile_steps,
-        why_bad=functools.partial(examination.why_bad, source),
-    )
-    if distribute.is_chief(strategy):
-        report.write(workdir, source, recipe, recipe_k, model.encoder_q, config)
-    return done
+    with in_use.held(workdir, strategy):
+        checkpoint.claim_workdir(schema.to_dict(config), workdir, strategy, way_on, movable)
+        data_record.write(workdir, identity, strategy)
+        if command:
+            command_record.add(workdir, command, strategy)
+        initial.start(model, init, workdir, config.seed, strategy)
+        build.describe(config, layout, source)
+        done = fit.fit(
+            model,
+            os.path.join(workdir, "encoder.keras"),
+            config,
+            plan,
+            build.make_dataset(source, recipe, recipe_k, config, layout),
+            build.make_step(model, recipe, recipe_k, config, strategy),
+            scores,
+            stop,
+            result=model.encoder_q,
+            observers=[diagnostics.Diagnostics(model, config, layout, plan.total)],
+            remedy="Look at the data, or start a new workdir with a lower learning rate.",
+            input_remedy=build.input_remedy(config),
+            max_bad_fraction=config.data.max_bad_fraction,
+            max_skipped=config.max_skipped_steps,
+            keep=config.keep_checkpoints,
+            steps_per_call=build.steps_per_call(config, strategy),
+            profile_steps=config.profile_steps,
+            why_bad=functools.partial(examination.why_bad, source),
+        )
+        if distribute.is_chief(strategy):
+            report.write(workdir, source, recipe, recipe_k, model.encoder_q, config)
+        return done

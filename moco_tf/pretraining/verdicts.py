@@ -6,6 +6,7 @@ import numpy as np
 
 from moco_tf.pretraining.config import Config
 from moco_tf.pretraining.mechanism import chance_loss, chance_top1
+from moco_tf.probes.quality import FALLEN
 
 LAST = 0.05  # share of a curve whose mean is its end
 AT_CHANCE = 0.99  # share of the chance loss above which a loss is at chance
@@ -59,7 +60,7 @@ def _loss(y, end, config):
 def _top1(y, end, config):
     text = (
         "How often a query finds its own key. It may fall while the queue fills, and should then "
-        f"rise. It ended at {end:.1%}."
+        f"rise. It ended at {end:.1%}, the mean of the last steps."
     )
     return Verdict(text, end > TOP1_TIMES_CHANCE * chance_top1(config))
 
@@ -73,13 +74,39 @@ def _queue_fill(y, end, config):
     return Verdict(f"It should reach 1, and ended at {y[-1]:.2f}.", y[-1] == 1)
 
 
-def _rank(y, end, config):
+def _key_rank(y, end, config):
     dim = config.model.dim
+    least = 1 + COLLAPSED * (dim - 1)
+    is_good = y[-1] >= least
     text = (
         f"The number of directions that the keys fill, of {dim}. Near 1 all images have the same "
-        f"key, which is a collapse. It ended at {y[-1]:.1f}."
+        f"key, which is a collapse. It ended at {y[-1]:.1f}"
     )
-    return Verdict(text, y[-1] >= 1 + COLLAPSED * (dim - 1))
+    way_out = f", below {least:.1f}: train longer, or with a lower learning rate."
+    return Verdict(text + ("." if is_good else way_out), is_good)
+
+
+def _rank(y, end, config):
+    text = f"The number of directions that the features fill. It ended at {y[-1]:.1f}."
+    return Verdict(text, y[-1] >= FALLEN * y[0])
+
+
+def _alignment(y, end, config):
+    text = "Mean squared distance of two views of an image; far below that of different images."
+    return Verdict(f"{text} It ended at {y[-1]:.2f}.")
+
+
+def _other_alignment(y, end, config):
+    text = "Mean squared distance of views of different images; 2 if they have nothing in common."
+    return Verdict(f"{text} It ended at {y[-1]:.2f}.")
+
+
+def _uniformity(y, end, config):
+    return Verdict(f"Lower is better: images are spread more evenly. It ended at {y[-1]:.2f}.")
+
+
+def _learning_rate(y, end, config):
+    return Verdict("The schedule, as the config sets it.")
 
 
 JUDGES = {
@@ -87,5 +114,10 @@ JUDGES = {
     "top1": _top1,
     "knn": _knn,
     "queue_fill": _queue_fill,
-    "key_effective_rank": _rank,
+    "key_effective_rank": _key_rank,
+    "alignment": _alignment,
+    "other_alignment": _other_alignment,
+    "uniformity": _uniformity,
+    "effective_rank": _rank,
+    "learning_rate": _learning_rate,
 }

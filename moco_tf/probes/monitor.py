@@ -197,8 +197,8 @@ def _open(monitor, data, index_dir):
         addresses = monitor.source.split(",")
     if addresses is None:
         log.info(
-            "The kNN monitor is off: %s has no labelled splits. Name two by "
-            "--config.monitor.source=BANK,QUERIES.",
+            "The kNN monitor is off: %s has no labelled splits. Training needs none. If you have "
+            "labelled images, name two sets by --config.monitor.source=BANK,QUERIES.",
             data.source,
         )
         return None, None

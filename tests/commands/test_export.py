@@ -249,6 +249,7 @@ def test_keras_and_onnx_files(pretrained, tmp_path):
         ("export", ["--format=keras", "--output={}/a.keras", "--bfloat16"], "--format=savedmodel"),
         ("export", ["--format=onnx", "--output={}/a.onnx", "--part=backbone"], "--format=keras"),
         ("export", ["--format=pdf", "--output={}/a.pdf"], "should be one of"),
+        ("export", ["--format=keras"], "`--output` must be given, as in export"),
         ("export", ["--format=savedmodel", "--output={}/a", "--resize_px=8"], "at least the image"),
         ("import_torch", ["--output={}/new"], "Name one file"),
         ("import_torch", ["{}/none.pth", "--output={}/new"], "file to import must exist"),

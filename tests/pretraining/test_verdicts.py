@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from moco_tf.pretraining import report
 from moco_tf.pretraining.config import Config
 from moco_tf.pretraining.verdicts import judge
 from moco_tf.reports import pages
@@ -25,6 +26,7 @@ def judged(name, *y, **model):
         ("knn", (0.2, 0.4), (0.4, 0.2)),
         ("queue_fill", (0.5, 1.0), (0.5, 0.9)),
         ("key_effective_rank", (2.0, 40.0), (30.0, 1.5)),
+        ("effective_rank", (20.0, 30.0), (20.0, 9.0)),
     ],
 )
 def test_a_curve_is_judged_by_its_end(name, good, bad):
@@ -47,7 +49,16 @@ def test_the_end_of_a_long_curve_is_the_mean_of_its_last_twentieth():
 
 def test_a_single_knn_accuracy_and_an_unknown_curve_are_not_judged():
     assert judged("knn", 0.1).is_good
-    assert judged("learning_rate", 0.1) is None and judged("loss") is None
+    assert judged("momentum", 0.1) is None and judged("loss") is None
+
+
+def test_keys_that_nearly_collapsed_are_told_the_limit_and_a_way_out():
+    assert "ended at 1.5, below 3.5: train longer" in judged("key_effective_rank", 30.0, 1.5).text
+    assert "below" not in judged("key_effective_rank", 30.0, 30.0).text
+
+
+def test_every_panel_of_a_report_has_a_caption():
+    assert all(judged(name, 0.5, 0.5) for name in report.PANELS)
 
 
 def test_pages_show_what_is_wrong_in_red_and_fold_long_parts():
