@@ -91,16 +91,16 @@ def test_positives_stay_in_their_group_one_time_in_g():
     assert abs(share - 1 / 8) < 0.01
 
 
-def test_host_and_device_placement_give_the_same_pixels(source):
+def test_host_and_device_placement_give_the_same_pixels(source, whole):
+    """With few ops; tests of own views have them all."""
     layout = BatchLayout(16, group=4)
-    host = take(source, layout, 1, moco.v2, jit_compile=True)[0]
-    without_xla = take(source, layout, 1, moco.v2)[0]
-    device = take(source, layout, 1, moco.v2, augment_on="device")[0]
+    host = take(source, layout, 1, jit_compile=True)[0]
+    device = take(source, layout, 1, augment_on="device")[0]
     assert device["x_q"].dtype == np.uint8
     for x, draws in (("x_q", "draws_q"), ("x_k", "draws_k")):
-        pixels = moco.v2.photometric(device[x], device[draws])
+        pixels = LIGHT.photometric(device[x], device[draws])
         np.testing.assert_allclose(pixels, host[x], atol=1e-4)
-        np.testing.assert_allclose(without_xla[x], host[x], atol=1e-4)
+        np.testing.assert_allclose(whole[0][x], host[x], atol=1e-4)
 
 
 def test_an_epoch_shows_each_image_at_most_once_in_a_new_order():
@@ -114,11 +114,12 @@ def test_an_epoch_shows_each_image_at_most_once_in_a_new_order():
     assert other_seed != images
 
 
-def test_a_sample_is_augmented_anew_in_every_epoch(source):
-    batches = take(source, BatchLayout(50, group=5), 2, shuffle=False)
-    by_name = [{bytes(n): x for n, x in zip(b["name"], b["x_q"], strict=True)} for b in batches]
-    assert by_name[0].keys() == by_name[1].keys()
-    assert all((by_name[0][n] != by_name[1][n]).any() for n in by_name[0])
+def test_a_sample_is_augmented_anew_in_every_epoch(whole):
+    epochs = join(whole[:3]), join(whole[3:])  # 48 of the 50 images, 32 of them again
+    by_name = [{bytes(n): x for n, x in zip(e["name"], e["x_q"], strict=True)} for e in epochs]
+    both = by_name[0].keys() & by_name[1].keys()
+    assert [len(images) for images in by_name] == [48, 32] and len(both) >= 30
+    assert all((by_name[0][n] != by_name[1][n]).any() for n in both)
 
 
 def test_too_few_images_for_a_batch_is_an_error(source):
