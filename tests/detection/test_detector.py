@@ -73,13 +73,8 @@ def test_all_heads_learn_a_batch_by_heart(architecture):
     assert architecture == "c4" or detections["keypoints"].shape == (2, 20, 2, 3)
 
 
-@pytest.mark.parametrize(
-    "architecture, num_keypoints",
-    [
-        ("c4", 0),
-        pytest.param("fpn", 2, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture, num_keypoints", [("c4", 0), ("fpn", 2)])
 def test_replicas_train_as_one_device_does(architecture, num_keypoints, mirrored):
     """At a rate that hardly moves the weights: else rounding changes the rank of a box, and with it
     what is drawn. Velocities are the sums of the gradients: rounding on the wrong side of a ReLU
@@ -89,8 +84,7 @@ def test_replicas_train_as_one_device_does(architecture, num_keypoints, mirrored
     for replicas in (1, 2):
         strategy = mirrored(replicas)
         with strategy.scope():
-            options = {"num_keypoints": num_keypoints, "masks": bool(num_keypoints)}
-            model = make_detector(architecture, rate=1e-7, **options)
+            model = make_detector(architecture, num_keypoints=num_keypoints, rate=1e-7)
         run = tf.function(lambda b, m=model, s=strategy: s.run(m.step, (b,)), autograph=False)
         losses, velocities = [], []
         for i in range(2):
