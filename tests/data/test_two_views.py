@@ -1,5 +1,6 @@
 """The input pipeline is a pure function of (seed, step), on any topology."""
 
+import collections
 import io
 
 import numpy as np
@@ -7,8 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from moco_tf.data import sources
-from moco_tf.data.bad_images import _donors
+from moco_tf.data import bad_images, sources
 from moco_tf.data.batch_layout import BatchLayout
 from moco_tf.data.recipes import moco
 from moco_tf.data.recipes.recipe import IMAGENET, Grayscale, RandomResizedCrop, Recipe
@@ -184,7 +184,28 @@ def test_a_bad_slot_shows_the_next_good_image_of_its_group_with_its_own_draws(ba
 def test_donors_are_cyclic_in_the_group_and_fall_back_to_the_batch():
     ok = tf.constant([1, 0, 0, 0, 0, 0, 1, 1, 0]) > 0
     #                 group 0  group 1  group 2
-    np.testing.assert_array_equal(_donors(ok, 3), [0, 0, 0, 6, 6, 6, 6, 7, 6])
+    np.testing.assert_array_equal(bad_images._donors(ok, 3), [0, 0, 0, 6, 6, 6, 6, 7, 6])
+
+
+def test_storage_is_asked_three_times():
+    """What can be read at last is no bad image. Each key here is how often reading it fails."""
+    asked = collections.Counter()
+
+    def read(key):
+        asked[int(key)] += 1
+        if asked[int(key)] <= int(key):
+            raise OSError
+        return float(key)
+
+    def make_sample(key, slot):
+        return {"x": tf.ensure_shape(tf.py_function(read, [key], tf.float32), [])}
+
+    keys = tf.range(5, dtype=tf.int64)
+    chunks = tf.data.Dataset.from_tensors({"slot": keys, "key": keys})
+    (batch,) = bad_images.make_samples(chunks, make_sample, tf.strings.as_string)
+    assert batch["ok"].numpy().tolist() == [True, True, True, False, False]
+    assert batch["x"].numpy().tolist() == [0, 1, 2, 0, 0]
+    assert batch["name"].numpy().tolist() == [b"0", b"1", b"2", b"3", b"4"]
 
 
 def test_a_batch_without_any_good_image_stays_black():
