@@ -14,11 +14,12 @@ from moco_tf.backbones.encoder import Encoder
 from moco_tf.detection.model import network as networks
 from moco_tf.detection.model.detector import Detector, RCNNSettings, estimate_statistics
 
-
-def some_slow(*names):
-    """All architectures, these in the slow tier."""
-    marks = {name: pytest.mark.slow for name in names}
-    return [pytest.param(name, marks=marks.get(name, ())) for name in networks.ARCHITECTURES]
+# One that is traced in a third of the others' time is quick. Tests of DensePose, RetinaNet and of
+# serving have a pyramid.
+each_architecture = pytest.mark.parametrize(
+    "architecture",
+    [pytest.param(n, marks=() if n == "c4" else pytest.mark.slow) for n in networks.ARCHITECTURES],
+)
 
 
 def predictions(model, batch, rows=10):
@@ -54,7 +55,7 @@ def test_it_finds_shapes_it_has_not_seen():
     assert not detections["score"][empty].any() and not detections["boxes"][empty].any()
 
 
-@pytest.mark.parametrize("architecture", some_slow("fpn", "dc5"))
+@each_architecture
 def test_all_heads_learn_a_batch_by_heart(architecture):
     """At rates from which weights .1 % apart end alike: rounding differs from CPU to CPU."""
     rate, steps = {"fpn": (0.0015, 60), "c4": (0.01, 40), "dc5": (0.001, 120)}[architecture]
@@ -124,7 +125,7 @@ def test_the_step_compiles():
     np.testing.assert_allclose(results["compiled"], results["crops"], rtol=0.05)
 
 
-@pytest.mark.parametrize("architecture", some_slow("dc5"))
+@each_architecture
 def test_a_network_is_the_same_after_reload(architecture, tmp_path):
     model = make_detector(architecture, num_keypoints=0 if architecture == "c4" else 2)
     for v in model.network.variables:  # as if it were trained
@@ -160,7 +161,7 @@ def test_statistics_are_means_over_batches():
         np.testing.assert_array_equal(v, old)
 
 
-@pytest.mark.parametrize("architecture", some_slow("dc5", "fpn"))
+@each_architecture
 def test_frozen_bn_is_constant_and_nowhere_new(architecture):
     model = make_detector(architecture, frozen_bn=True)
     parts = [model.network.features, model.network.region]
