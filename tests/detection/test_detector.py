@@ -193,8 +193,8 @@ def test_the_region_head_is_the_backbones_last_stage():
     reduced = networks.make_network(encoder, "dc5", 3, width_divisor=8)
     assert [layer.name for layer in reduced.features.layers[-2:]] == ["reduce", "reduce.bn"]
     assert reduced.features.outputs[0].shape[-1] == 64
-    trained = [len(make_detector(name).network.norms()) for name in networks.ARCHITECTURES]
-    assert trained == [13, 13, 20]
+    pyramid = networks.make_network(encoder, "fpn", 3, width_divisor=8)
+    assert [len(n.norms()) for n in (network, reduced, pyramid)] == [13, 13, 20]
 
 
 @pytest.mark.parametrize(
