@@ -87,5 +87,5 @@ def pretrained(tmp_path_factory):
 
     root = tmp_path_factory.mktemp("pretrained")
     source = f"folder:{tiny.shapes_folder(root / 'data')}/train"
-    tiny.pretrain(root / "run", report=True, checkpoint_every_steps=2, data__source=source)
+    tiny.pretrain(root / "run", checkpoint_every_steps=2, data__source=source)
     return root / "run"

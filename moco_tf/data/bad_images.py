@@ -58,14 +58,17 @@ def make_samples(
         n = chunk["slot"].shape[0]
 
         def retry():
-            retried = _retry(complete, chunk, samples, attempts=2)
-            rows = retried["row"]
-            known = {name: retried[name] for name in ("name", "row")}
-            names = _retry(named, chunk, known, attempts=3)
-            blank = {name: tf.zeros([n, *x.shape[1:]], x.dtype) for name, x in samples.items()}
-            filled = {name: _put(blank[name], rows, retried[name]) for name in blank}
-            filled["name"] = _put(blank["name"], names["row"], names["name"])
-            return filled | {"ok": _put(tf.zeros(n, tf.bool), rows, tf.fill(tf.shape(rows), True))}
+            is_made = tf.scatter_nd(samples["row"][:, None], tf.ones_like(samples["row"]), [n]) > 0
+            rows = tf.cast(tf.where(~is_made)[:, 0], tf.int32)
+            names = _retry(named, chunk, rows, attempts=3)
+            retried = _retry(complete, chunk, rows, attempts=2)
+            batch = {name: tf.zeros([n, *x.shape[1:]], x.dtype) for name, x in samples.items()}
+            batch["ok"] = tf.zeros([n], tf.bool)
+            for part in (names, samples, retried):
+                if part is not names:
+                    part["ok"] = tf.ones_like(part["row"], tf.bool)
+                batch |= {name: _put(batch[name], part["row"], x) for name, x in part.items()}
+            return batch
 
         batch = tf.cond(
             tf.size(samples["row"]) < n, retry, lambda: samples | {"ok": tf.fill([n], True)}
@@ -98,30 +101,15 @@ def _try_each(function, examples, rows):
     return results.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
 
 
-def _retry(function, examples, results, attempts):
-    """Adds to `results`, which are of some examples, what `function` makes of the others."""
-    # Several attempts, since storage may fail for a moment.
-    n = tf.shape(examples["slot"])[0]
+def _retry(function, examples, rows, attempts):
+    """What `function` makes of the examples in `rows`, as a batch of `_try_each`.
 
-    def incomplete(results):
-        return tf.size(results["row"]) < n
-
-    def attempt(results):
-        done = _put(tf.zeros([n], tf.bool), results["row"], tf.ones_like(results["row"], tf.bool))
-        rows = tf.cast(tf.where(~done)[:, 0], tf.int32)
-        others = {name: tf.gather(x, rows) for name, x in examples.items()}
-        more = _try_each(function, others, rows).get_single_element()
-        return [{name: tf.concat([x, more[name]], 0) for name, x in results.items()}]
-
-    return tf.while_loop(
-        incomplete,
-        attempt,
-        [results],
-        shape_invariants=[
-            {name: tf.TensorShape([None, *x.shape[1:]]) for name, x in results.items()}
-        ],
-        maximum_iterations=attempts,
-    )[0]
+    Each is tried several times, since storage may fail for a moment. So a row can occur as often,
+    with the same values.
+    """
+    rows = tf.tile(rows, [attempts])
+    some = {name: tf.gather(x, rows) for name, x in examples.items()}
+    return _try_each(function, some, rows).get_single_element()
 
 
 def _put(x, rows, values):
@@ -152,16 +140,11 @@ def replace_bad(batch: dict, make_sample: Callable, group_rows: int) -> dict:
         def complete(example):
             return make_sample(example["key"], example["slot"])
 
-        nothing = {
-            name: tf.zeros([0, *x.shape[1:]], x.dtype)
-            for name, x in batch.items()
-            if name not in ("ok", "name")
-        }
-        nothing["row"] = tf.zeros([0], tf.int32)
-        samples = _retry(complete, examples, nothing, attempts=3)
+        samples = _retry(complete, examples, tf.range(tf.size(bad_rows)), attempts=3)
         rows = tf.gather(bad_rows, samples.pop("row"))
+        num_made = tf.size(tf.unique(rows).y)
         # An image that could be decoded a moment ago is there; storage that is lost ends the run.
-        with tf.control_dependencies([tf.debugging.assert_equal(tf.size(rows), tf.size(bad_rows))]):
+        with tf.control_dependencies([tf.debugging.assert_equal(num_made, tf.size(bad_rows))]):
             return batch | {name: _put(batch[name], rows, x) for name, x in samples.items()}
 
     # The training loop decides how many bad images a run may have, not this function.

@@ -127,10 +127,12 @@ def evaluation_dataset(
     keys = source.keys(start).repeat().take(total).batch(batch, drop_remainder=True)
     n = len(range(batch)[rows])
     chunk = math.gcd(n, 16)
-    data = keys.map(lambda key: key[rows]).unbatch().batch(chunk, drop_remainder=True)
-    data = data.map(lambda key: {"slot": tf.zeros(chunk, tf.int64), "key": key})
+    keys = keys.map(no_autograph(lambda key: key[rows]))
+    keys = keys.unbatch().batch(chunk, drop_remainder=True)
+    data = keys.map(no_autograph(lambda key: {"slot": tf.zeros(chunk, tf.int64), "key": key}))
     data = join(bad_images.make_samples(data, make_crop, source.name), n // chunk)
-    return data.map(lambda e: {name: e[name] for name in ("x", "label", "ok")}).prefetch(2)
+    chosen = no_autograph(lambda e: {name: e[name] for name in ("x", "label", "ok")})
+    return data.map(chosen).prefetch(2)
 
 
 def center_crops(
@@ -152,11 +154,16 @@ def center_crops(
     wanted = tf.constant(indices, tf.int64)
     if isinstance(source, Stream):
         keys = source.keys().enumerate().take(int(indices[-1]) + 1)
-        keys = keys.filter(lambda i, _: tf.reduce_any(i == wanted)).map(lambda _, key: key)
+        keys = keys.filter(no_autograph(lambda i, _: tf.reduce_any(i == wanted)))
+        keys = keys.map(no_autograph(lambda _, key: key))
     else:
         keys = tf.data.Dataset.from_tensor_slices(wanted)
-    crops = keys.map(lambda k: resize_and_center_crop(source.image(k), resize_px, size_px))
-    crops = list(crops.ignore_errors().as_numpy_iterator())
+
+    @no_autograph
+    def crop(key):
+        return resize_and_center_crop(source.image(key), resize_px, size_px)
+
+    crops = list(keys.map(crop).ignore_errors().as_numpy_iterator())
     return np.stack(crops) if crops else np.zeros((0, size_px, size_px, 3), np.uint8)
 
 

@@ -83,7 +83,7 @@ HEADS = {
 
 def small(name, **options):
     keras.utils.set_random_seed(0)
-    backbone = resnet.ResNet("basic", (1, 1), width=4, stem="cifar", **options)
+    backbone = resnet.ResNet("basic", (1,), width=4, stem="cifar", **options)
     return Encoder(backbone, HEADS[name]())
 
 

@@ -122,18 +122,20 @@ def randomize_norms(model):
             layer.set_weights([others[0], rng.normal(size=width), mean, others[1]])
 
 
-@pytest.mark.parametrize("training", (False, True), ids=("inference", "training"))
-@pytest.mark.parametrize("size", ((16, 16), (19, 22)), ids=("even", "odd"))
-@pytest.mark.parametrize("stem", ("imagenet", "cifar"))
-@pytest.mark.parametrize("block", ("basic", "bottleneck", "grouped"))
-def test_forward_equals_oracle(block, stem, size, training):
-    bottleneck, groups, depths = block != "basic", 4 if block == "grouped" else 1, (1, 2, 1)
+@pytest.mark.parametrize(
+    "block, stem",
+    (("basic", "cifar"), ("basic", "imagenet"), ("bottleneck", "cifar"), ("grouped", "imagenet")),
+)
+def test_forward_equals_oracle(block, stem):
+    bottleneck, groups, depths = block != "basic", 4 if block == "grouped" else 1, (1, 2)
     name = "bottleneck" if bottleneck else "basic"
     model = resnet.ResNet(name, depths, width=16, groups=groups, group_width=8, stem=stem)
     randomize_norms(model)
-    x = np.random.default_rng(1).normal(size=(3, *size, 3)).astype(np.float32)
-    expected = Oracle(model, training)(x, bottleneck, depths, groups, stem)
-    np.testing.assert_allclose(model(x, training=training), expected, rtol=1e-4, atol=1e-4)
+    for size in ((16, 16), (19, 22)):
+        x = np.random.default_rng(1).normal(size=(3, *size, 3)).astype(np.float32)
+        for training in (False, True):
+            expected = Oracle(model, training)(x, bottleneck, depths, groups, stem)
+            np.testing.assert_allclose(model(x, training=training), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("stem, last", (("imagenet", 1), ("cifar", 4)))

@@ -47,7 +47,8 @@ def test_the_variants_are_compared(tmp_path, monkeypatch):
     root = tiny.shapes_folder(tmp_path / "data", 60)
     fields = {"data.source": f"folder:{root}/train", "monitor.source": "auto"}
     fields |= {"monitor.resize_px": 16, "stop_after_steps": 2, "log_every_steps": 1}
-    runs = {"calm": {"model.momentum": 0.5}, "wild": {"optimizer.learning_rate": 1e30}}
+    wild = {"optimizer.learning_rate": 1e30, "monitor.source": "off"}
+    runs = {"calm": {"model.momentum": 0.5}, "wild": wild}
     workdir = tmp_path / "run"
     compared = Ablation("Two", tiny.config(**fields), runs)
     ablation.ablate(compared, str(workdir), tf.distribute.get_strategy())

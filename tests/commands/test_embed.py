@@ -156,6 +156,7 @@ def test_a_command_without_a_config_can_be_started(written):
     assert output.splitlines()[0].endswith(" groups") and ".duplicates.html" in output
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_copies_runs(pretrained, written, monkeypatch, capsys):
     script = str(tiny.ROOT / "benchmarks" / "copies.py")
     monkeypatch.setattr(sys, "argv", [script, str(pretrained), written])

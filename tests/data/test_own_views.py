@@ -89,12 +89,15 @@ def test_without_a_second_recipe_both_views_share_the_first():
 
 def test_a_run_takes_recipes_and_source_by_their_import_paths(tmp_path, monkeypatch):
     seen = []
-    make_dataset = build.make_dataset
-    monkeypatch.setattr(
-        build, "make_dataset", lambda *args: seen.extend(args) or make_dataset(*args)
-    )
+
+    def make_dataset(*args):
+        seen.extend(args)
+        raise InterruptedError
+
+    monkeypatch.setattr(build, "make_dataset", make_dataset)
     recipe = {"data.recipe": "own_views:strong", "data.recipe_k": "own_views:weak"}
-    tiny.pretrain(tmp_path, **recipe, **{"data.source": "own_views:48"}, stop_after_steps=1)
+    with pytest.raises(InterruptedError):  # before it trains
+        tiny.pretrain(tmp_path, **recipe, **{"data.source": "own_views:48"}, stop_after_steps=1)
     assert seen[0].num_examples == 48
     assert seen[1] is own_views.strong and seen[2] is own_views.weak
 

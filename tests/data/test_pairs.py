@@ -30,7 +30,7 @@ def assert_equal(got, want):
 
 
 def test_views_and_order_are_those_of_a_run():
-    data = two_views(IMAGES, "moco:v1", seed=3, **SIZES)
+    data = two_views(IMAGES, CROPS, seed=3, **SIZES)
     assert len(data) == 2
     drawn = tf.data.Dataset.random(3, rerandomize_each_iteration=True).take(1)
     # Each iteration is another epoch of the run with this seed.
@@ -38,7 +38,7 @@ def test_views_and_order_are_those_of_a_run():
     first = arrays(data)
     run = two_view_dataset(
         sources.from_arrays(IMAGES),
-        moco.v1,
+        CROPS,
         BatchLayout(16),
         image_size_px=12,
         seed=3,

@@ -21,7 +21,7 @@ def encoder(tmp_path_factory):
     return str(path)
 
 
-@pytest.mark.parametrize("architecture", ("c4", "fpn"))
+@pytest.mark.parametrize("architecture", (pytest.param("c4", marks=pytest.mark.slow), "fpn"))
 def test_a_step_has_only_ops_with_a_deterministic_gradient(encoder, tmp_path, architecture):
     """tensorflow/tensorflow, "is not currently available" in tensorflow/core/kernels: image/
     crop_and_resize_op.cc, fused_batch_norm_op.cc (when training is disabled), image/

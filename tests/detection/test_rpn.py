@@ -71,6 +71,25 @@ def test_all_anchors_of_a_small_image_count(jit_compile):
     np.testing.assert_allclose(got, want / 256, rtol=1e-4)
 
 
+def test_replicas_have_the_losses_of_one_device(mirrored):
+    """Each image draws its anchors by its own key, on whichever replica it is."""
+    rng = np.random.default_rng(5)
+    grids, logits, deltas = case(rng)
+    a, truth = np.concatenate(grids), float32(random_boxes(rng, 2, 3, side=90))
+    of_images = [tf.concat(logits, 1), tf.concat(deltas, 1), truth]
+    of_images += [tf.constant([[1, 0, -1], [2, -2, 1]]), tf.constant([[0, 1], [0, 2]], tf.int64)]
+    strategy = mirrored(2)
+
+    def own(context):
+        row = context.replica_id_in_sync_group
+        return [tf.constant(x[row : row + 1]) for x in of_images]
+
+    values = strategy.experimental_distribute_values_from_function(own)
+    run = tf.function(lambda v: strategy.run(lambda x: rpn.losses(a, *x), (v,)), autograph=False)
+    got = [np.mean(strategy.experimental_local_results(loss)) for loss in run(values)]
+    np.testing.assert_allclose(got, rpn.losses(a, *of_images), rtol=1e-5)
+
+
 def test_no_instance_no_gradient_of_boxes():
     grids, logits, deltas = case(np.random.default_rng(2))
     a, logits, deltas = np.concatenate(grids), tf.concat(logits, 1), tf.concat(deltas, 1)

@@ -47,12 +47,14 @@ def test_knn_and_linear_classifiers_on_kept_features(run, tmp_path):
     assert classifier(np.zeros((1, 16, 16, 3))).shape == (1, 8)
 
 
+@pytest.mark.slow
 def test_the_linear_protocol_leaves_the_backbone_as_it_is(run, tmp_path):
     short = evaluations.SHORT | {"optimizer__learning_rate": 0.1, "stop_after_steps": 1}
     record = evaluate("linear", run, tmp_path, **short)
     assert record["details"]["backbone_unchanged"]
 
 
+@pytest.mark.slow
 def test_fine_tuning_trains_all_of_it(run, tmp_path):
     short = evaluations.SHORT | {"stop_after_steps": 1}
     evaluate("finetune", run, tmp_path, **short)

@@ -89,7 +89,7 @@ def test_training_goes_on_as_it_would_have_in_torch(tmp_path):
     assert int(ours.queue_ptr) == int(want["queue_ptr"][0])
 
 
-@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("version", [pytest.param("v1", marks=pytest.mark.slow), "v2"])
 def test_an_export_is_the_import_bit_for_bit(version, tmp_path):
     model, paths = (
         peer.make_moco(version=version),

@@ -211,6 +211,7 @@ def test_warm_up_requests_are_answered(exported, served):
     assert asked == set(served)
 
 
+@pytest.mark.slow
 def test_the_command_line_of_tensorflow_runs_it(exported, tmp_path):
     np.save(tmp_path / "x.npy", np.asarray(RGB)[None])
     command = [pathlib.Path(sys.executable).parent / "saved_model_cli", "run", "--dir", exported]

@@ -42,7 +42,7 @@ def scores(model, x_q, x_k):
     return np.array([losses.mean(), (rank < 1).mean(), (rank < 5).mean()])
 
 
-@pytest.mark.parametrize("symmetric", (False, True))
+@pytest.mark.parametrize("symmetric", (pytest.param(False, marks=pytest.mark.slow), True))
 def test_evaluation_measures_and_moves_nothing(symmetric):
     """In 0.1.0 there was none: "No loss to compute"."""
     model = moco(normalizing_encoder, symmetric=symmetric)
@@ -217,7 +217,10 @@ def test_a_loaded_model_trains_on_as_the_unbroken_run(mechanism, replicas, mirro
     assert_equal_states(state(one), state(unbroken))
 
 
-@pytest.mark.parametrize("mechanism", MECHANISMS)
+@pytest.mark.parametrize(
+    "mechanism",
+    [pytest.param(n, marks=() if n == "queue" else pytest.mark.slow) for n in MECHANISMS],
+)
 def test_a_model_is_pickled_and_cloned(mechanism):
     model = MECHANISMS[mechanism]()
     model.compile(SGD(0.1))

@@ -106,7 +106,7 @@ def assert_same_encoder(model, oracle):
     )
 
 
-@pytest.fixture(params=(1, 2, "2 workers"))
+@pytest.fixture(params=(1, pytest.param(2, marks=pytest.mark.slow), "2 workers"))
 def strategy(request, mirrored):
     if isinstance(request.param, int):
         return mirrored(request.param)
@@ -118,10 +118,10 @@ def strategy(request, mirrored):
     "strategy, permuted_by",
     [
         (1, "input"),
-        (1, "step"),
-        (2, "input"),
         (2, "step"),
-        ("2 workers", "step"),
+        pytest.param(1, "step", marks=pytest.mark.slow),
+        pytest.param(2, "input", marks=pytest.mark.slow),
+        pytest.param("2 workers", "step", marks=pytest.mark.slow),
         pytest.param("2 workers", "input", marks=pytest.mark.slow),
     ],
     indirect=["strategy"],
@@ -268,7 +268,7 @@ def test_an_end_to_end_run_tells_of_shuffling_but_not_of_a_queue(tmp_path):
 )
 def test_losses_and_weights_do_not_depend_on_bn_statistics(make, options):
     """So that replicas may take over those of the first one at any time."""
-    case = Case(head="mlp", group_size=2, steps=3)
+    case = Case(head="mlp", group_size=2, steps=2)
 
     def train(disturbed):
         model = make(case.encoder(case.group_size), **options)

@@ -83,7 +83,7 @@ def with_optimizer(make_optimizer):
     return Mutant
 
 
-GROUPS = Case(group_size=2, steps=3)
+GROUPS = Case(group_size=2)
 SYMMETRIC = Case(group_size=2, steps=2, symmetric=True)
 MUTANTS = {
     "queue before logits": (GROUPS, EnqueueBeforeLogits),
@@ -98,26 +98,36 @@ MUTANTS = {
 }
 
 
-@pytest.mark.parametrize("name", MUTANTS)
+QUICK = ("queue before logits", "second view enqueued first", "no decay of biases and BN")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in MUTANTS]
+)
 def test_comparison_notices(name, monkeypatch):
     case, mutant = MUTANTS[name]
     with pytest.raises(AssertionError, match="tolerance"):
         compare(case, NO_STRATEGY, monkeypatch, make=mutant)
 
 
+@pytest.mark.slow
 def test_comparison_notices_that_shuffling_is_off(monkeypatch):
     compare(GROUPS, NO_STRATEGY, monkeypatch, "step")
     with pytest.raises(AssertionError, match="tolerance"):
         compare(GROUPS, NO_STRATEGY, monkeypatch, "step", shuffle=False)
 
 
+@pytest.mark.slow
 def test_comparison_notices_summed_gradients(mirrored, monkeypatch):
     case = Case(replicas=2, steps=2)
     with pytest.raises(AssertionError, match="tolerance"):
         compare(case, mirrored(2), monkeypatch, make=SummedGradients)
 
 
-@pytest.mark.parametrize("name, change", (("momentum", 0.91), ("temperature", 0.0701)))
+@pytest.mark.parametrize(
+    "name, change",
+    (("momentum", 0.91), pytest.param("temperature", 0.0701, marks=pytest.mark.slow)),
+)
 def test_comparison_notices_another_value_of(name, change, monkeypatch):
     def make(encoder, **kwargs):
         return MoCo(encoder, **kwargs | {name: change})
@@ -126,6 +136,7 @@ def test_comparison_notices_another_value_of(name, change, monkeypatch):
         compare(GROUPS, NO_STRATEGY, monkeypatch, make=make)
 
 
+@pytest.mark.slow
 def test_comparison_accepts_the_right_model(monkeypatch):
     """Else the tests above would mean nothing."""
     compare(GROUPS, NO_STRATEGY, monkeypatch)

@@ -45,6 +45,7 @@ def test_pipeline(tmp_path):
     assert facts["device_half_ms_per_view"] > 0
 
 
+@pytest.mark.slow
 def test_knn():
     flags = "--bank=2000", "--queries=100", "--dim=8", "--workers=moco_tf", "--rounds=2"
     assert benchmark("knn", *flags)["rows"][0]["queries/s"] > 0
