@@ -52,7 +52,7 @@ def test_pretrain_fit_writes_an_encoder(run, monkeypatch, photos, tmp_path):
     text = run("pretrain_fit", f"--images=folder:{photos / 'test'}", *sizes)
     assert text.splitlines()[-1].startswith("encoder.keras: loss ")
     encoder = moco_tf.load(str(tmp_path / "encoder.keras")).encoder
-    assert encoder.output_shape == (None, 64)
+    assert encoder.output_shape == (None, 128)
 
 
 def test_finetune_writes_a_classifier_and_its_accuracy(run, pretrained, photos, tmp_path):
