@@ -1,7 +1,6 @@
 """Keeps two processes from writing to one workdir."""
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 
@@ -9,13 +8,18 @@ import tensorflow as tf
 
 from moco_tf import distribute
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
+
 
 @contextlib.contextmanager
 def held(workdir: str, strategy: tf.distribute.Strategy) -> Iterator[None]:
     """Holds a workdir for the process, the chief's, until the block ends or the process does.
 
-    The folder itself is locked, so that a kill leaves nothing behind. Processes on other machines
-    and in gs:// are not seen.
+    The folder itself is locked, so that a kill leaves nothing behind. Processes on other machines,
+    in gs:// and on Windows are not seen.
 
     Args:
         workdir: local or gs:// folder, made if it does not exist.
@@ -28,7 +32,7 @@ def held(workdir: str, strategy: tf.distribute.Strategy) -> Iterator[None]:
         with held("runs/v2", strategy):
             ...  # write to it
     """
-    if "://" in workdir or not distribute.is_chief(strategy):
+    if fcntl is None or "://" in workdir or not distribute.is_chief(strategy):
         yield
         return
     os.makedirs(workdir, exist_ok=True)
