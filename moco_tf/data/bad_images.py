@@ -58,15 +58,13 @@ def make_samples(
         n = chunk["slot"].shape[0]
 
         def retry():
-            is_made = tf.scatter_nd(samples["row"][:, None], tf.ones_like(samples["row"]), [n]) > 0
+            is_made = _put(tf.zeros([n], tf.bool), samples["row"], _true(samples))
             rows = tf.cast(tf.where(~is_made)[:, 0], tf.int32)
             names = _retry(named, chunk, rows, attempts=3)
             retried = _retry(complete, chunk, rows, attempts=2)
             batch = {name: tf.zeros([n, *x.shape[1:]], x.dtype) for name, x in samples.items()}
             batch["ok"] = tf.zeros([n], tf.bool)
-            for part in (names, samples, retried):
-                if part is not names:
-                    part["ok"] = tf.ones_like(part["row"], tf.bool)
+            for part in (names, samples | {"ok": _true(samples)}, retried | {"ok": _true(retried)}):
                 batch |= {name: _put(batch[name], part["row"], x) for name, x in part.items()}
             return batch
 
@@ -110,6 +108,11 @@ def _retry(function, examples, rows, attempts):
     rows = tf.tile(rows, [attempts])
     some = {name: tf.gather(x, rows) for name, x in examples.items()}
     return _try_each(function, some, rows).get_single_element()
+
+
+def _true(samples):
+    """True for each sample."""
+    return tf.ones_like(samples["row"], tf.bool)
 
 
 def _put(x, rows, values):

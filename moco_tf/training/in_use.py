@@ -1,6 +1,7 @@
 """Keeps two processes from writing to one workdir."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 
@@ -12,6 +13,9 @@ try:
     import fcntl
 except ImportError:  # Windows has no such locks
     fcntl = None
+
+# What network file systems say that cannot lock a folder; there, nothing is held.
+WITHOUT_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
@@ -52,5 +56,6 @@ def _lock(folder, workdir):
             f"No other process may write to the workdir. Received: {workdir!r}, in which one runs "
             "now. Wait for its end, stop it (Ctrl-C saves first), or use another --workdir."
         ) from error
-    except OSError:
-        pass  # some network file systems have no locks
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise

@@ -124,7 +124,14 @@ def randomize_norms(model):
 
 @pytest.mark.parametrize(
     "block, stem",
-    (("basic", "cifar"), ("basic", "imagenet"), ("bottleneck", "cifar"), ("grouped", "imagenet")),
+    (
+        ("basic", "cifar"),
+        ("basic", "imagenet"),
+        ("bottleneck", "cifar"),
+        ("grouped", "imagenet"),
+        pytest.param("bottleneck", "imagenet", marks=pytest.mark.slow),
+        pytest.param("grouped", "cifar", marks=pytest.mark.slow),
+    ),
 )
 def test_forward_equals_oracle(block, stem):
     bottleneck, groups, depths = block != "basic", 4 if block == "grouped" else 1, (1, 2)

@@ -132,7 +132,7 @@ def test_a_killed_evaluation_resumes_to_the_same(pretrained, tmp_path):
             "one global batch of images. Received: 200",
         ),
         ("linear", ["--config={configs}/knn.py"], "must be one for --task=linear"),
-        ("knn", ["--checkpoint=/nope"], "there is no /nope"),
+        ("knn", ["--checkpoint=/nope"], "there is no /nope. "),
         ("compare", ["/nope", "/nope"], "needs workdirs of finished evaluations"),
     ],
 )

@@ -50,6 +50,8 @@ def test_the_same_command_while_the_first_runs_is_refused(tmp_path):
     assert tiny.pretrain(workdir) == 4
 
 
-def test_a_folder_in_a_bucket_is_not_locked():
-    with in_use.held("gs://bucket/run", tf.distribute.get_strategy()):
-        pass
+def test_a_folder_in_a_bucket_is_neither_locked_nor_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    here = tf.distribute.get_strategy()
+    with in_use.held("gs://bucket/run", here), in_use.held("gs://bucket/run", here):
+        assert not list(tmp_path.iterdir())

@@ -213,10 +213,17 @@ def segmenter(normalize):
     return Segmenter(networks.fcn(backbone, 3), normalize)
 
 
+SMALL = RCNNSettings((50, 50), (20, 10), regions=8, detections=4, sampling_ratio=2)
+
+
 def detector(normalize):
-    encoder = Encoder(four_stages(4))
-    settings = RCNNSettings((50, 50), (20, 10), regions=8, detections=4, sampling_ratio=2)
-    return Detector(make_network(encoder, "c4", 3, masks=False), normalize, settings)
+    network = make_network(Encoder(four_stages(4)), "c4", 3, masks=False)
+    return Detector(network, normalize, SMALL)
+
+
+def mask_detector(normalize):
+    network = make_network(Encoder(four_stages(4)), "fpn", 3, masks=True, width_divisor=16)
+    return Detector(network, normalize, SMALL)
 
 
 def retinanet(normalize):
@@ -225,7 +232,13 @@ def retinanet(normalize):
 
 
 @pytest.mark.parametrize(
-    "make", (segmenter, detector, pytest.param(retinanet, marks=pytest.mark.slow))
+    "make",
+    (
+        segmenter,
+        detector,
+        pytest.param(mask_detector, marks=pytest.mark.slow),
+        pytest.param(retinanet, marks=pytest.mark.slow),
+    ),
 )
 def test_a_task_of_dense_prediction_skips_it(make):
     keras.utils.set_random_seed(0)
